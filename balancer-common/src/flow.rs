@@ -1,0 +1,219 @@
+//! TCP flags x what was seen -> what is seen now, and how far a flow is.
+//!
+//! Each direction keeps its own [`Seen`], so that no packet has to write into the other direction's entry. Deliberately
+//! absent: time (who ages flows decides how long each [`Stage`] lasts) and the tables.
+
+use crate::abi::FlowEntry;
+use crate::limits::{HANDSHAKE_WINDOW, RESET_WINDOW};
+
+/// TCP's flag bits as they stand in the header.
+pub mod flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Ends a connection at once.
+    pub const RST: u8 = 0x04;
+    /// Data wants to be delivered at once.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+}
+
+/// What a packet is, by its flags alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SYN alone: opens a flow.
+    Syn,
+    /// SYN and ACK: the answer to a SYN.
+    SynAck,
+    /// RST, with or without ACK.
+    Rst,
+    /// Has FIN, and ACK as every packet after the first SYN must.
+    Fin,
+    /// ACK, with or without data.
+    Ack,
+    /// What no TCP sends: SYN with FIN or RST, FIN with RST, no ACK outside of SYN and RST (NULL and Xmas scans too).
+    Impossible,
+}
+
+impl Kind {
+    /// From the flags byte of the header.
+    #[inline(always)]
+    pub const fn of(byte: u8) -> Self {
+        use flags::{ACK, FIN, RST, SYN};
+        match byte & (SYN | FIN | RST | ACK) {
+            ACK => Self::Ack,
+            SYN => Self::Syn,
+            bits if bits == SYN | ACK => Self::SynAck,
+            bits if bits == FIN | ACK => Self::Fin,
+            RST => Self::Rst,
+            bits if bits == RST | ACK => Self::Rst,
+            _ => Self::Impossible,
+        }
+    }
+}
+
+/// What was seen in one direction of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(pub u8);
+
+impl Seen {
+    /// The client's SYN, or the backend's SYN-ACK.
+    pub const OPENED: Self = Self(1);
+    /// A FIN; where it ends is in the entry.
+    pub const FIN: Self = Self(2);
+    /// A RST that its receiver may believe.
+    pub const RST: Self = Self(4);
+
+    /// With `what` as well.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, what: Self) -> Self {
+        Self(self.0 | what.0)
+    }
+
+    /// Whether all of `what` was seen.
+    #[inline(always)]
+    pub const fn has(self, what: Self) -> bool {
+        self.0 & what.0 == what.0
+    }
+}
+
+/// How far a flow whose handshake is complete has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Both directions are open.
+    Established,
+    /// One side has sent its FIN; the other may go on for as long as it likes.
+    HalfClosed,
+    /// FIN in both directions, or a RST: nothing but retransmissions is expected.
+    Closed,
+}
+
+impl Stage {
+    /// From both directions. Believed is what the receiver's own packets show that it believed: a FIN that it has
+    /// acknowledged, a RST after which it has fallen silent. So neither is worth forging.
+    #[inline(always)]
+    pub fn of(client: &FlowEntry, backend: &FlowEntry) -> Self {
+        if was_reset(client, backend) || was_reset(backend, client) {
+            return Self::Closed;
+        }
+        match (is_finished(client, backend), is_finished(backend, client)) {
+            (true, true) => Self::Closed,
+            (true, false) | (false, true) => Self::HalfClosed,
+            (false, false) => Self::Established,
+        }
+    }
+}
+
+#[inline(always)]
+fn is_finished(sender: &FlowEntry, receiver: &FlowEntry) -> bool {
+    // At or after the end, in the arithmetic of sequence numbers.
+    Seen(sender.seen).has(Seen::FIN) && receiver.acknowledged.wrapping_sub(sender.fin_end) < 1 << 31
+}
+
+#[inline(always)]
+fn was_reset(sender: &FlowEntry, receiver: &FlowEntry) -> bool {
+    Seen(sender.seen).has(Seen::RST) && receiver.packets as u32 == sender.packets_at_reset
+}
+
+/// Whether a RST with this sequence number may be believed by a receiver that has acknowledged so much: it stands in the
+/// least window that receivers have. What is outside they drop silently, so it must not count here either; what is
+/// inside but not exact they challenge (RFC 5961), which shows in their packets.
+#[inline(always)]
+pub const fn may_reset(sequence: u32, acknowledged: u32) -> bool {
+    sequence.wrapping_sub(acknowledged) < RESET_WINDOW
+}
+
+/// Whether `acknowledgement` answers a first sequence number: it acknowledges at least the SYN itself and at most what
+/// can have followed it in the handshake.
+#[inline(always)]
+pub const fn answers(acknowledgement: u32, first_sequence: u32) -> bool {
+    acknowledgement.wrapping_sub(first_sequence.wrapping_add(1)) < HANDSHAKE_WINDOW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::flags::{ACK, FIN, PSH, RST, SYN, URG};
+    use super::*;
+
+    #[test]
+    fn every_flag_byte_has_one_kind() {
+        for byte in 0..=u8::MAX {
+            let (syn, fin) = (byte & SYN != 0, byte & FIN != 0);
+            let (rst, ack) = (byte & RST != 0, byte & ACK != 0);
+            let expected = match (syn, fin, rst, ack) {
+                (true, false, false, false) => Kind::Syn,
+                (true, false, false, true) => Kind::SynAck,
+                (false, true, false, true) => Kind::Fin,
+                (false, false, true, _) => Kind::Rst,
+                (false, false, false, true) => Kind::Ack,
+                (true, true, _, _) | (true, _, true, _) | (_, true, true, _) => Kind::Impossible,
+                (false, true, false, false) | (false, false, false, false) => Kind::Impossible,
+            };
+            assert_eq!(Kind::of(byte), expected, "flags {byte:#04x}");
+        }
+        assert_eq!(Kind::of(FIN | PSH | URG), Kind::Impossible, "Xmas");
+        assert_eq!(Kind::of(0), Kind::Impossible, "NULL");
+    }
+
+    fn entry(seen: Seen) -> FlowEntry {
+        FlowEntry { seen: seen.0, ..FlowEntry::default() }
+    }
+
+    #[test]
+    fn every_stage_follows_from_both_directions() {
+        let all = [Seen::OPENED, Seen(3), Seen(5), Seen(7)];
+        for client in all {
+            for backend in all {
+                let reset = client.has(Seen::RST) || backend.has(Seen::RST);
+                let fins = u8::from(client.has(Seen::FIN)) + u8::from(backend.has(Seen::FIN));
+                let expected = match (reset, fins) {
+                    (true, _) | (false, 2) => Stage::Closed,
+                    (false, 1) => Stage::HalfClosed,
+                    (false, _) => Stage::Established,
+                };
+                assert_eq!(Stage::of(&entry(client), &entry(backend)), expected, "{client:?} {backend:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fin_counts_when_it_is_acknowledged() {
+        let client = FlowEntry { fin_end: 1000, ..entry(Seen(3)) };
+        let mut backend = FlowEntry { acknowledged: 999, ..entry(Seen::OPENED) };
+        assert_eq!(Stage::of(&client, &backend), Stage::Established);
+        backend.acknowledged = 1000;
+        assert_eq!(Stage::of(&client, &backend), Stage::HalfClosed);
+    }
+
+    #[test]
+    fn a_reset_that_was_not_believed_is_no_end() {
+        let backend = FlowEntry { packets_at_reset: 7, ..entry(Seen(5)) };
+        let mut client = FlowEntry { packets: 7, ..entry(Seen::OPENED) };
+        assert_eq!(Stage::of(&client, &backend), Stage::Closed);
+        client.packets = 8;
+        assert_eq!(Stage::of(&client, &backend), Stage::Established);
+    }
+
+    #[test]
+    fn a_reset_must_be_in_the_window() {
+        assert!(may_reset(1000, 1000));
+        assert!(may_reset(1000 + 0xffff, 1000));
+        assert!(!may_reset(1000 + 0x1_0000, 1000));
+        assert!(!may_reset(999, 1000));
+        assert!(may_reset(5, u32::MAX), "sequence numbers wrap");
+    }
+
+    #[test]
+    fn an_answer_acknowledges_the_syn_and_little_more() {
+        assert!(!answers(100, 100));
+        assert!(answers(101, 100));
+        assert!(answers(0, u32::MAX), "sequence numbers wrap");
+        assert!(answers(101 + 0x3fff, 100));
+        assert!(!answers(101 + 0x4000, 100));
+    }
+}
