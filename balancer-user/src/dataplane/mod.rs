@@ -1,0 +1,22 @@
+//! The data plane as the controller sees it: the only module that touches aya, maps and netlink.
+//!
+//! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
+//! interfaces, `tables` are the maps with types, `slots` decides who lives where in them, `flows` lists and ages flows,
+//! `neighbours` knows the way to backends. Deliberately absent: any opinion about which backend should be active.
+
+pub mod attach;
+mod error;
+pub mod flows;
+pub mod neighbours;
+pub mod object;
+pub mod pins;
+pub mod slots;
+pub mod tables;
+mod words;
+
+pub use error::{DataplaneError, Kind};
+
+/// The layout of everything that is shared with the kernel, as pin paths and `--version` tell it.
+pub fn layout_version() -> String {
+    format!("v{}", balancer_common::abi::LAYOUT_VERSION)
+}

@@ -1,0 +1,184 @@
+//! The pin directory: what keeps maps and links alive without a controller.
+//!
+//! Everything lies under the layout's version (`v1/`), so that another layout never meets these maps.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fstatfs, open};
+use rustix::mount::{MountFlags, mount};
+
+use super::{DataplaneError, layout_version};
+use crate::directory::LockedDirectory;
+
+/// What `statfs` says of a BPF file system.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Where bpffs usually is.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// A directory on bpffs that this process alone uses. Only what this program pins is ever removed from it.
+#[derive(Debug)]
+pub struct PinDirectory {
+    directory: LockedDirectory,
+    versioned: PathBuf,
+}
+
+impl PinDirectory {
+    /// Makes and locks it; mounts bpffs there if that is ours to do.
+    pub fn open(path: &Path) -> Result<Self, DataplaneError> {
+        if path.components().any(|part| part.as_os_str().to_string_lossy().contains('.')) {
+            let problem = "bpffs has no names with a dot: name another --pin-dir".to_owned();
+            return Err(DataplaneError::PinDirectory { path: path.to_owned(), problem });
+        }
+        if !on_bpffs(path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path))? {
+            mount_bpffs(path)?;
+        }
+        let directory = LockedDirectory::open(path).map_err(DataplaneError::Directory)?;
+        let versioned = path.join(layout_version());
+        make(&versioned)?;
+        Ok(Self { directory, versioned })
+    }
+
+    /// Locks it where it exists.
+    pub fn open_existing(path: &Path) -> Result<Self, DataplaneError> {
+        if !on_bpffs(path)? {
+            let problem =
+                "it is not on a BPF file system (bpffs), so nothing of balancer's is in it".to_owned();
+            return Err(DataplaneError::PinDirectory { path: path.to_owned(), problem });
+        }
+        let directory = LockedDirectory::open(path).map_err(DataplaneError::Directory)?;
+        Ok(Self { directory, versioned: path.join(layout_version()) })
+    }
+
+    /// The part for this layout: maps under their names, links as `link-INTERFACE`.
+    #[must_use]
+    pub fn versioned(&self) -> &Path {
+        &self.versioned
+    }
+
+    /// Whether nothing is pinned for this layout.
+    pub fn is_empty(&self) -> Result<bool, DataplaneError> {
+        let mut entries = fs::read_dir(&self.versioned).map_err(failed("read", &self.versioned))?;
+        Ok(entries.next().is_none())
+    }
+
+    /// Gives up what is pinned for this layout: programs leave their interfaces, flows and counters are gone. Returns how
+    /// many pins there were.
+    pub fn clear(&self) -> Result<usize, DataplaneError> {
+        remove_pins(&self.versioned)
+    }
+
+    /// After a start that failed: what it made goes, what others made stays.
+    pub fn abandon(self) -> Result<(), DataplaneError> {
+        remove_pins(&self.versioned)?;
+        self.remove_if_empty(&self.versioned)?;
+        self.remove_if_empty(self.directory.path())
+    }
+
+    /// Gives up what is pinned for any layout, and the directory itself. Returns how many pins there were.
+    pub fn remove(self) -> Result<usize, DataplaneError> {
+        let path = self.directory.path();
+        let mut removed = 0;
+        for entry in fs::read_dir(path).map_err(failed("read", path))? {
+            let entry = entry.map_err(failed("read", path))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let version = name.strip_prefix('v').unwrap_or_default();
+            if !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()) {
+                removed += remove_pins(&entry.path())?;
+                self.remove_if_empty(&entry.path())?;
+            }
+        }
+        self.remove_if_empty(path)?;
+        Ok(removed)
+    }
+
+    /// Leaves a directory that others use, or that is a mount of its own.
+    fn remove_if_empty(&self, path: &Path) -> Result<(), DataplaneError> {
+        match fs::remove_dir(path) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty
+                        | io::ErrorKind::ResourceBusy
+                        | io::ErrorKind::NotFound
+                        | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Err(failed("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The pins in one layout's directory; nothing of ours has directories below.
+fn remove_pins(path: &Path) -> Result<usize, DataplaneError> {
+    let mut removed = 0;
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed("read", path))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed("read", path))?.path();
+        if !fs::symlink_metadata(&entry).map_err(failed("look at", &entry))?.is_dir() {
+            fs::remove_file(&entry).map_err(failed("remove", &entry))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn make(path: &Path) -> Result<(), DataplaneError> {
+    match fs::DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn on_bpffs(path: &Path) -> Result<bool, DataplaneError> {
+    let directory = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| failed("open", path)(error.into()))?;
+    let facts = fstatfs(&directory).map_err(|error| failed("look at", path)(error.into()))?;
+    Ok(facts.f_type as i64 == BPF_FS_MAGIC)
+}
+
+/// Mounts bpffs where pins belong, if what we mount is seen by everybody: in another mount namespace (`ip netns exec`
+/// makes one) the pins would vanish with it.
+fn mount_bpffs(path: &Path) -> Result<(), DataplaneError> {
+    let remedies = "mount it (`mount -t bpf bpf /sys/fs/bpf`), enter network namespaces with `nsenter --net=` instead \
+                    of `ip netns exec`, or name a directory on bpffs with --pin-dir";
+    let unusable = |problem: String| DataplaneError::PinDirectory { path: path.to_owned(), problem };
+    if !shares_the_first_mount_namespace() {
+        return Err(unusable(format!("it is not on a BPF file system (bpffs): {remedies}")));
+    }
+    let target = if path.starts_with(BPFFS) { Path::new(BPFFS) } else { path };
+    fs::create_dir_all(target).map_err(|error| unusable(format!("it can't be made: {error}; {remedies}")))?;
+    let hides_something = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+    if target == path && hides_something() {
+        return Err(unusable(format!("a mount there would hide the files in it: {remedies}")));
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // Without a mode it would be open to everybody.
+    mount(c"bpf", target, c"bpf", flags, c"mode=0700")
+        .map_err(|error| unusable(format!("mounting bpffs on {}: {error}; {remedies}", target.display())))
+}
+
+/// Whether process 1 sees what we mount. A mount's id is its own in each namespace, so the same root mount means the same
+/// namespace; the links in `/proc/1/ns` would tell more directly, but ask for the right to trace process 1.
+fn shares_the_first_mount_namespace() -> bool {
+    let root_mount = |process: &str| {
+        let mounts = fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
+        let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/"))?;
+        root.split(' ').next().map(ToOwned::to_owned)
+    };
+    let first = root_mount("1");
+    first.is_some() && first == root_mount("self")
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataplaneError {
+    let path = path.to_owned();
+    move |source| DataplaneError::Io { what: format!("{}: cannot {action} it", path.display()), source }
+}

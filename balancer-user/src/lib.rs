@@ -1,0 +1,8 @@
+//! The controller of balancer and its command line.
+//!
+//! `daemon` is the only module that knows policy, data plane and probes at once; see the dependency rules in each
+//! module's first lines.
+
+pub mod dataplane;
+pub mod directory;
+pub mod exit;
