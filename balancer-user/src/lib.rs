@@ -6,3 +6,4 @@
 pub mod dataplane;
 pub mod directory;
 pub mod exit;
+pub mod policy;

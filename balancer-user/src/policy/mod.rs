@@ -1,0 +1,306 @@
+//! The failover policy: which backend of each pool gets the new flows, and what to probe when.
+//!
+//! A value without a world: signals, commands and time go in, decisions, probes and events come out, and the same inputs
+//! give the same outputs. So every rule can be tested to the tick, and hours of failures simulated in milliseconds.
+//! Deliberately not here: a clock, sockets, threads, logging, and the configuration's syntax. It knows std's collections
+//! only; time is an argument.
+//!
+//! The driver's side of the bargain:
+//!
+//! - After each input it polls decisions, events and probes until there are none; they are as many as the
+//!   settings allow, however long that takes. Decisions come first: a flip must not wait for a log line.
+//! - It calls [`Policy::handle_timeout`] at [`Policy::poll_timeout`], and reports each probe once, ended by its timeout.
+
+mod backend;
+mod command;
+mod event;
+mod failover;
+mod health;
+mod moment;
+mod schedule;
+mod settings;
+mod timers;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use self::backend::Signal;
+pub use self::command::{Accepted, Command, Refusal};
+pub use self::event::{ActiveReason, Admin, BackendView, Decision, Event, PoolState, PoolView, Wish};
+pub use self::health::Health;
+pub use self::moment::Moment;
+pub use self::schedule::{MAX_IN_FLIGHT, ProbeTicket};
+pub use self::settings::{
+    BackendIndex, BackendSettings, Failback, PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex,
+    ServiceSettings,
+};
+
+use self::backend::{Backend, Due, Target};
+use self::event::Outbox;
+use self::failover::Pool;
+use self::health::Monitor;
+use self::schedule::{ProbeQueue, Schedule, TargetId};
+use self::timers::{Timer, Timers};
+
+/// What an earlier life of the controller left behind. The default is a first start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// By pool, in the settings' order; those missing have none.
+    pub pools: Vec<PoolHistory>,
+    /// The last transition's id; numbers go on from here.
+    pub last_transition: u64,
+}
+
+/// What an earlier life of the controller left behind of one pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolHistory {
+    /// Where the kernel sends the pool's new flows. Kept, unless it is disabled now.
+    pub active: Option<BackendIndex>,
+    /// What the operator asked for.
+    pub wish: Wish,
+}
+
+/// The policy of all pools.
+#[derive(Debug)]
+pub struct Policy {
+    pools: Vec<Pool>,
+    timers: Timers,
+    queue: ProbeQueue,
+    outbox: Outbox,
+    /// The last input's moment.
+    now: Moment,
+    shortest_interval: Option<Duration>,
+}
+
+impl Policy {
+    /// Starts with every health unknown and every probe due within the next 100 ms. `seed` spreads the later ones.
+    #[must_use]
+    pub fn new(pools: Vec<PoolSettings>, seed: u64, history: History, now: Moment) -> Self {
+        let intervals = pools.iter().flat_map(|pool| &pool.services).filter_map(|service| service.probe);
+        let shortest_interval = intervals.map(|probe| probe.interval).min();
+        let mut policy = Self {
+            pools: build(pools, seed, now),
+            timers: Timers::default(),
+            queue: ProbeQueue::default(),
+            outbox: Outbox::after(history.last_transition),
+            now,
+            shortest_interval,
+        };
+        for (pool, past) in policy.pools.iter_mut().zip(history.pools) {
+            if let Some(active) = past.active {
+                pool.restore(active, past.wish, &mut policy.outbox);
+            }
+        }
+        for n in 0..policy.pools.len() {
+            let pool = PoolIndex(n);
+            policy.pools[n].reconsider(now, &mut policy.outbox);
+            for target in policy.targets(pool) {
+                policy.set_target_timer(target);
+            }
+        }
+        policy.fire(now);
+        policy
+    }
+
+    /// The outcome of a probe. One that was given up meanwhile changes nothing.
+    pub fn handle_signal(&mut self, ticket: ProbeTicket, signal: Signal, now: Moment) {
+        let now = self.advance(now);
+        let id = ticket.target();
+        let landed = self.target(id).is_some_and(|target| target.land(ticket.serial, signal, now));
+        if landed {
+            self.queue.landed();
+            self.settle(id, now);
+            self.fire(now);
+        }
+    }
+
+    /// Time went on.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.advance(now);
+    }
+
+    /// The operator asks for something.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that says why; then nothing has changed.
+    pub fn handle_command(&mut self, command: &Command, now: Moment) -> Result<Accepted, Refusal> {
+        let now = self.advance(now);
+        let (Command::Failover { pool: name, .. } | Command::Failback { pool: name }) = command;
+        let found = self.pools.iter().position(|pool| pool.name() == name);
+        let index = found.ok_or_else(|| Refusal::UnknownPool { pool: name.clone() })?;
+        let pool = &mut self.pools[index];
+        let accepted = match command {
+            Command::Failover { to, force, .. } => {
+                let to = to.as_deref().map(|to| pool.backend_named(to)).transpose()?;
+                pool.fail_over(to, *force, now, &mut self.outbox)?
+            }
+            Command::Failback { .. } => pool.fail_back(now, &mut self.outbox)?,
+        };
+        self.set_pool_timer(PoolIndex(index));
+        self.fire(now);
+        Ok(accepted)
+    }
+
+    /// When [`Self::handle_timeout`] is wanted; `None`: never. No later than the shortest interval from the last input
+    /// while probes are in flight, or a controller that stood still could not tell it from a slow backend.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        let pulse = if self.queue.in_flight() > 0 { self.shortest_interval } else { None };
+        let pulse = pulse.map(|interval| self.now + interval);
+        self.timers.first().into_iter().chain(pulse).min()
+    }
+
+    /// The next pool whose desired state changed.
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.outbox.pop_decision()
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.outbox.pop_event()
+    }
+
+    /// The next probe to start now.
+    pub fn poll_probe(&mut self) -> Option<ProbeTicket> {
+        let id = self.queue.launch()?;
+        let now = self.now;
+        let serial = self.target(id)?.launch(now);
+        self.set_target_timer(id);
+        Some(ProbeTicket::new(id, serial))
+    }
+
+    /// Whether every pool has had its first decision: with those in the kernel, the controller is ready.
+    #[must_use]
+    pub fn first_round_done(&self) -> bool {
+        self.pools.iter().all(Pool::is_decided)
+    }
+
+    /// The last transition's id, for [`History`].
+    #[must_use]
+    pub const fn last_transition(&self) -> u64 {
+        self.outbox.last_transition()
+    }
+
+    /// A pool as it is now.
+    ///
+    /// # Panics
+    /// When the settings have no such pool.
+    #[must_use]
+    pub fn snapshot(&self, pool: PoolIndex, now: Moment) -> PoolView {
+        self.pools[pool.0].view(now.max(self.now))
+    }
+
+    /// Brings everything up to `now`. Time never goes back: an earlier moment counts as the last one.
+    fn advance(&mut self, now: Moment) -> Moment {
+        let now = now.max(self.now);
+        self.forgive_stall(now);
+        self.now = now;
+        self.fire(now);
+        now
+    }
+
+    /// When the controller itself stood still (starved, frozen), its probes ran into their timeouts by its own fault;
+    /// all backends would go down at once (failure class 35).
+    fn forgive_stall(&mut self, now: Moment) {
+        let late = self.poll_timeout().map_or(Duration::ZERO, |due| now - due);
+        let Some(interval) = self.shortest_interval else { return };
+        if late <= interval.saturating_mul(2) {
+            return;
+        }
+        let mut probes = 0;
+        for pool in 0..self.pools.len() {
+            for id in self.targets(PoolIndex(pool)) {
+                probes += usize::from(self.target(id).is_some_and(|target| target.stalled(late)));
+            }
+        }
+        if probes > 0 {
+            self.outbox.tell(Event::Stalled { late, probes });
+        }
+    }
+
+    fn fire(&mut self, now: Moment) {
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Pool(pool) => {
+                    self.pools[pool.0].reconsider(now, &mut self.outbox);
+                    self.set_pool_timer(pool);
+                }
+                Timer::Target(id) => match self.target(id).map(|target| target.due(now)) {
+                    Some(Due::Probe) => self.queue.push(id),
+                    Some(Due::Replanned { lost }) => {
+                        if lost {
+                            self.queue.landed();
+                            self.outbox.tell(Event::ProbeLost {
+                                pool: id.pool,
+                                backend: id.backend,
+                                service: id.service,
+                            });
+                        }
+                        self.settle(id, now);
+                    }
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// Something happened to a target: its pool may decide anew, and both may wait for other moments.
+    fn settle(&mut self, id: TargetId, now: Moment) {
+        self.pools[id.pool.0].refresh(id.backend, now, &mut self.outbox);
+        self.set_target_timer(id);
+        self.set_pool_timer(id.pool);
+    }
+
+    fn set_target_timer(&mut self, id: TargetId) {
+        let deadline = self.target(id).and_then(|target| target.deadline());
+        self.timers.set(Timer::Target(id), deadline);
+    }
+
+    fn set_pool_timer(&mut self, pool: PoolIndex) {
+        let deadline = self.pools[pool.0].failback_due().map(|(_, due)| due);
+        self.timers.set(Timer::Pool(pool), deadline);
+    }
+
+    fn target(&mut self, id: TargetId) -> Option<&mut Target> {
+        self.pools.get_mut(id.pool.0)?.backend(id.backend)?.target(id.service)
+    }
+
+    fn targets(&self, pool: PoolIndex) -> Vec<TargetId> {
+        let of = |(backend, b): (BackendIndex, &Backend)| {
+            b.targets().map(|(service, _)| TargetId { pool, backend, service }).collect::<Vec<_>>()
+        };
+        self.pools[pool.0].backends().flat_map(of).collect()
+    }
+}
+
+/// The pools with their targets: each probed service of each backend that isn't disabled.
+fn build(pools: Vec<PoolSettings>, seed: u64, now: Moment) -> Vec<Pool> {
+    let is_target =
+        |backend: &BackendSettings, service: &ServiceSettings| !backend.disabled && service.probe.is_some();
+    let of_pool = |pool: &PoolSettings| -> usize {
+        let of_backend = |b| pool.services.iter().filter(|service| is_target(b, service)).count();
+        pool.backends.iter().map(of_backend).sum()
+    };
+    let count = u32::try_from(pools.iter().map(of_pool).sum::<usize>()).unwrap_or(u32::MAX);
+    let mut nth = 0;
+    let mut built = Vec::with_capacity(pools.len());
+    for (n, pool) in pools.into_iter().enumerate() {
+        let mut backends = Vec::with_capacity(pool.backends.len());
+        for backend in pool.backends {
+            let targets = pool.services.iter().map(|service| {
+                let probe = service.probe.filter(|_| !backend.disabled)?;
+                let schedule = Schedule::new(probe, seed, nth, count, now);
+                nth += 1;
+                Some(Target::new(service.name.clone(), Monitor::new(&backend, &probe), schedule))
+            });
+            let targets = targets.collect();
+            backends.push(Backend::new(backend, targets, now));
+        }
+        built.push(Pool::new(PoolIndex(n), pool.name, pool.failback, backends, now));
+    }
+    built
+}
