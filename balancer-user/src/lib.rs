@@ -7,3 +7,4 @@ pub mod dataplane;
 pub mod directory;
 pub mod exit;
 pub mod policy;
+pub mod probe;

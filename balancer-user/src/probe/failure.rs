@@ -1,0 +1,301 @@
+//! Why a probe failed, told apart as finely as an operator would act differently, and whose fault it was.
+//!
+//! A failure counts against the backend; what the gateway itself lacked does not (an exhausted gateway would otherwise
+//! see all its backends fail at once). No route, or an interface that is down, does count: flows could not reach the
+//! backend that way either, while another backend may be on a network that works.
+//!
+//! Text that came from the network is shortened and stripped of control characters here, so that it may be logged.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use rustix::io::Errno;
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
+
+/// Longest text from the network that a failure keeps, in characters.
+const LONGEST_TEXT: usize = 160;
+/// How many of a certificate's names a failure tells.
+const NAMES_TOLD: usize = 4;
+
+/// What was wrong with the backend.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Failure {
+    /// RST to our SYN.
+    #[error("connection refused: nothing listens there, or a firewall rejects it")]
+    Refused,
+    /// No route, an interface that is down, or an ICMP error.
+    #[error("host unreachable: {}", io::Error::from(*.0))]
+    Unreachable(Errno),
+    /// No answer to our SYN in time.
+    #[error("no answer to the connection attempt in time: the host is down or its packets are dropped")]
+    ConnectTimeout,
+    /// Connected, but the handshake wasn't done in time.
+    #[error("connected, but the TLS handshake did not finish in time: the server hangs or is overloaded")]
+    HandshakeTimeout,
+    /// A certificate of the chain is past its end.
+    #[error("the certificate expired{}", told(" on ", *.not_after))]
+    CertificateExpired {
+        /// When, if it is known.
+        not_after: Option<SystemTime>,
+    },
+    /// A certificate of the chain isn't valid yet (or the gateway's clock is behind).
+    #[error("the certificate is not valid yet{}: renew it or check this host's clock", told(", only from ", *.not_before))]
+    CertificateNotYetValid {
+        /// From when it will be, if it is known.
+        not_before: Option<SystemTime>,
+    },
+    /// The certificate is for other names than the one that is expected.
+    #[error("the certificate is not for the expected name{}: set server_name or renew the certificate", .0)]
+    CertificateWrongName(
+        /// The expected and the presented names, ready to be read.
+        String,
+    ),
+    /// No accepted root stands behind the certificate.
+    #[error(
+        "the certificate's issuer is not trusted: give its CA (or a self-signed certificate itself) as ca_file"
+    )]
+    CertificateUnknownIssuer,
+    /// Anything else about the certificate.
+    #[error("the certificate is invalid: {0}")]
+    CertificateInvalid(
+        /// What, in short.
+        String,
+    ),
+    /// The server ended the handshake with an alert.
+    #[error("the server ended the TLS handshake with the alert {:?}{}", .0, advice_on(*.0))]
+    TlsAlert(AlertDescription),
+    /// The server speaks TLS, but no version or algorithm that we do.
+    #[error("no TLS version or algorithm in common (TLS 1.2 and 1.3 are spoken here): {0}")]
+    TlsIncompatible(
+        /// What, in short.
+        String,
+    ),
+    /// The server broke the rules of TLS.
+    #[error("the server broke the TLS protocol: {0}")]
+    TlsProtocol(
+        /// How, in short.
+        String,
+    ),
+    /// The answer is something else.
+    #[error("the answer is not TLS: this port speaks plain HTTP or another protocol")]
+    NotTls,
+    /// FIN in the middle of the handshake.
+    #[error("the server closed the connection during the TLS handshake")]
+    Closed,
+    /// RST after the connection stood.
+    #[error("the server reset the connection")]
+    Reset,
+    /// Any other error of the connection.
+    #[error("input/output error: {}", .0.map_or_else(|| "unknown".to_owned(), |errno| io::Error::from(errno).to_string()))]
+    Io(Option<Errno>),
+}
+
+impl Failure {
+    /// A name that never changes, for JSON, metrics and scripts.
+    #[must_use]
+    pub fn token(&self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable(_) => "unreachable",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::CertificateExpired { .. } => "certificate_expired",
+            Self::CertificateNotYetValid { .. } => "certificate_not_yet_valid",
+            Self::CertificateWrongName(_) => "certificate_wrong_name",
+            Self::CertificateUnknownIssuer => "certificate_unknown_issuer",
+            Self::CertificateInvalid(_) => "certificate_invalid",
+            Self::TlsAlert(_) => "tls_alert",
+            Self::TlsIncompatible(_) => "tls_incompatible",
+            Self::TlsProtocol(_) => "tls_protocol",
+            Self::NotTls => "not_tls",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Io(_) => "io",
+        }
+    }
+
+    fn from_certificate(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::Expired => Self::CertificateExpired { not_after: None },
+            CertificateError::ExpiredContext { not_after, .. } => {
+                Self::CertificateExpired { not_after: system_time(*not_after) }
+            }
+            CertificateError::NotValidYet => Self::CertificateNotYetValid { not_before: None },
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                Self::CertificateNotYetValid { not_before: system_time(*not_before) }
+            }
+            CertificateError::NotValidForName => Self::CertificateWrongName(String::new()),
+            CertificateError::NotValidForNameContext { expected, presented } => {
+                Self::CertificateWrongName(names(&expected.to_str(), presented))
+            }
+            CertificateError::UnknownIssuer => Self::CertificateUnknownIssuer,
+            // Only the handshake's own signature gets here: a bad one in the chain is an unknown issuer.
+            CertificateError::BadSignature => Self::CertificateInvalid(
+                "the handshake's signature is not of its key, or it is an RSA key of less than 2048 bits"
+                    .to_owned(),
+            ),
+            other => Self::CertificateInvalid(printable(&other.to_string())),
+        }
+    }
+}
+
+/// The gateway could not probe: no evidence about the backend.
+#[derive(Debug, thiserror::Error)]
+#[error("this host could not probe {target}: {source}{}", advice_on_local(source))]
+pub struct LocalFault {
+    target: SocketAddr,
+    source: io::Error,
+}
+
+impl LocalFault {
+    pub(super) fn new(target: SocketAddr, source: io::Error) -> Self {
+        Self { target, source }
+    }
+}
+
+/// What stopped a probe, before anybody was blamed.
+#[derive(Debug)]
+pub(super) enum Mishap {
+    /// It counts against the backend.
+    Backend(Failure),
+    /// It doesn't.
+    Local(io::Error),
+}
+
+/// How far a probe had come: the same error means different things.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Connect,
+    Handshake,
+}
+
+impl Mishap {
+    /// Blames an error of the socket, or of TLS within it, on one side.
+    pub(super) fn from_io(error: io::Error, step: Step) -> Self {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Self::from_tls(tls);
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::Backend(Failure::Closed);
+        }
+        let Some(errno) = Errno::from_io_error(&error) else {
+            return Self::Backend(Failure::Io(None));
+        };
+        Self::Backend(match errno {
+            // No file, no memory, no free local port, or forbidden or switched off on this host.
+            Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+            | Errno::NOBUFS
+            | Errno::ADDRNOTAVAIL
+            | Errno::ADDRINUSE
+            | Errno::AGAIN
+            | Errno::PERM
+            | Errno::ACCESS
+            | Errno::AFNOSUPPORT => return Self::Local(error),
+            Errno::CONNREFUSED => Failure::Refused,
+            Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN | Errno::NONET => {
+                Failure::Unreachable(errno)
+            }
+            Errno::TIMEDOUT => match step {
+                Step::Connect => Failure::ConnectTimeout,
+                Step::Handshake => Failure::HandshakeTimeout,
+            },
+            Errno::CONNRESET | Errno::CONNABORTED => Failure::Reset,
+            Errno::PIPE => Failure::Closed,
+            other => Failure::Io(Some(other)),
+        })
+    }
+
+    fn from_tls(error: &rustls::Error) -> Self {
+        Self::Backend(match error {
+            rustls::Error::FailedToGetRandomBytes | rustls::Error::FailedToGetCurrentTime => {
+                return Self::Local(io::Error::other(error.clone()));
+            }
+            rustls::Error::InvalidCertificate(error) => Failure::from_certificate(error),
+            rustls::Error::NoCertificatesPresented => {
+                Failure::CertificateInvalid("the server shows none".to_owned())
+            }
+            rustls::Error::AlertReceived(alert) => Failure::TlsAlert(*alert),
+            // The first five bytes are no header of a TLS record.
+            rustls::Error::InvalidMessage(
+                InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+            ) => Failure::NotTls,
+            rustls::Error::PeerIncompatible(why) => Failure::TlsIncompatible(printable(&format!("{why:?}"))),
+            other => Failure::TlsProtocol(printable(&other.to_string())),
+        })
+    }
+}
+
+/// What an operator can do about the alerts that servers send most.
+fn advice_on(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            ": it wants a client certificate, which a probe does not have; use kind = \"tcp\""
+        }
+        AlertDescription::HandshakeFailure => {
+            ": it accepts none of our algorithms, wants a server_name, or a client certificate"
+        }
+        AlertDescription::BadCertificate => ": it may want a client certificate; use kind = \"tcp\" then",
+        AlertDescription::ProtocolVersion => ": it speaks neither TLS 1.2 nor 1.3",
+        AlertDescription::UnrecognisedName => ": it does not know the server_name",
+        AlertDescription::NoApplicationProtocol => ": it insists on ALPN, which a probe does not offer",
+        _ => "",
+    }
+}
+
+fn advice_on_local(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => "; raise LimitNOFILE of the service",
+        Some(Errno::NFILE) => "; raise the sysctl fs.file-max",
+        Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN) => {
+            "; no local port or address is free: widen the sysctl net.ipv4.ip_local_port_range"
+        }
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "; a firewall rule, route or security module of this host forbids it"
+        }
+        _ => "",
+    }
+}
+
+fn system_time(time: UnixTime) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
+}
+
+/// The day and hour with a word before it, or nothing: years beyond 9999 have no form.
+fn told(before: &str, time: Option<SystemTime>) -> String {
+    let Some(time) = time else { return String::new() };
+    let year_10000 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+    if time >= year_10000 {
+        return String::new();
+    }
+    format!("{before}{}", humantime::format_rfc3339_seconds(time))
+}
+
+/// The expected name beside those of the certificate. A certificate with none has at best a common name, which no
+/// client looks at any more.
+fn names(expected: &str, presented: &[String]) -> String {
+    if presented.is_empty() {
+        return printable(&format!(" {expected} (it has no subjectAltName)"));
+    }
+    let told: Vec<_> = presented.iter().take(NAMES_TOLD).map(|name| bare(name)).collect();
+    let more = if presented.len() > NAMES_TOLD { ", …" } else { "" };
+    printable(&format!(" {expected} but for {}{more}", told.join(", ")))
+}
+
+/// `DnsName("a.example")`, as rustls gives it, without the wrapping.
+fn bare(name: &str) -> &str {
+    name.strip_prefix("DnsName(\"").and_then(|name| name.strip_suffix("\")")).unwrap_or(name)
+}
+
+/// Short, one line, no control characters.
+fn printable(text: &str) -> String {
+    let mut kept: String =
+        text.chars().take(LONGEST_TEXT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST_TEXT).is_some() {
+        kept.push('…');
+    }
+    kept
+}

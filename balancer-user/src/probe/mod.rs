@@ -1,0 +1,147 @@
+//! Probes: run one check against one backend and say what came of it.
+//!
+//! A [`Prober`] is made once per service and keeps what is read from disk (roots), so that a probe itself touches
+//! only the network. It answers in one of three ways, and the type makes the caller tell them apart: the backend is
+//! good, the backend failed ([`Failure`]), or the gateway could not probe at all ([`LocalFault`]), which says nothing
+//! about any backend.
+//!
+//! Deliberately not here: when to check, how often, how many at once, what an outcome means for health, and the guard
+//! against a controller that was itself suspended (all policy); resolving names; logging.
+
+mod certificate;
+mod failure;
+mod tcp;
+mod tls;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+pub use self::failure::{Failure, LocalFault};
+pub use self::trust::{ProbeSetupError, Verify};
+
+use self::failure::Mishap;
+use self::tls::Handshaker;
+
+/// No probe waits longer than this; it also keeps the arithmetic on deadlines from overflowing.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a `tls` probe needs to know.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// Sent as SNI and verified, e.g. `pw.example.org`. An IP address is verified, and never sent (RFC 6066). `None`:
+    /// nothing is sent, and the address that is probed is the name to verify.
+    pub server_name: Option<String>,
+    /// Which certificates are accepted.
+    pub verify: Verify,
+    /// For connect and handshake together.
+    pub timeout: Duration,
+}
+
+/// Runs one kind of check. Cheap to clone: clones share what was read from disk.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    check: Check,
+    timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Check {
+    Tcp,
+    Tls(Handshaker),
+}
+
+/// What one probe found out about a backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// Good, or why not.
+    pub result: Result<(), Failure>,
+    /// From the first packet until the result was known: saying goodbye does not count.
+    pub took: Duration,
+    /// `notAfter` of the certificate that the backend showed, also when it was not accepted or not verified; `None`
+    /// if the probe did not get that far, or the certificate is too broken to tell.
+    pub certificate_expires: Option<SystemTime>,
+}
+
+impl Prober {
+    /// A prober that is content with an established TCP connection.
+    #[must_use]
+    pub fn tcp(timeout: Duration) -> Self {
+        Self { check: Check::Tcp, timeout: timeout.min(LONGEST_TIMEOUT) }
+    }
+
+    /// A prober that wants a full TLS handshake (1.2 or 1.3, never a resumed one). Reads the roots: make it when the
+    /// configuration is loaded, and again when it is reloaded, so that a renewed CA counts.
+    ///
+    /// # Errors
+    /// When the roots cannot be read or the server name is not one.
+    pub fn tls(settings: TlsSettings) -> Result<Self, ProbeSetupError> {
+        let TlsSettings { server_name, verify, timeout } = settings;
+        let check = Check::Tls(Handshaker::new(server_name.as_deref(), &verify)?);
+        Ok(Self { check, timeout: timeout.min(LONGEST_TIMEOUT) })
+    }
+
+    /// The same prober for a backend with a name of its own, which is sent and verified instead; nothing is read from
+    /// disk again. A `tcp` prober has no use for a name and stays as it is.
+    ///
+    /// # Errors
+    /// When the server name is not one.
+    pub fn with_server_name(&self, server_name: &str) -> Result<Self, ProbeSetupError> {
+        let check = match &self.check {
+            Check::Tcp => Check::Tcp,
+            Check::Tls(handshaker) => Check::Tls(handshaker.with_server_name(server_name)?),
+        };
+        Ok(Self { check, timeout: self.timeout })
+    }
+
+    /// Probes `target` once. Ends by itself: the result stands within the timeout, and the goodbye to a good backend
+    /// takes at most 250 ms more, within the timeout too. One socket and a few hundred kB of memory at the very
+    /// most, whatever the other side sends. Dropping the future cuts the connection.
+    ///
+    /// # Errors
+    /// When the gateway could not probe: no evidence about the backend, so it must not count against it.
+    pub async fn run(&self, target: SocketAddr) -> Result<Outcome, LocalFault> {
+        let started = Instant::now();
+        let deadline = started + self.timeout;
+        match &self.check {
+            Check::Tcp => {
+                let connected = tcp::connect(target, deadline).await;
+                let took = started.elapsed();
+                let result = match connected {
+                    Ok(stream) => {
+                        tcp::finish(stream, deadline).await;
+                        Ok(())
+                    }
+                    Err(mishap) => Err(mishap),
+                };
+                Outcome::new(target, result, took, None)
+            }
+            Check::Tls(handshaker) => {
+                let (result, took, expires) = handshaker.run(target, started, deadline).await;
+                Outcome::new(target, result, took, expires)
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Sorts out what was our own fault.
+    fn new(
+        target: SocketAddr,
+        result: Result<(), Mishap>,
+        took: Duration,
+        certificate_expires: Option<SystemTime>,
+    ) -> Result<Self, LocalFault> {
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(Mishap::Backend(failure)) => Err(failure),
+            Err(Mishap::Local(source)) => return Err(LocalFault::new(target, source)),
+        };
+        Ok(Self { result, took, certificate_expires })
+    }
+}

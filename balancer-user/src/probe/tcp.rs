@@ -1,0 +1,82 @@
+//! The TCP side of a probe: one connection, opened and left again without litter.
+//!
+//! How a probe leaves is decided here. A server that was probed well must not see an error: resets right after a
+//! handshake fill the logs of many servers. The gateway must not collect sockets: thousands of probes a minute with a
+//! FIN from our side would each leave a TIME_WAIT, and those against a host gone silent each an orphan that retransmits
+//! for minutes. So:
+//! - every probe socket has `SO_LINGER` 0 from the start: a probe that fails, times out or is cancelled cuts the
+//!   connection with a RST and leaves nothing here, and nothing half-open on the backend;
+//! - after a good TLS handshake we say close_notify and let the server close first ([`drained`]): the TIME_WAIT is
+//!   then the server's, as with any client of it;
+//! - after a good `tcp` probe we send FIN first, because a server that waits for us to speak would never close by
+//!   itself; this leaves one TIME_WAIT of 60 s here per probe (30 at the default interval, some 250 bytes each, in the
+//!   kernel's ephemeral ports, which flows never use);
+//! - a server that hasn't closed when the goodbye's time is over gets the RST.
+//!
+//! Deliberately not here: anything of TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::{Failure, Mishap, Step};
+
+/// How long the goodbye may take: many round trips of a LAN, a few of a WAN, and short enough not to matter beside an
+/// interval.
+const GOODBYE: Duration = Duration::from_millis(250);
+
+/// How much a server may still send us during the goodbye: session tickets, a banner, the answer to nothing.
+const GOODBYE_BYTES: u64 = 64 * 1024;
+
+/// Opens the connection that is to be probed.
+pub(super) async fn connect(target: SocketAddr, deadline: Instant) -> Result<TcpStream, Mishap> {
+    let socket = socket(target).map_err(Mishap::Local)?;
+    match timeout_at(deadline, socket.connect(target)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(Mishap::from_io(error, Step::Connect)),
+        Err(_) => Err(Mishap::Backend(Failure::ConnectTimeout)),
+    }
+}
+
+/// No packet has left when something fails here, so it is never the backend's fault.
+fn socket(target: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_zero_linger()?;
+    // close_notify follows our last handshake message at once; Nagle's algorithm would hold it for a round trip.
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Until when a goodbye may last that begins now.
+pub(super) fn goodbye_ends(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + GOODBYE)
+}
+
+/// Reads what the server still has to say, until it has closed. `Ok(false)`: it said too much, or had no end in time.
+pub(super) async fn drained(stream: &mut (impl AsyncRead + Unpin), until: Instant) -> io::Result<bool> {
+    let mut rest = stream.take(GOODBYE_BYTES);
+    match timeout_at(until, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await {
+        Ok(copied) => Ok(copied? < GOODBYE_BYTES),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Ends a good `tcp` probe.
+pub(super) async fn finish(mut stream: TcpStream, deadline: Instant) {
+    // An error means that the server was faster, with a RST: nothing is left to be said.
+    if stream.shutdown().await.is_ok() {
+        await_close(stream, goodbye_ends(deadline)).await;
+    }
+}
+
+/// Waits for the server's FIN and closes in order; without one the drop of the stream resets.
+pub(super) async fn await_close(mut stream: TcpStream, until: Instant) {
+    if let Ok(true) = drained(&mut stream, until).await {
+        // Fails on a socket that is gone already, which is what we want.
+        let _ = rustix::net::sockopt::set_socket_linger(&stream, None);
+    }
+}
