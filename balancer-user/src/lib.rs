@@ -3,6 +3,7 @@
 //! `daemon` is the only module that knows policy, data plane and probes at once; see the dependency rules in each
 //! module's first lines.
 
+pub mod config;
 pub mod dataplane;
 pub mod directory;
 pub mod exit;

@@ -1,0 +1,88 @@
+//! `[[pool.backend]]`: a member of a pool.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::limits::{MAX_FAILS, SHORTEST_INTERVAL};
+use super::not_yet;
+use super::notes::Says;
+use super::problem::Fault;
+use super::source::Located;
+use super::table::Table;
+use super::{Backend, addresses, duration, names};
+
+/// nginx's defaults.
+const MAX_FAILS_DEFAULT: u32 = 1;
+const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A backend as written, with the places of what must be unique.
+#[derive(Debug)]
+pub(super) struct BackendKeys {
+    pub(super) name: Option<Located<String>>,
+    pub(super) address: Option<Located<IpAddr>>,
+    pub(super) disabled: bool,
+    backup: bool,
+    max_fails: u32,
+    fail_timeout: Duration,
+}
+
+impl BackendKeys {
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let name = table.required_text("name", "name = \"server1\"", names::name);
+        let address = table.required_text("address", "address = \"10.0.2.11\"", addresses::backend);
+        if let Some(address) = &address {
+            table.claim(address.span, "address", Says::BackendAddress(address.value));
+        }
+        let keys = Self {
+            name,
+            address,
+            max_fails: table
+                .number("max_fails", 0..=MAX_FAILS)
+                .map_or(MAX_FAILS_DEFAULT, |found| found.value),
+            fail_timeout: fail_timeout(&mut table),
+            backup: flag(&mut table, "backup"),
+            disabled: flag(&mut table, "disabled"),
+        };
+        table.flag("cold");
+        table.finish();
+        keys
+    }
+
+    /// The backend; none where an error was noted.
+    pub(super) fn into_backend(self) -> Option<Backend> {
+        Some(Backend {
+            name: self.name?.value,
+            address: self.address?.value,
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+            backup: self.backup,
+            disabled: self.disabled,
+        })
+    }
+}
+
+fn flag(table: &mut Table<'_>, key: &'static str) -> bool {
+    table.flag(key).is_some_and(|flag| flag.value)
+}
+
+/// `fail_timeout`, and `fail_timeout_max` beside it, which may only repeat it. As short as the shortest interval: it is
+/// also how soon a failed backend is probed again.
+fn fail_timeout(table: &mut Table<'_>) -> Duration {
+    let written = table.duration("fail_timeout", SHORTEST_INTERVAL);
+    let wrong = written.is_none() && table.has("fail_timeout");
+    let fail_timeout = written.map_or(FAIL_TIMEOUT, |found| found.value);
+    if let Some(max) = table.duration("fail_timeout_max", SHORTEST_INTERVAL).filter(|_| !wrong) {
+        let shown = duration::Shown(fail_timeout);
+        if max.value < fail_timeout {
+            let message = format!("is less than `fail_timeout`, which is \"{shown}\"");
+            table.error(
+                max.span,
+                "fail_timeout_max",
+                Fault::new(message, format!("write at least \"{shown}\"")),
+            );
+        } else if max.value > fail_timeout {
+            table.error(max.span, "fail_timeout_max", not_yet::DAMPING.fault());
+        }
+    }
+    fail_timeout
+}

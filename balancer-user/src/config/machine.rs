@@ -1,0 +1,161 @@
+//! The second stage: a configuration that is right in itself against the machine that shall carry it out.
+//!
+//! The machine comes as data ([`Surroundings`]); only CA files are read here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::limits::{CA_FILE_BYTES, SNAT_RANGES};
+use super::notes::{Claim, Notes, Says};
+use super::problem::{Fault, did_you_mean};
+use super::{Config, ConfigErrors, Parsed, Surroundings, ranges, read};
+
+/// How many interfaces a message lists.
+const INTERFACES_LISTED: usize = 16;
+
+/// What an interface means that doesn't exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingInterface {
+    /// An error: at a start with nothing to adopt.
+    Refuse,
+    /// A warning: beside pinned programs, or on a machine that isn't the gateway (`--no-resolve`).
+    Warn,
+}
+
+impl Parsed {
+    /// Holds the configuration against the machine: what it names must be there, and what it uses must be free.
+    pub fn check(
+        mut self,
+        machine: &Surroundings,
+        missing_interface: MissingInterface,
+    ) -> Result<Config, ConfigErrors> {
+        let notes = Notes::new(&self.source);
+        let mut ca_files = BTreeMap::new();
+        let mut elsewhere = BTreeSet::new();
+        for claim in self.claims {
+            let Claim { span, key, says } = claim;
+            let fault = match says {
+                Says::Interface(name) => match (interface(&name, machine), missing_interface) {
+                    (Some(fault), MissingInterface::Warn) => {
+                        notes.warning(span, format!("{key}: {}", fault.message));
+                        None
+                    }
+                    (fault, _) => fault,
+                },
+                Says::ServiceAddress(address) => {
+                    if !machine.addresses.contains(&address) && elsewhere.insert(address) {
+                        notes.warning(span, not_here(&key, address));
+                    }
+                    None
+                }
+                Says::BackendAddress(address) => backend(address, machine),
+                Says::CaFile(path) => ca_files.entry(path).or_insert_with_key(|path| ca_file(path)).clone(),
+                Says::SnatPorts { pool } => match snat_ports(&self.config.pools[pool].snat_ports, machine) {
+                    Ok(ports) => {
+                        self.config.pools[pool].snat_ports = ports;
+                        None
+                    }
+                    Err(fault) => Some(fault),
+                },
+            };
+            if let Some(fault) = fault {
+                notes.error(span, key, fault);
+            }
+        }
+        let (_, warnings) = notes.conclude()?;
+        self.config.warnings.extend(warnings);
+        self.config.warnings.sort_by_key(|warning| warning.line);
+        Ok(self.config)
+    }
+}
+
+fn interface(name: &str, machine: &Surroundings) -> Option<Fault> {
+    if machine.interfaces.contains(name) {
+        return None;
+    }
+    let known: Vec<&str> = machine.interfaces.iter().map(String::as_str).collect();
+    let mut instead = did_you_mean(name, &known).map_or(String::new(), |suggestion| suggestion + " ");
+    let listed = known.iter().take(INTERFACES_LISTED).copied().collect::<Vec<_>>().join(", ");
+    let more = if known.len() > INTERFACES_LISTED { ", …" } else { "" };
+    instead.push_str(&format!("this machine has: {listed}{more}"));
+    Some(Fault::new(format!("there is no interface `{name}`"), instead))
+}
+
+fn not_here(key: &str, address: IpAddr) -> String {
+    format!(
+        "{key}: {address} is not an address of this machine now: no client's packet for it arrives until it is one \
+         (keepalived may add it)"
+    )
+}
+
+fn backend(address: IpAddr, machine: &Surroundings) -> Option<Fault> {
+    machine.addresses.contains(&address).then(|| {
+        Fault::new(
+            format!(
+                "{address} is an address of this gateway: packets to it never leave through an interface"
+            ),
+            "write the address of another machine",
+        )
+    })
+}
+
+/// The ports that neither the kernel nor another program of this machine uses.
+fn snat_ports(
+    written: &[RangeInclusive<u16>],
+    machine: &Surroundings,
+) -> Result<Vec<RangeInclusive<u16>>, Fault> {
+    let ephemeral = &machine.ephemeral_ports;
+    let taken = std::iter::once(ephemeral.clone()).chain(machine.reserved_ports.iter().cloned());
+    let left = ranges::without(written, taken);
+    let settings = format!(
+        "the kernel's own ports ({}-{}, net.ipv4.ip_local_port_range) and net.ipv4.ip_local_reserved_ports",
+        ephemeral.start(),
+        ephemeral.end()
+    );
+    if left.is_empty() {
+        return Err(Fault::new(
+            format!("no port is left without {settings}"),
+            "write snat_ports outside of them, or make net.ipv4.ip_local_port_range smaller",
+        ));
+    }
+    if left.len() > SNAT_RANGES {
+        return Err(Fault::new(
+            format!("{} ranges are left without {settings}", left.len()),
+            format!("write ranges of which at most {SNAT_RANGES} pieces are left"),
+        ));
+    }
+    Ok(left)
+}
+
+/// What is wrong with a file of certificates to trust.
+fn ca_file(path: &Path) -> Option<Fault> {
+    let fault = |message: String, instead: &str| Some(Fault::new(message, instead));
+    let shown = path.display();
+    let bytes = match read::file(path, CA_FILE_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let instead =
+                "write the path of a readable PEM file; without `ca_file` the system's roots are used";
+            return fault(format!("can't read {shown}: {error}"), instead);
+        }
+    };
+    const INSTEAD: &str = "write the path of a file with the CA's certificate (BEGIN CERTIFICATE)";
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let added = certificate.map_err(|error| error.to_string());
+        let added = added.and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        if let Err(error) = added {
+            return fault(format!("{shown}: certificate {}: {error}", roots.len() + 1), INSTEAD);
+        }
+    }
+    if roots.is_empty() {
+        return fault(format!("{shown} holds no certificate in PEM form"), INSTEAD);
+    }
+    None
+}

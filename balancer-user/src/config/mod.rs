@@ -1,0 +1,262 @@
+//! The configuration: from TOML text to a [`Config`] in which everything holds that the daemon relies on.
+//!
+//! Two stages. [`parse`] is pure: it reads all keys, and reports all errors with line, column and what to write
+//! instead. [`Parsed::check`] then holds the result against the machine, which comes as data ([`Surroundings`]).
+//! [`load`] reads the text first, from a file or from stdin, with bounds.
+//!
+//! Keys whose meaning the data plane can't carry out yet are read and checked like all others, and then refused: their
+//! table is `not_yet`. Deliberately absent: carrying anything out, and resolving names.
+
+mod addresses;
+mod backend;
+pub mod duration;
+mod gateway;
+mod hook;
+mod limits;
+mod machine;
+mod names;
+mod not_yet;
+mod notes;
+mod pool;
+mod probe;
+mod problem;
+mod ranges;
+mod read;
+mod service;
+mod source;
+mod surroundings;
+mod syntax;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use machine::MissingInterface;
+pub use problem::{ConfigError, ConfigErrors};
+pub use surroundings::{Surroundings, SurroundingsError};
+
+use limits::CONFIG_BYTES;
+use notes::{Claim, Notes};
+use problem::{Fault, Problem, Problems};
+use read::ReadError;
+use source::{SourceText, Span};
+use table::Table;
+
+/// A whole configuration. All names are unique in their scope, all listening addresses too, and no backend is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What concerns the machine.
+    pub gateway: Gateway,
+    /// At least one.
+    pub pools: Vec<Pool>,
+    /// What a person should know, in the order of the text.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that is allowed, and may not be meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Where, from 1.
+    pub line: usize,
+    /// What, and what follows from it.
+    pub message: String,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// At least one, each once.
+    pub interfaces: Vec<String>,
+    /// How XDP is attached.
+    pub xdp_mode: XdpMode,
+    /// Established flows at most.
+    pub max_flows: u32,
+    /// Handshakes at most.
+    pub max_half_open: u32,
+    /// An established flow without a packet for this long is forgotten.
+    pub idle_timeout: Duration,
+}
+
+/// Where in the kernel an XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver, or else generic with a warning.
+    Auto,
+    /// In the driver.
+    Native,
+    /// Behind the driver, on any device.
+    Generic,
+}
+
+/// `[[pool]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique.
+    pub name: String,
+    /// How the pool returns to an earlier backend.
+    pub failback: Failback,
+    /// Source ports towards the backends, sorted and disjoint; after [`Parsed::check`] without those that the machine
+    /// uses itself, in 1 to 16 ranges.
+    pub snat_ports: Vec<RangeInclusive<u16>>,
+    /// At least one.
+    pub services: Vec<Service>,
+    /// At least one that isn't disabled; as written: `backup` is not sorted behind yet.
+    pub backends: Vec<Backend>,
+}
+
+/// When a pool goes back to the first eligible backend in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failback {
+    /// When the operator says so.
+    Manual,
+    /// By itself.
+    Auto {
+        /// After that backend was up without interruption for this long.
+        delay: Duration,
+    },
+}
+
+/// `[[pool.service]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Unique in its pool.
+    pub name: String,
+    /// Unique among all pools, port above 0.
+    pub listen: SocketAddr,
+    /// Above 0.
+    pub backend_port: u16,
+    /// How the backends are probed at this port.
+    pub probe: Probe,
+}
+
+/// `[pool.service.probe]`, over `[pool.probe]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// What is done.
+    pub check: Check,
+    /// Between probes of a backend that is up or down.
+    pub interval: Duration,
+    /// Between probes of a suspect, and in probation; at most `interval`.
+    pub fast_interval: Duration,
+    /// No answer for this long is a failure; may be longer than `interval`.
+    pub timeout: Duration,
+    /// Good signals in probation before a backend is up again.
+    pub rise: u32,
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// A full TLS handshake.
+    Tls {
+        /// SNI, and the name to verify; always there when `verify` isn't off.
+        server_name: Option<String>,
+        /// Whom to trust.
+        verify: Verify,
+    },
+    /// A TCP handshake.
+    Tcp,
+    /// Nothing.
+    None,
+}
+
+/// Which certificates a TLS probe accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verify {
+    /// Any.
+    Off,
+    /// Those under the system's roots.
+    SystemRoots,
+    /// Those under the certificates in this file.
+    CaFile(PathBuf),
+}
+
+/// `[[pool.backend]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its pool.
+    pub name: String,
+    /// Unique in its pool.
+    pub address: IpAddr,
+    /// Failures within `fail_timeout` that make it down; 0: never.
+    pub max_fails: u32,
+    /// The window in which failures count, and how long the backend then stays down.
+    pub fail_timeout: Duration,
+    /// Behind all backends without this flag.
+    pub backup: bool,
+    /// Never used (nginx's `down`).
+    pub disabled: bool,
+}
+
+/// A configuration that is right in itself, not yet held against the machine: go on with [`Parsed::check`].
+#[derive(Debug)]
+pub struct Parsed {
+    source: SourceText,
+    config: Config,
+    claims: Vec<Claim>,
+}
+
+/// Reads and parses a file, or stdin for `-`: at most 1 MiB, a regular file, UTF-8.
+pub fn load(path: &Path) -> Result<Parsed, ConfigErrors> {
+    let (name, bytes) = if path == Path::new("-") {
+        ("<stdin>".to_owned(), read::bounded(std::io::stdin().lock(), CONFIG_BYTES))
+    } else {
+        (path.display().to_string(), read::file(path, CONFIG_BYTES))
+    };
+    let bytes = bytes.map_err(|error| {
+        let instead = match error {
+            ReadError::Io(_) => "write the configuration there, or name another file with --config",
+            ReadError::NotAFile(_) => "name a regular file with --config, or `-` for stdin",
+            ReadError::TooLarge(_) => "name the right file with --config; a configuration is smaller",
+        };
+        ConfigErrors::unreadable(&name, Fault::new(format!("can't read the configuration: {error}"), instead))
+    })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&name, &text),
+        Err(error) => Err(not_utf8(&name, &error)),
+    }
+}
+
+/// Parses a configuration; `name` is what errors call it. Pure.
+pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
+    let source = SourceText::new(name, text);
+    let notes = Notes::new(&source);
+    let read = syntax::tree(&source.text, &notes).and_then(|tree| {
+        let mut top = Table::top(&tree, &notes);
+        let gateway = gateway::read(&mut top);
+        gateway::read_http(&mut top);
+        let pools = pool::read_all(&mut top);
+        top.finish();
+        gateway.zip(pools)
+    });
+    let (claims, warnings) = notes.conclude()?;
+    match read {
+        Some((gateway, pools)) => Ok(Parsed { config: Config { gateway, pools, warnings }, claims, source }),
+        // A reader that drops something must note why; were one not to, nothing may start from what is left.
+        None => Err(ConfigErrors::unreadable(
+            name,
+            Fault::new("a part of the configuration was left out without an error", "report this as a bug"),
+        )),
+    }
+}
+
+/// Where the first byte stands that isn't UTF-8.
+fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> ConfigErrors {
+    let offset = error.utf8_error().valid_up_to();
+    let byte = error.as_bytes()[offset];
+    let source = SourceText::new(name, &String::from_utf8_lossy(error.as_bytes()));
+    // Up to here both texts are the same; the replacement character behind is three bytes long.
+    let span = Span { start: offset, end: offset + char::REPLACEMENT_CHARACTER.len_utf8() };
+    let mut problems = Problems::default();
+    problems.push(Problem {
+        span,
+        key: String::new(),
+        message: format!("is not UTF-8: byte 0x{byte:02x}"),
+        instead: "save the file as UTF-8".to_owned(),
+    });
+    problems.locate(&source)
+}

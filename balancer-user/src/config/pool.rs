@@ -1,0 +1,242 @@
+//! `[[pool]]`: what fails over as one, and what must hold between its parts and between pools.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::backend::BackendKeys;
+use super::hook::{self, HookWhen};
+use super::limits::{BACKENDS, HOOKS, POOLS, SERVICES, SHORTEST_DURATION, SNAT_ADDRESSES};
+use super::not_yet;
+use super::notes::{Notes, Says};
+use super::probe::{self, ProbeKeys};
+use super::problem::Fault;
+use super::service::ServiceKeys;
+use super::source::{Located, Span};
+use super::table::Table;
+use super::{Failback, Pool, addresses, names, ranges};
+
+/// Below and above the kernel's ephemeral ports as it is delivered (32768 to 60999).
+const SNAT_PORTS: [RangeInclusive<u16>; 2] = [1024..=32767, 61000..=65535];
+
+/// A name or an address that may stand only once somewhere, with the key that holds it.
+type Mention<T> = (Located<T>, &'static str);
+
+/// What may not collide between pools.
+#[derive(Debug, Default)]
+struct Mentioned {
+    pools: Vec<Mention<String>>,
+    listens: Vec<Mention<SocketAddr>>,
+    backends: Vec<Located<IpAddr>>,
+}
+
+/// Reads all pools; none where an error was noted.
+pub(super) fn read_all(top: &mut Table<'_>) -> Option<Vec<Pool>> {
+    let notes = top.notes();
+    let tables = top.tables("pool", POOLS)?;
+    if tables.is_empty() {
+        let instead = "write [[pool]] with a name, a [[pool.service]] and a [[pool.backend]]";
+        notes.error(top.span(), "pool", Fault::new("there is no pool", instead));
+    }
+    let written = not_yet::keys_with_defaults().collect::<Vec<_>>();
+    let silent: Vec<_> = tables
+        .iter()
+        .map(|table| (table.span(), written.iter().copied().filter(|key| table.has(key)).collect()))
+        .collect();
+    not_yet::warn_of_defaults(&silent, notes);
+
+    let mut mentioned = Mentioned::default();
+    let pools: Vec<Option<Pool>> =
+        tables.into_iter().enumerate().map(|(index, table)| read(table, index, &mut mentioned)).collect();
+    unique(&mentioned.pools, "pool", notes);
+    unique(&mentioned.listens, "listening address", notes);
+    refuse_own_addresses(&mentioned, notes);
+    pools.into_iter().collect()
+}
+
+fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option<Pool> {
+    let notes = table.notes();
+    let header = table.span();
+    let name = table.required_text("name", "name = \"passwords\"", names::name);
+    let failback = failback(&mut table);
+    let on_backend_down = policies(&mut table);
+    let snat_ports = snat(&mut table, index);
+    let probe_keys = ProbeKeys::read(&mut table);
+    let services = table.tables("service", SERVICES).map(|tables| each(tables, ServiceKeys::read));
+    let backends = table.tables("backend", BACKENDS).map(|tables| each(tables, BackendKeys::read));
+    let hooks = table.tables("hook", HOOKS).map_or(Vec::new(), |tables| each(tables, hook::read));
+    if let Some(OnBackendDown::Keep) = on_backend_down.as_ref().map(|found| found.value)
+        && hooks.contains(&Some(HookWhen::Before))
+    {
+        refuse_keep_with_hooks(&table, on_backend_down.map_or(header, |found| found.span));
+    }
+    not_empty(&table, services.as_deref(), backends.as_deref());
+    let (services, backends) = (services.unwrap_or_default(), backends.unwrap_or_default());
+    members(notes, &services, &backends);
+    table.finish();
+
+    mentioned.pools.extend(name.clone().map(|name| (name, "pool.name")));
+    for service in &services {
+        mentioned.listens.extend(service.listen.clone().map(|listen| (listen, "pool.service.listen")));
+        let redirect = service.redirect_http.clone();
+        mentioned.listens.extend(redirect.map(|listen| (listen, "pool.service.redirect_http")));
+    }
+    mentioned.backends.extend(backends.iter().filter_map(|backend| backend.address.clone()));
+
+    let owners = services.iter().map(|service| (service.probe.clone(), service.header)).collect();
+    let probes = probe::resolve(&probe_keys, owners, notes);
+    let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
+    Some(Pool {
+        name: name?.value,
+        failback,
+        snat_ports,
+        services: services.collect::<Option<_>>()?,
+        backends: backends.into_iter().map(BackendKeys::into_backend).collect::<Option<_>>()?,
+    })
+}
+
+fn failback(table: &mut Table<'_>) -> Failback {
+    let auto = match table.choice("failback", &[("manual", false), ("auto", true)]) {
+        Some(found) => found.value,
+        // A wrong value has its own error; its delay may be right.
+        None => table.has("failback"),
+    };
+    let delay = table.duration("failback_delay", Duration::ZERO);
+    match (auto, delay) {
+        (true, delay) => Failback::Auto { delay: delay.map_or(Duration::ZERO, |delay| delay.value) },
+        (false, Some(delay)) if !delay.value.is_zero() => {
+            let message = "means nothing with failback = \"manual\", which waits for the operator";
+            let instead = "leave it out, or write failback = \"auto\"";
+            table.error(delay.span, "failback_delay", Fault::new(message, instead));
+            Failback::Manual
+        }
+        (false, _) => Failback::Manual,
+    }
+}
+
+/// What happens to the flows of a failed backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnBackendDown {
+    Keep,
+    Reset,
+}
+
+/// Reads the keys of which only one value is carried out so far; [`not_yet`] refuses the others.
+fn policies(table: &mut Table<'_>) -> Option<Located<OnBackendDown>> {
+    table.choice("forwarding", &[("snat", ()), ("dnat", ())]);
+    table.choice("failover", &[("auto", ()), ("manual", ())]);
+    table.choice("when_all_down", &[("last", ()), ("reject", ())]);
+    table.choice("passive", &[("probe", ()), ("count", ()), ("off", ())]);
+    table.choice("connect_retry", &[("instant", ()), ("retransmit", ()), ("off", ())]);
+    table.duration("connect_timeout", SHORTEST_DURATION);
+    table.duration("drain_deadline", SHORTEST_DURATION);
+    table.duration("start_timeout", SHORTEST_DURATION);
+    table.choice("on_backend_down", &[("reset", OnBackendDown::Reset), ("keep", OnBackendDown::Keep)])
+}
+
+fn refuse_keep_with_hooks(table: &Table<'_>, span: Span) {
+    let message = "\"keep\" can't stand in a pool with `before` hooks: they run when nothing reaches the old backend \
+                   any more";
+    table.error(span, "on_backend_down", Fault::new(message, "write \"reset\", or run the hooks `after`"));
+}
+
+fn snat(table: &mut Table<'_>, index: usize) -> Vec<RangeInclusive<u16>> {
+    table.texts("snat_addresses", SNAT_ADDRESSES, addresses::backend);
+    let ports = table.text("snat_ports", |written| ranges::parse(written, &(1..=u16::MAX)));
+    let span = ports.as_ref().map_or(table.span(), |ports| ports.span);
+    table.claim(span, "snat_ports", Says::SnatPorts { pool: index });
+    ports.map_or(SNAT_PORTS.to_vec(), |ports| ports.value)
+}
+
+fn each<'t, T>(tables: Vec<Table<'t>>, read: fn(Table<'t>) -> T) -> Vec<T> {
+    tables.into_iter().map(read).collect()
+}
+
+/// A pool without a service or without a backend does nothing. None: what stands there has its own error.
+fn not_empty(table: &Table<'_>, services: Option<&[ServiceKeys]>, backends: Option<&[BackendKeys]>) {
+    if services.is_some_and(<[_]>::is_empty) {
+        let instead = "write [[pool.service]] with a name and a listen address";
+        table.error_of_table(Fault::new("the pool has no service: nothing listens", instead));
+    }
+    let Some(backends) = backends else { return };
+    if backends.is_empty() {
+        let instead = "write [[pool.backend]] with a name and an address";
+        table.error_of_table(Fault::new("the pool has no backend: there is nowhere to send flows", instead));
+    } else if backends.iter().all(|backend| backend.disabled) {
+        let instead = "leave out `disabled` in one of them";
+        table.error_of_table(Fault::new("all backends of the pool are disabled", instead));
+    }
+}
+
+/// What must hold between the parts of one pool.
+fn members(notes: &Notes<'_>, services: &[ServiceKeys], backends: &[BackendKeys]) {
+    let names: Vec<_> =
+        services.iter().filter_map(|s| Some((s.name.clone()?, "pool.service.name"))).collect();
+    unique(&names, "service of this pool", notes);
+    let names: Vec<_> =
+        backends.iter().filter_map(|b| Some((b.name.clone()?, "pool.backend.name"))).collect();
+    unique(&names, "backend of this pool", notes);
+    let addresses: Vec<_> =
+        backends.iter().filter_map(|b| Some((b.address.clone()?, "pool.backend.address"))).collect();
+    unique(&addresses, "backend's address in this pool", notes);
+    one_family(services, backends, notes);
+}
+
+/// IPv4 isn't translated to IPv6 or back.
+fn one_family(services: &[ServiceKeys], backends: &[BackendKeys], notes: &Notes<'_>) {
+    let listens = services.iter().filter_map(|service| service.listen.as_ref());
+    let mut members = listens.map(|listen| (listen.value.ip(), listen.span, "pool.service.listen")).chain(
+        backends.iter().filter_map(|backend| {
+            backend.address.as_ref().map(|address| (address.value, address.span, "pool.backend.address"))
+        }),
+    );
+    let Some((first, place, _)) = members.next() else { return };
+    let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    for (address, span, key) in members.filter(|(address, ..)| address.is_ipv4() != first.is_ipv4()) {
+        let message = format!(
+            "{address} is {}, but {first} on line {} is {}",
+            family(address),
+            notes.line(place),
+            family(first)
+        );
+        notes.error(span, key, Fault::new(message, "write addresses of one family in one pool"));
+    }
+}
+
+/// A backend that is a listening address would send every flow in a circle.
+fn refuse_own_addresses(mentioned: &Mentioned, notes: &Notes<'_>) {
+    let listens: BTreeMap<IpAddr, Span> =
+        mentioned.listens.iter().rev().map(|(listen, _)| (listen.value.ip(), listen.span)).collect();
+    for backend in &mentioned.backends {
+        if let Some(listen) = listens.get(&backend.value) {
+            let message = format!(
+                "{} is the address that clients connect to, on line {}",
+                backend.value,
+                notes.line(*listen)
+            );
+            notes.error(
+                backend.span,
+                "pool.backend.address",
+                Fault::new(message, "write the address of the backend itself"),
+            );
+        }
+    }
+}
+
+/// Notes each repetition, and where the first one stands.
+fn unique<T: Ord + ToString>(mentions: &[Mention<T>], what: &str, notes: &Notes<'_>) {
+    let mut seen: BTreeMap<&T, Span> = BTreeMap::new();
+    for (mention, key) in mentions {
+        match seen.get(&mention.value) {
+            Some(first) => {
+                let shown = mention.value.to_string();
+                let message = format!("`{shown}` is already a {what}, on line {}", notes.line(*first));
+                notes.error(mention.span, *key, Fault::new(message, "write another one"));
+            }
+            None => {
+                seen.insert(&mention.value, mention.span);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What comes out of configurations without errors.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::{Backend, Check, Config, Failback, Gateway, Pool, Probe, Service, Verify, XdpMode};
+use super::*;
+
+/// The contract's example, less what isn't supported yet.
+const EXAMPLE: &str = r#"
+[gateway]
+interfaces = ["wan0", "lan0"]
+xdp_mode = "auto"
+max_flows = 262144
+max_half_open = 65536
+idle_timeout = "2h5m"
+
+[[pool]]
+name = "passwords"
+forwarding = "snat"
+failover = "auto"
+failback = "manual"
+failback_delay = "0s"
+on_backend_down = "keep"
+when_all_down = "last"
+passive = "off"
+connect_retry = "off"
+snat_addresses = []
+snat_ports = "1024-32767,61000-65535"
+
+[[pool.service]]
+name = "web"
+listen = "203.0.113.10:443"
+backend_port = 10001
+
+[pool.service.probe]
+kind = "tls"
+interval = "2s"
+fast_interval = "500ms"
+timeout = "1s"
+rise = 1
+server_name = "pw.example.org"
+ca_file = "/etc/balancer/ca.pem"
+verify = true
+
+[[pool.backend]]
+name = "server1"
+address = "10.0.2.11"
+max_fails = 1
+fail_timeout = "10s"
+fail_timeout_max = "10s"
+backup = false
+cold = false
+disabled = false
+"#;
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn config(text: &str) -> Config {
+    accepted(text).config
+}
+
+fn probe_of(text: &str) -> Probe {
+    config(text).pools.swap_remove(0).services.swap_remove(0).probe
+}
+
+#[test]
+fn the_example_of_the_contract_comes_through() {
+    let probe = Probe {
+        check: Check::Tls {
+            server_name: Some("pw.example.org".into()),
+            verify: Verify::CaFile(PathBuf::from("/etc/balancer/ca.pem")),
+        },
+        interval: secs(2),
+        fast_interval: Duration::from_millis(500),
+        timeout: secs(1),
+        rise: 1,
+    };
+    let service = Service {
+        name: "web".into(),
+        listen: SocketAddr::from(([203, 0, 113, 10], 443)),
+        backend_port: 10001,
+        probe,
+    };
+    let backend = Backend {
+        name: "server1".into(),
+        address: IpAddr::from([10, 0, 2, 11]),
+        max_fails: 1,
+        fail_timeout: secs(10),
+        backup: false,
+        disabled: false,
+    };
+    let pool = Pool {
+        name: "passwords".into(),
+        failback: Failback::Manual,
+        snat_ports: vec![1024..=32767, 61000..=65535],
+        services: vec![service],
+        backends: vec![backend],
+    };
+    let gateway = Gateway {
+        interfaces: vec!["wan0".into(), "lan0".into()],
+        xdp_mode: XdpMode::Auto,
+        max_flows: 262_144,
+        max_half_open: 65_536,
+        idle_timeout: secs(7500),
+    };
+    assert_eq!(config(EXAMPLE), Config { gateway, pools: vec![pool], warnings: vec![] });
+}
+
+#[test]
+fn what_is_not_written_has_the_contracts_default() {
+    let mut written = config(EXAMPLE);
+    let service = &mut written.pools[0].services[0];
+    service.backend_port = 443;
+    service.probe.check =
+        Check::Tls { server_name: Some("pw.example.org".into()), verify: Verify::SystemRoots };
+    assert_eq!(config(BASE), written);
+}
+
+#[test]
+fn a_services_probe_overrides_the_pools_key_by_key() {
+    let pool = replaced(PROBE, &format!("{PROBE}\ninterval = \"4s\"\nrise = 3"));
+    assert_eq!(probe_of(&pool).fast_interval, secs(1), "a quarter of the interval");
+
+    let own = "[pool.service.probe]\ninterval = \"8s\"\nverify = false";
+    let probe = probe_of(&pool.replace(LISTEN, &format!("{LISTEN}\n{own}")));
+    assert_eq!((probe.interval, probe.rise), (secs(8), 3));
+    assert_eq!(probe.check, Check::Tls { server_name: Some("pw.example.org".into()), verify: Verify::Off });
+}
+
+#[test]
+fn a_key_of_the_pools_probe_may_mean_nothing_to_some_services() {
+    let second = "[[pool.service]]\nname = \"raw\"\nlisten = \"203.0.113.10:80\"\nprobe.kind = \"tcp\"";
+    let services = config(&behind(ADDRESS, second)).pools.swap_remove(0).services;
+    assert!(matches!(services[0].probe.check, Check::Tls { .. }));
+    assert_eq!(services[1].probe.check, Check::Tcp);
+}
+
+#[test]
+fn other_values_come_through() {
+    assert_eq!(probe_of(&replaced(PROBE, "kind = \"none\"")).check, Check::None);
+    assert_eq!(
+        probe_of(&replaced(PROBE, "verify = false")).check,
+        Check::Tls { server_name: None, verify: Verify::Off }
+    );
+    let probe = probe_of(&behind(PROBE, "interval = \"10ms\"\ntimeout = \"5s\""));
+    assert_eq!((probe.fast_interval, probe.timeout), (Duration::from_millis(10), secs(5)));
+
+    let auto = config(&behind(POOL, "failback = \"auto\"\nfailback_delay = \"1m30s\""));
+    assert_eq!(auto.pools[0].failback, Failback::Auto { delay: secs(90) });
+
+    let backend = &config(&behind(BACKEND, "max_fails = 0\nbackup = true")).pools[0].backends[0];
+    assert_eq!((backend.max_fails, backend.backup), (0, true));
+}
+
+#[test]
+fn defaults_that_are_not_carried_out_are_warned_of_once() {
+    let warnings = config(&format!("{}{SECOND_POOL}", replaced(KEEP, ""))).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].line, 4, "the first pool that is silent");
+    for words in
+        ["on_backend_down (", "passive (", "connect_retry (", "are kept", "its client", "probes only"]
+    {
+        assert!(warnings[0].message.contains(words), "{words}: {warnings:?}");
+    }
+
+    let warnings = config(&replaced(KEEP, "")).warnings;
+    assert!(warnings.len() == 1 && !warnings[0].message.contains("passive"), "{warnings:?}");
+    assert_eq!(config(BASE).warnings, []);
+}
+
+#[test]
+fn a_ca_file_that_is_not_used_is_warned_of() {
+    let warnings = config(&behind(PROBE, "verify = false\nca_file = \"/ca.pem\"")).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].line, 13);
+}
+
+#[test]
+fn inline_tables_and_dotted_keys_mean_the_same() {
+    let inline = r#"
+gateway.interfaces = ["wan0", "lan0"]
+pool = [{ name = "passwords", on_backend_down = "keep", passive = "off", connect_retry = "off",
+  probe.server_name = "pw.example.org",
+  service = [{ name = "web", listen = "203.0.113.10:443" }],
+  backend = [{ name = "server1", address = "10.0.2.11" }] }]
+"#;
+    assert_eq!(config(inline), config(BASE));
+}

@@ -1,0 +1,139 @@
+//! The second stage: the same errors and warnings for the same machine, which is data here.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::super::{Config, MissingInterface, Surroundings};
+use super::*;
+
+fn gateway() -> Surroundings {
+    Surroundings {
+        interfaces: ["lo", "lan0", "wan0"].map(String::from).into(),
+        addresses: [[127, 0, 0, 1], [203, 0, 113, 10], [10, 0, 2, 1]].map(IpAddr::from).into(),
+        ephemeral_ports: 32768..=60999,
+        reserved_ports: vec![],
+    }
+}
+
+fn check(text: &str, machine: &Surroundings) -> Config {
+    let checked = accepted(text).check(machine, MissingInterface::Refuse);
+    checked.unwrap_or_else(|errors| panic!("refused:\n{errors}\nin:\n{text}"))
+}
+
+/// Exactly one error of the second stage, at the mark, with these words.
+fn assert_misfit(text: &str, machine: &Surroundings, words: &str) {
+    let (text, position) = marked(text);
+    let errors = accepted(&text).check(machine, MissingInterface::Refuse).expect_err("accepted");
+    assert_error(&errors, position, words, &text);
+}
+
+#[test]
+fn a_configuration_that_fits_has_no_warning() {
+    assert_eq!(check(BASE, &gateway()).warnings, []);
+}
+
+#[test]
+fn a_missing_interface_is_an_error_that_names_the_others() {
+    let text = replaced(INTERFACES, "interfaces = [\"lan0\", «\"wan1\"]");
+    assert_misfit(&text, &gateway(), "there is no interface `wan1`");
+    assert_misfit(&text, &gateway(), "did you mean `wan0`? this machine has: lan0, lo, wan0");
+}
+
+#[test]
+fn a_missing_interface_is_a_warning_when_that_is_asked_for() {
+    let text = replaced(INTERFACES, "interfaces = [\"lan0\", \"wan1\"]");
+    let config = accepted(&text).check(&gateway(), MissingInterface::Warn).unwrap();
+    assert_eq!(config.gateway.interfaces, ["lan0", "wan1"]);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert_eq!(config.warnings[0].line, 2);
+    assert!(config.warnings[0].message.contains("`wan1`"), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_backend_that_is_this_gateway_is_an_error() {
+    let text = replaced(ADDRESS, "address = «\"10.0.2.1\"");
+    assert_misfit(&text, &gateway(), "10.0.2.1 is an address of this gateway");
+}
+
+#[test]
+fn a_listening_address_that_is_not_here_yet_is_a_warning_for_each_address() {
+    let mut machine = gateway();
+    machine.addresses.remove(&IpAddr::from([203, 0, 113, 10]));
+    let second = "[[pool.service]]\nname = \"api\"\nlisten = \"203.0.113.10:8877\"";
+    let warnings = check(&behind(ADDRESS, second), &machine).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].line, 15);
+    assert!(warnings[0].message.contains("keepalived may add it"), "{warnings:?}");
+}
+
+#[test]
+fn the_machines_own_ports_are_taken_out_of_snat_ports() {
+    let mut machine = gateway();
+    machine.reserved_ports = vec![2000..=2999, 61000..=61000];
+    let pool = |config: Config| config.pools[0].snat_ports.clone();
+    assert_eq!(pool(check(BASE, &machine)), [1024..=1999, 3000..=32767, 61001..=65535]);
+    machine.ephemeral_ports = 1024..=60999;
+    assert_eq!(pool(check(BASE, &machine)), [61001..=65535]);
+}
+
+#[test]
+fn snat_ports_of_which_nothing_is_left_are_an_error() {
+    let text = behind(POOL, "snat_ports = «\"40000-50000\"");
+    assert_misfit(&text, &gateway(), "no port is left without the kernel's own ports (32768-60999");
+    let mut machine = gateway();
+    machine.ephemeral_ports = 1024..=65535;
+    assert_misfit(&BASE.replace("[[pool]]", "«[[pool]]"), &machine, "no port is left");
+}
+
+#[test]
+fn snat_ports_in_too_many_pieces_are_an_error() {
+    let mut machine = gateway();
+    machine.reserved_ports = (0..16).map(|n| 2000 + n * 10..=2000 + n * 10).collect();
+    let text = behind(POOL, "snat_ports = «\"1024-32767\"");
+    assert_misfit(&text, &machine, "17 ranges are left");
+    machine.reserved_ports.pop();
+    assert_eq!(check(&text.replace('«', ""), &machine).pools[0].snat_ports.len(), 16);
+}
+
+#[test]
+fn a_ca_file_holds_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let text = |path: &Path| behind(PROBE, &format!("ca_file = «\"{}\"", path.display()));
+
+    assert_misfit(&text(&path), &gateway(), "No such file or directory");
+    assert_misfit(&text(folder.path()), &gateway(), "is a directory, not a regular file");
+    assert_misfit(&text(Path::new("/dev/zero")), &gateway(), "is a device");
+    for (content, words) in [
+        ("", "holds no certificate in PEM form"),
+        ("not a certificate\n", "holds no certificate in PEM form"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1: "),
+        ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", "certificate 1: "),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n", "certificate 1: "),
+    ] {
+        fs::write(&path, content).unwrap();
+        assert_misfit(&text(&path), &gateway(), words);
+    }
+
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
+    fs::write(&path, ca.pem()).unwrap();
+    check(&text(&path).replace('«', ""), &gateway());
+}
+
+#[test]
+fn a_ca_file_of_several_services_has_one_error() {
+    let second = "[[pool.service]]\nname = \"api\"\nlisten = \"203.0.113.10:8877\"";
+    let text = behind(ADDRESS, second).replace(PROBE, &format!("{PROBE}\nca_file = «\"/nowhere/ca.pem\""));
+    assert_misfit(&text, &gateway(), "can't read /nowhere/ca.pem");
+}
+
+#[test]
+fn warnings_of_both_stages_stand_in_the_order_of_the_text() {
+    let mut machine = gateway();
+    machine.addresses.clear();
+    let lines: Vec<usize> =
+        check(&replaced(KEEP, ""), &machine).warnings.iter().map(|warning| warning.line).collect();
+    assert_eq!(lines, [4, 15]);
+}

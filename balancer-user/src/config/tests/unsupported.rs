@@ -1,0 +1,220 @@
+//! What isn't carried out yet is refused, never ignored; and a mistake in it is that mistake first.
+
+use super::super::not_yet;
+use super::*;
+
+const HOOK: &str = "[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [\"/hook\"]";
+
+/// What is written in the place of a line of BASE.
+type Line = (&'static str, &'static str);
+
+/// The refused key; what writes it; and a mistake in the same place, with words of its error.
+const CASES: &[(&str, Line, Line, &str)] = &[
+    (
+        "http",
+        (INTERFACES, "interfaces = [\"wan0\"]\n«[http]\nlisten = \"127.0.0.1:9464\""),
+        (INTERFACES, "interfaces = [\"wan0\"]\n[http]\nlisten = «\"127.0.0.1\""),
+        "has no port",
+    ),
+    (
+        "gateway.notify",
+        (INTERFACES, "interfaces = [\"wan0\"]\nnotify = «[\"/n\"]"),
+        (INTERFACES, "interfaces = [\"wan0\"]\nnotify = [«\"n\"]"),
+        "not an absolute path",
+    ),
+    (
+        "pool.forwarding",
+        (POOL, "name = \"p\"\nforwarding = «\"dnat\""),
+        (POOL, "name = \"p\"\nforwarding = «\"nat\""),
+        "write \"snat\" or \"dnat\"",
+    ),
+    (
+        "pool.failover",
+        (POOL, "name = \"p\"\nfailover = «\"manual\""),
+        (POOL, "name = \"p\"\nfailover = «\"man\""),
+        "did you mean `manual`?",
+    ),
+    (
+        "pool.on_backend_down",
+        (KEEP, "on_backend_down = «\"reset\""),
+        (KEEP, "on_backend_down = «\"rst\""),
+        "unknown value `rst`",
+    ),
+    (
+        "pool.when_all_down",
+        (POOL, "name = \"p\"\nwhen_all_down = «\"reject\""),
+        (POOL, "name = \"p\"\nwhen_all_down = «1"),
+        "must be a string",
+    ),
+    ("pool.passive", (PASSIVE, "passive = «\"probe\""), (PASSIVE, "passive = «true"), "must be a string"),
+    ("pool.passive", (PASSIVE, "passive = «\"count\""), (PASSIVE, "passive = «\"\""), "unknown value"),
+    (
+        "pool.connect_retry",
+        (RETRY, "connect_retry = «\"instant\""),
+        (RETRY, "connect_retry = «1"),
+        "a string",
+    ),
+    (
+        "pool.connect_retry",
+        (RETRY, "connect_retry = «\"retransmit\""),
+        (RETRY, "connect_retry = «\"retry\""),
+        "did you mean `retransmit`?",
+    ),
+    (
+        "pool.connect_timeout",
+        (POOL, "name = \"p\"\nconnect_timeout = «\"300ms\""),
+        (POOL, "name = \"p\"\nconnect_timeout = «\"0s\""),
+        "is too short",
+    ),
+    (
+        "pool.snat_addresses",
+        (POOL, "name = \"p\"\nsnat_addresses = «[\"10.0.2.1\"]"),
+        (POOL, "name = \"p\"\nsnat_addresses = [«\"10.0.2\"]"),
+        "is not an IP address",
+    ),
+    (
+        "pool.drain_deadline",
+        (POOL, "name = \"p\"\ndrain_deadline = «\"10m\""),
+        (POOL, "name = \"p\"\ndrain_deadline = «600"),
+        "write \"600s\"",
+    ),
+    (
+        "pool.start_timeout",
+        (POOL, "name = \"p\"\nstart_timeout = «\"60s\""),
+        (POOL, "name = \"p\"\nstart_timeout = «\"60\""),
+        "needs a unit",
+    ),
+    (
+        "pool.hook",
+        (ADDRESS, "address = \"10.0.2.11\"\n«[[pool.hook]]\nname = \"x\"\nwhen = \"after\"\nrun = [\"/x\"]"),
+        (ADDRESS, "address = \"10.0.2.11\"\n[[pool.hook]]\nname = \"x\"\nwhen = \"after\"\nrun = [«\"x\"]"),
+        "is not an absolute path",
+    ),
+    (
+        "pool.service.listen",
+        (LISTEN, "listen = «\"[2001:db8::1]:443\""),
+        (LISTEN, "listen = «\"[2001:db8::1]:0\""),
+        "is not a port",
+    ),
+    (
+        "pool.service.redirect_http",
+        (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10:80\""),
+        (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10\""),
+        "has no port",
+    ),
+    (
+        "pool.service.redirect_hosts",
+        (SERVICE, "name = \"s\"\nredirect_hosts = «[\"a.example\"]"),
+        (SERVICE, "name = \"s\"\nredirect_hosts = [«\"a b\"]"),
+        "neither a host name nor an IP address",
+    ),
+    (
+        "pool.backend.address",
+        (ADDRESS, "address = «\"2001:db8::2\""),
+        (ADDRESS, "address = «\"2001:db8::g\""),
+        "is not an IP address",
+    ),
+    (
+        "pool.backend.address",
+        (ADDRESS, "address = «\"db1.example.org\""),
+        (ADDRESS, "address = «\"db1..example.org\""),
+        "is not an IP address",
+    ),
+    (
+        "pool.backend.cold",
+        (BACKEND, "name = \"b\"\ncold = «true"),
+        (BACKEND, "name = \"b\"\ncold = «\"true\""),
+        "must be true or false",
+    ),
+    (
+        "pool.backend.fail_timeout_max",
+        (BACKEND, "name = \"b\"\nfail_timeout_max = «\"1m\""),
+        (BACKEND, "name = \"b\"\nfail_timeout_max = «\"1\""),
+        "needs a unit",
+    ),
+    (
+        "pool.probe.kind",
+        (PROBE, "server_name = \"x\"\nkind = «\"https\""),
+        (PROBE, "server_name = \"x\"\nkind = «\"htps\""),
+        "did you mean `https`?",
+    ),
+    (
+        "pool.probe.kind",
+        (PROBE, "kind = «\"http\"\npath = \"/\"\nexpect_status = \"200-399\"\nexpect_body = \"ok\""),
+        (PROBE, "kind = \"http\"\npath = «\"x\""),
+        "is not the path of a URL",
+    ),
+    (
+        "pool.probe.kind",
+        (PROBE, "kind = «\"exec\"\nrun = [\"/x\"]"),
+        (PROBE, "kind = \"exec\"\nrun = «[]"),
+        "names no program",
+    ),
+];
+
+#[test]
+fn what_is_not_supported_yet_is_refused_where_it_stands() {
+    for (key, (line, by), ..) in CASES {
+        let (text, position) = marked(&replaced(line, by));
+        let errors = refused(&text);
+        let found = errors.errors().iter().any(|error| {
+            error.key() == *key
+                && error.position() == Some(position)
+                && error.message().ends_with("is not supported yet")
+                && !error.instead().is_empty()
+        });
+        assert!(found, "wanted {key} to be refused at {position:?}, got:\n{errors}\nin:\n{text}");
+    }
+}
+
+#[test]
+fn a_mistake_in_it_is_that_mistake() {
+    for (_, _, (line, by), words) in CASES {
+        let (text, position) = marked(&replaced(line, by));
+        let errors = refused(&text);
+        let at_place: Vec<_> =
+            errors.errors().iter().filter(|error| error.position() == Some(position)).collect();
+        let [error] = at_place[..] else {
+            panic!("wanted one error at {position:?}, got:\n{errors}\nin:\n{text}")
+        };
+        let found = error.message().contains(words) || error.instead().contains(words);
+        assert!(found, "wanted {words:?}, got:\n{errors}\nin:\n{text}");
+    }
+}
+
+#[test]
+fn every_refusal_has_a_case() {
+    for key in not_yet::refused_keys() {
+        assert!(CASES.iter().any(|(tried, ..)| *tried == key), "{key} has no case here");
+    }
+}
+
+#[test]
+fn only_a_value_that_asks_for_it_is_refused() {
+    accepted(&behind(
+        POOL,
+        "forwarding = \"snat\"\nfailover = \"auto\"\nwhen_all_down = \"last\"\nsnat_addresses = []",
+    ));
+    accepted(&behind(BACKEND, "cold = false\nfail_timeout = \"1m\"\nfail_timeout_max = \"60s\""));
+}
+
+#[test]
+fn a_hook_is_checked_like_everything_else() {
+    for (from, to, words) in [
+        ("\"promote\"", "«\"\"", "can't name a hook"),
+        ("\"before\"", "«\"during\"", "unknown value `during`"),
+        ("\"/hook\"", "«\"hook\"", "is not an absolute path"),
+        ("run =", "timeout = «\"0s\"\nrun =", "too short"),
+        ("run =", "on_error = «\"ignore\"\nrun =", "write \"hold\" or \"continue\""),
+        ("run =", "«runs =", "unknown key `runs`"),
+    ] {
+        let (text, (line, column)) = marked(&format!("{BASE}{}", HOOK.replace(from, to)));
+        let shown = refused(&text).to_string();
+        assert!(
+            shown.contains(&format!("f.toml:{line}:{column}: ")) && shown.contains(words),
+            "{words}:\n{shown}"
+        );
+    }
+    let shown = refused(&format!("{BASE}{HOOK}")).to_string();
+    assert!(shown.contains("\"keep\" can't stand in a pool with `before` hooks"), "{shown}");
+}
