@@ -3,7 +3,9 @@
 //! `daemon` is the only module that knows policy, data plane and probes at once; see the dependency rules in each
 //! module's first lines.
 
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod directory;
 pub mod exit;

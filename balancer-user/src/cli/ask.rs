@@ -1,0 +1,44 @@
+//! From a verb, which blocks, to the client, which doesn't; and the one moment at which a verb reads the clock.
+
+use std::time::SystemTime;
+
+use super::layout;
+use crate::control::client::ClientError;
+use crate::control::protocol::Timestamp;
+use crate::exit::{Exit, Failure};
+
+/// Waits for the daemon's answer; the client bounds how long.
+pub(super) fn wait<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format_args!("cannot wait for the daemon: {error}")))?;
+    Ok(runtime.block_on(answer)?)
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error {
+            ClientError::NoDaemon { .. } => Exit::NoDaemon,
+            ClientError::Permission { .. } | ClientError::Forbidden(_) => Exit::Permission,
+            ClientError::Refused(_)
+            | ClientError::Late { .. }
+            | ClientError::Version { .. }
+            | ClientError::Broken { .. } => Exit::Failed,
+        };
+        Self::new(exit, layout::printable(&error.to_string()))
+    }
+}
+
+/// A document as text, as it came over the socket but for the indentation.
+pub(super) fn json(document: &impl serde::Serialize) -> Result<String, Failure> {
+    let mut text = serde_json::to_string_pretty(document)
+        .map_err(|error| Failure::new(Exit::Failed, format_args!("cannot write JSON: {error}")))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// For telling how old an answer is.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}

@@ -1,0 +1,247 @@
+//! The command line: what may be typed, and the verbs that ask a running daemon.
+//!
+//! It knows the control API's client and documents, and nothing else of the controller: `run`, `check` and `detach`
+//! are parsed here and carried out by whoever calls [`parse`].
+
+mod ask;
+mod layout;
+pub mod log;
+pub mod operate;
+pub mod stats;
+pub mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Exit;
+
+/// What `--version` tells.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// The package's version.
+    pub version: &'static str,
+    /// The layout of what is pinned.
+    pub layout: u32,
+    /// The BPF object's hash in hex; `None` when it isn't embedded.
+    pub object: Option<String>,
+}
+
+impl Build {
+    /// Digits of the hash that are shown: enough to tell any two builds apart.
+    const SHOWN_HASH_DIGITS: usize = 12;
+
+    fn describe(&self) -> String {
+        let object: String = match &self.object {
+            Some(hash) => hash.chars().take(Self::SHOWN_HASH_DIGITS).collect(),
+            None => "none".to_owned(),
+        };
+        format!("{} (layout v{}, object {object})", self.version, self.layout)
+    }
+}
+
+/// An XDP failover load balancer: a pool's new connections go to one backend, and to the next when it fails.
+#[derive(Debug, Parser)]
+#[command(name = "balancer", after_help = EXAMPLES, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where things are.
+    #[command(flatten)]
+    pub paths: Paths,
+    /// How data is printed.
+    #[command(flatten)]
+    format: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Where an instance has its files; several instances side by side have different ones.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Instance (before or after the verb)")]
+pub struct Paths {
+    /// Configuration; `-` reads stdin
+    #[arg(long, global = true, value_name = "FILE", env = "BALANCER_CONFIG")]
+    #[arg(default_value = "/etc/balancer/balancer.toml")]
+    pub config: PathBuf,
+    /// Control socket
+    #[arg(long, global = true, value_name = "PATH", env = "BALANCER_SOCKET")]
+    #[arg(default_value = "/run/balancer/control.sock")]
+    pub socket: PathBuf,
+    /// State that survives a restart and a reboot
+    #[arg(long, global = true, value_name = "DIR", env = "BALANCER_STATE_DIR")]
+    #[arg(default_value = "/var/lib/balancer")]
+    pub state_dir: PathBuf,
+    /// Pinned programs, links and maps, on a bpffs
+    #[arg(long, global = true, value_name = "DIR", env = "BALANCER_PIN_DIR")]
+    #[arg(default_value = "/sys/fs/bpf/balancer")]
+    pub pin_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Format {
+    /// How to print data [default: table]
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    output: Option<Output>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: the document of the control API
+    Json,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line an event, for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Verb {
+    /// Run the daemon in the foreground
+    ///
+    /// Attaches the XDP program to the configured interfaces, probes the backends and moves pools. SIGTERM ends it
+    /// and leaves traffic running; the next `run` takes everything over without a packet lost.
+    Run(RunArgs),
+    /// Validate the configuration, like `nginx -t`
+    ///
+    /// Exits 0 when `run` would accept it, 3 when not, and prints every error with its line and column.
+    Check(CheckArgs),
+    /// Show pools, backends, who is active (●) and why
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusArgs),
+    /// Show packets, bytes and new flows per service and backend, and drops and answers by reason
+    Stats,
+    /// Make another backend active now
+    ///
+    /// Without --to it is the next eligible one after the active one, in order. It stays active until `failback`,
+    /// or until it fails, also with `failback = "auto"`. Already active: nothing happens, exit 0.
+    #[command(after_help = FAILOVER_EXAMPLES)]
+    Failover(FailoverArgs),
+    /// Return to the first eligible backend in order
+    Failback(FailbackArgs),
+    /// Remove every program, link, map and pin of this instance
+    ///
+    /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
+    Detach,
+}
+
+/// `balancer run`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct RunArgs {
+    /// Give up pinned state that can't be taken over; live flows break
+    #[arg(long)]
+    pub replace: bool,
+    /// On SIGTERM, remove everything from the kernel instead of leaving traffic running
+    #[arg(long)]
+    pub detach_on_exit: bool,
+    /// How the log is written to stderr
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// `balancer check`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CheckArgs {
+    /// Leave host names and interfaces alone: check on another machine than the gateway
+    #[arg(long)]
+    pub no_resolve: bool,
+}
+
+/// `balancer status`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct StatusArgs {
+    /// Show this pool only
+    pub pool: Option<String>,
+    /// Exit with 6 when a shown pool is not on an up backend
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// `balancer failover`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct FailoverArgs {
+    /// The pool to move
+    pub pool: String,
+    /// The backend to make active
+    #[arg(long, value_name = "BACKEND")]
+    pub to: Option<String>,
+    /// Go there although it isn't eligible
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `balancer failback`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct FailbackArgs {
+    /// The pool to move
+    pub pool: String,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  balancer check --config ./balancer.toml     is this configuration right?
+  balancer run                                start the daemon
+  balancer status                             who is active, and why
+  balancer failover passwords                 move the pool to the next backend
+  balancer failback passwords                 and back to the first
+
+Exit codes: 0 ok, 1 failed or refused, 2 usage, 3 configuration, 4 no daemon, 5 permission,
+6 `status --exit-code`: degraded, 7 conflict";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  balancer status                             all pools
+  balancer status passwords --exit-code       for a monitoring check: 0 good, 6 degraded
+  balancer status -o json | jq -r '.pools[] | .name + \" \" + .active'";
+
+const FAILOVER_EXAMPLES: &str = "\
+Examples:
+  balancer failover passwords                 to the next eligible backend
+  balancer failover passwords --to server2    to this one, if it is eligible
+  balancer failover passwords --to server2 --force    to this one, whatever the probes say";
+
+impl Cli {
+    /// How to print data: the flag's value, or a table.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        self.format.output.unwrap_or_default()
+    }
+}
+
+/// Reads a command line, the program's name first.
+///
+/// # Errors
+/// What clap wants printed instead: an error, the help or the version; [`usage`] does that.
+pub fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    build: &Build,
+) -> Result<Cli, clap::Error> {
+    // clap keeps a `'static` version; the few bytes live as long as the process, which parses once.
+    let version: &'static str = build.describe().leak();
+    let mut command = Cli::command().version(version);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Prints what [`parse`] gave instead of a command line: help and version to stdout with exit code 0, errors to
+/// stderr with 2.
+#[must_use]
+pub fn usage(error: &clap::Error) -> Exit {
+    // Nobody may be reading (`balancer --help | head -1`); that changes nothing.
+    let _closed = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+}

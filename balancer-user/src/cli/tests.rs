@@ -1,0 +1,344 @@
+//! What may be typed, what is printed for it, and what it exits with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::layout::Palette;
+use super::{Build, Cli, FailoverArgs, LogFormat, Output, RunArgs, StatusArgs, Verb};
+use crate::control::client::ClientError;
+use crate::exit::{Exit, Failure};
+
+const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn try_parse(line: &str) -> Result<Cli, clap::Error> {
+    let build = Build { version: "0.1.0", layout: 1, object: Some(HASH.to_owned()) };
+    super::parse(line.split(' '), &build)
+}
+
+#[track_caller]
+fn parse(line: &str) -> Cli {
+    try_parse(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+#[track_caller]
+fn refused(line: &str) -> clap::Error {
+    match try_parse(line) {
+        Ok(cli) => panic!("{line} is taken as {cli:?}"),
+        Err(error) => error,
+    }
+}
+
+mod command_line {
+    use super::*;
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_verb() {
+        let flags = "--config /c.toml --socket /s --state-dir /d --pin-dir /p -o json";
+        for line in [format!("balancer {flags} status"), format!("balancer status {flags}")] {
+            let cli = parse(&line);
+            let paths = cli.paths.clone();
+            assert_eq!(paths.config, PathBuf::from("/c.toml"), "{line}");
+            assert_eq!(paths.socket, PathBuf::from("/s"), "{line}");
+            assert_eq!(paths.state_dir, PathBuf::from("/d"), "{line}");
+            assert_eq!(paths.pin_dir, PathBuf::from("/p"), "{line}");
+            assert_eq!(cli.output(), Output::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn paths_and_output_have_the_contracts_defaults() {
+        let cli = parse("balancer status");
+        assert_eq!(cli.paths.config, Path::new("/etc/balancer/balancer.toml"));
+        assert_eq!(cli.paths.socket, Path::new("/run/balancer/control.sock"));
+        assert_eq!(cli.paths.state_dir, Path::new("/var/lib/balancer"));
+        assert_eq!(cli.paths.pin_dir, Path::new("/sys/fs/bpf/balancer"));
+        assert_eq!(cli.output(), Output::Table);
+        assert_eq!(cli.verb, Verb::Status(StatusArgs { pool: None, exit_code: false }));
+    }
+
+    #[test]
+    fn each_verb_takes_its_own_flags() {
+        let run = RunArgs { replace: true, detach_on_exit: true, log_format: LogFormat::Json };
+        let line = "balancer run --replace --detach-on-exit --log-format json";
+        assert_eq!(parse(line).verb, Verb::Run(run));
+        let failover = FailoverArgs { pool: "p".to_owned(), to: Some("b".to_owned()), force: true };
+        assert_eq!(parse("balancer failover p --to b --force").verb, Verb::Failover(failover));
+        assert!(
+            matches!(parse("balancer check --no-resolve").verb, Verb::Check(arguments) if arguments.no_resolve)
+        );
+        assert!(
+            matches!(parse("balancer failback p").verb, Verb::Failback(arguments) if arguments.pool == "p")
+        );
+        assert_eq!(parse("balancer detach").verb, Verb::Detach);
+        assert_eq!(parse("balancer stats").verb, Verb::Stats);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_a_usage_error() {
+        let lines = [
+            "balancer",
+            "balancer stauts",
+            "balancer failover",
+            "balancer failback",
+            "balancer status a b",
+            "balancer failover p --reset",
+            "balancer status -o yaml",
+            "balancer status --replace",
+        ];
+        for line in lines {
+            assert_eq!(refused(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_version_tells_layout_and_object() {
+        assert_eq!(
+            refused("balancer --version").to_string(),
+            "balancer 0.1.0 (layout v1, object 0123456789ab)\n"
+        );
+        let build = Build { version: "0.1.0", layout: 1, object: None };
+        assert_eq!(build.describe(), "0.1.0 (layout v1, object none)");
+    }
+
+    #[test]
+    fn help_is_no_error_and_shows_examples() {
+        for line in ["balancer --help", "balancer status --help", "balancer failover -h"] {
+            let help = refused(line);
+            assert_eq!(help.exit_code(), 0, "{line}");
+            assert!(help.to_string().contains("Examples:"), "{help}");
+        }
+    }
+}
+
+mod exits {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_exit_code() {
+        let socket = PathBuf::from("/run/balancer/control.sock");
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        let cases = [
+            (ClientError::NoDaemon { socket: socket.clone(), source }, 4),
+            (ClientError::Permission { socket: socket.clone() }, 5),
+            (ClientError::Forbidden("uid 7".to_owned()), 5),
+            (ClientError::Refused("server2 is down".to_owned()), 1),
+            (ClientError::Late { socket: socket.clone(), limit: Duration::from_secs(5), unknown: "" }, 1),
+            (ClientError::Version { what: "is new".to_owned() }, 1),
+            (ClientError::Broken { socket, what: "broke off".to_owned() }, 1),
+        ];
+        for (error, code) in cases {
+            let said = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit as u8, code, "{said}");
+            assert_eq!(failure.to_string(), said);
+        }
+    }
+
+    #[test]
+    fn what_a_daemon_says_cannot_steer_the_terminal() {
+        let failure = Failure::from(ClientError::Refused("\x1b[2Jgone".to_owned()));
+        assert_eq!(failure.to_string(), "refused: \\u{1b}[2Jgone");
+    }
+}
+
+mod tables {
+    use super::super::{stats, status};
+    use super::*;
+    use crate::control::protocol::{
+        Backend, Health, LastProbe, PoolReason, PoolState, Status, Timestamp, Transition, XdpMode, example,
+    };
+
+    /// The example, with a second backend that is down.
+    fn two_backends() -> Status {
+        let mut status = example::status();
+        let pool = &mut status.pools[0];
+        let failed = LastProbe {
+            service: "web".to_owned(),
+            ok: false,
+            reason: Some("connection refused".to_owned()),
+            certificate_expires: None,
+            ..pool.backends[0].last_probe.clone().unwrap()
+        };
+        pool.backends.push(Backend {
+            name: "server2".to_owned(),
+            address: "10.0.2.12".to_owned(),
+            backup: true,
+            health: Health::Down,
+            reason: Some("1 failure in 10s".to_owned()),
+            since: "2026-01-02T03:03:55.678Z".parse().unwrap(),
+            flows: 0,
+            last_probe: Some(failed),
+            ..pool.backends[0].clone()
+        });
+        status
+    }
+
+    fn table(status: &Status) -> String {
+        status::table(status, status.as_of, Palette::PLAIN)
+    }
+
+    #[test]
+    fn a_serving_pool_fits_on_a_screen() {
+        let expected = "\
+balancer 0.1.0, pid 4242, up 12s, configuration generation 1
+
+passwords  serving on server1 since 3m4s ago (2026-01-02T03:01:01.678Z), reason initial, failback manual
+     BACKEND           ADDRESS    HEALTH  ADMIN  SINCE  FLOWS  LAST PROBE                             REASON
+  ●  server1           10.0.2.11  up      ready  3m4s       3  web ok in 2.1 ms, 1s ago               -
+     server2 (backup)  10.0.2.12  down    ready  10s        0  web failed 1s ago: connection refused  1 failure in 10s
+     SERVICE  LISTEN            BACKEND PORT  NEW FLOWS  PACKETS    BYTES
+     web      203.0.113.10:443  10001                10      100  10.0 kB
+
+interfaces
+     wan0  native  program 12, link 3
+";
+        assert_eq!(table(&two_backends()), expected);
+    }
+
+    #[test]
+    fn a_pool_with_all_down_says_where_new_flows_go() {
+        let mut status = two_backends();
+        let pool = &mut status.pools[0];
+        pool.state = PoolState::AllDown;
+        pool.reason = PoolReason::BackendDown;
+        pool.backends[0].health = Health::Down;
+        pool.backends[0].last_probe = None;
+        status.attachments[0].mode = None;
+        status.attachments[0].program_id = None;
+        status.attachments[0].link_id = None;
+        status.attachments[0].error = Some("no such interface".to_owned());
+        status.drops.insert("too_big".to_owned(), 7);
+        let expected = "\
+balancer 0.1.0, pid 4242, up 12s, configuration generation 1
+
+passwords  all_down on server1 since 3m4s ago (2026-01-02T03:01:01.678Z), reason backend_down, failback manual
+     no backend is eligible: new flows still go to server1
+     BACKEND           ADDRESS    HEALTH  ADMIN  SINCE  FLOWS  LAST PROBE                             REASON
+  ●  server1           10.0.2.11  down    ready  3m4s       3  -                                      -
+     server2 (backup)  10.0.2.12  down    ready  10s        0  web failed 1s ago: connection refused  1 failure in 10s
+     SERVICE  LISTEN            BACKEND PORT  NEW FLOWS  PACKETS    BYTES
+     web      203.0.113.10:443  10001                10      100  10.0 kB
+
+interfaces
+     wan0  not attached  no such interface
+
+dropped packets
+     too_big  7
+";
+        assert_eq!(table(&status), expected);
+
+        status.pools[0].active = None;
+        let table = table(&status);
+        assert!(table.contains("all_down on no backend since"), "{table}");
+        assert!(table.contains("new flows are rejected"), "{table}");
+        assert!(!table.contains('●'), "{table}");
+    }
+
+    #[test]
+    fn an_old_answer_and_a_missing_daemon_are_said() {
+        let mut status = example::status();
+        let second = |text: &str| text.parse::<Timestamp>().unwrap();
+        let headline = |status: &Status, now| {
+            status::table(status, second(now), Palette::PLAIN).lines().next().unwrap().to_owned()
+        };
+        assert!(!headline(&status, "2026-01-02T03:04:06.678Z").contains("old"));
+        let old = headline(&status, "2026-01-02T03:04:10.678Z");
+        assert!(old.ends_with("generation 1; 5s old, as of 2026-01-02T03:04:05.678Z"), "{old}");
+        status.daemon = None;
+        assert!(headline(&status, "2026-01-02T03:04:05.678Z").starts_with("no daemon is running"));
+    }
+
+    #[test]
+    fn signs_of_trouble_stand_out_before_it_is_there() {
+        let mut status = example::status();
+        let backend = &mut status.pools[0].backends[0];
+        backend.fails = 2;
+        backend.last_probe.as_mut().unwrap().certificate_expires = "2026-01-05T03:04:05.678Z".parse().ok();
+        let soon = table(&status);
+        assert!(soon.contains("up (2 failed)"), "{soon}");
+        assert!(soon.contains("web ok in 2.1 ms, 1s ago; certificate expires in 3d"), "{soon}");
+        status.pools[0].backends[0].last_probe.as_mut().unwrap().certificate_expires =
+            "2026-01-01T00:00:00.000Z".parse().ok();
+        assert!(table(&status).contains("; certificate expired"));
+    }
+
+    #[test]
+    fn a_change_under_way_is_told_with_its_hook() {
+        let mut status = example::status();
+        status.pools[0].state = PoolState::Switching;
+        status.pools[0].transition = Some(Transition {
+            id: 7,
+            from: Some("server1".to_owned()),
+            to: "server2".to_owned(),
+            reason: PoolReason::BackendDown,
+            step: Some(0),
+            hook: Some("promote".to_owned()),
+            started: "2026-01-02T03:04:03.678Z".parse().unwrap(),
+        });
+        let table = table(&status);
+        let line = "     change 7 from server1 to server2, reason backend_down, started 2s ago, at hook \"promote\"\n";
+        assert!(table.contains(line), "{table}");
+    }
+
+    #[test]
+    fn only_a_pool_that_gives_flows_to_an_up_backend_is_good() {
+        let mut status = two_backends();
+        assert_eq!(status::verdict(&status.pools), Exit::Ok);
+        for state in [PoolState::Switching, PoolState::Held, PoolState::AllDown] {
+            status.pools[0].state = state;
+            assert_eq!(status::verdict(&status.pools), Exit::Degraded, "{state}");
+        }
+        status.pools[0].state = PoolState::Serving;
+        for health in [Health::Down, Health::Probation, Health::Unknown] {
+            status.pools[0].backends[0].health = health;
+            assert_eq!(status::verdict(&status.pools), Exit::Degraded, "{health}");
+        }
+        status.pools[0].backends[0].health = Health::Up;
+        status.pools[0].active = None;
+        assert_eq!(status::verdict(&status.pools), Exit::Degraded);
+    }
+
+    #[test]
+    fn an_unknown_pool_is_refused_with_those_that_exist() {
+        let mut status = example::status();
+        let failure = status::only("password", &mut status).unwrap_err();
+        assert_eq!(failure.to_string(), "no pool is named \"password\": there is passwords");
+        assert_eq!(failure.exit, Exit::Failed);
+        assert_eq!(status.pools.len(), 1);
+        status::only("passwords", &mut status).unwrap();
+    }
+
+    #[test]
+    fn stats_name_every_reason_with_its_meaning() {
+        let meaning = |reason: &str| {
+            (reason == "too_big").then_some("larger than the way out takes, and not to be split")
+        };
+        let expected = "\
+as of 2026-01-02T03:04:05.678Z
+
+services
+  POOL       SERVICE  NEW FLOWS  PACKETS  BYTES
+  passwords  web             10      100  10000
+
+backends
+  POOL       BACKEND  NEW FLOWS  FLOWS  PACKETS  BYTES  REFUSED  UNANSWERED  RESCUED  RESETS
+  passwords  server1         10      3      100  10000        1           0        0       2
+
+dropped packets
+  fragment  0
+  too_big   7  larger than the way out takes, and not to be split
+
+answered packets
+  rst_no_flow  5
+";
+        assert_eq!(stats::table(&example::stats(), meaning, Palette::PLAIN), expected);
+    }
+
+    #[test]
+    fn an_attachment_that_fell_back_to_generic_says_so() {
+        let mut status = example::status();
+        status.attachments[0].mode = Some(XdpMode::Generic);
+        assert!(table(&status).contains("wan0  generic  program 12, link 3"));
+    }
+}

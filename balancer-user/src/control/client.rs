@@ -1,0 +1,227 @@
+//! The client side of the control API, as the command line uses it: one request, one answer, one cause when it fails.
+//!
+//! What is deliberately not here: a fall-back for a dead daemon; who asks decides what to do without an answer.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use super::protocol::{Document, ErrorBody, FailbackCommand, FailoverCommand, Outcome};
+
+/// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+/// A command is answered when it is carried out; the daemon itself gives up a little earlier and says so.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// The largest configuration (256 pools of 16 backends) makes about 2 MiB.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// How soon to try again when too many clients are waiting to be accepted.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// Why there is no answer, by what a user does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "no daemon answers at {socket}: {source}: start it with `balancer run`, or name its socket with --socket",
+        socket = socket.display()
+    )]
+    NoDaemon {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The socket is closed to this user.
+    #[error(
+        "{socket}: permission denied: do this as root, or as a member of the group `balancer` to look only",
+        socket = socket.display()
+    )]
+    Permission {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The daemon doesn't take this from this user.
+    #[error("the daemon says: {0}")]
+    Forbidden(String),
+    /// The daemon won't, and says why.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// No answer in time.
+    #[error(
+        "no answer from the daemon at {socket} within {limit:?}: look at its log{unknown}",
+        socket = socket.display()
+    )]
+    Late {
+        /// The socket.
+        socket: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
+        /// What follows for a command.
+        unknown: &'static str,
+    },
+    /// The daemon is of another version.
+    #[error("the daemon {what}, this is balancer {version}: use the `balancer` that the daemon was started from",
+        version = env!("CARGO_PKG_VERSION"))]
+    Version {
+        /// What it does differently.
+        what: String,
+    },
+    /// The daemon says that it failed, or something else answers there.
+    #[error("{socket}: {what}", socket = socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What came instead of an answer.
+        what: String,
+    },
+}
+
+/// A daemon, by its socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// What every document has; read before the rest, which another version may have changed.
+#[derive(Deserialize)]
+struct SchemaOf {
+    schema: String,
+}
+
+impl Client {
+    /// Nothing is opened before something is asked.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// Asks for a document.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get<D: Document>(&self) -> Result<D, ClientError> {
+        let body = self.within(READ_LIMIT, "", self.exchange(Method::GET, D::PATH, Bytes::new())).await?;
+        let found: SchemaOf = serde_json::from_slice(&body).map_err(|error| self.unreadable(&error))?;
+        if found.schema != D::SCHEMA {
+            return Err(ClientError::Version {
+                what: format!("speaks {:?} instead of {}", found.schema, D::SCHEMA),
+            });
+        }
+        serde_json::from_slice(&body).map_err(|error| ClientError::Version {
+            what: format!("fills in {} differently ({error})", D::SCHEMA),
+        })
+    }
+
+    /// Makes a backend active.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn failover(&self, command: &FailoverCommand) -> Result<Outcome, ClientError> {
+        self.tell(FailoverCommand::PATH, command).await
+    }
+
+    /// Returns to the first eligible backend.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn failback(&self, command: &FailbackCommand) -> Result<Outcome, ClientError> {
+        self.tell(FailbackCommand::PATH, command).await
+    }
+
+    async fn tell(
+        &self,
+        path: &'static str,
+        command: &(impl Serialize + Sync),
+    ) -> Result<Outcome, ClientError> {
+        let body = serde_json::to_vec(command).map_err(|error| self.unreadable(&error))?;
+        let unknown = "; `balancer status` tells whether it was carried out";
+        let answer =
+            self.within(COMMAND_LIMIT, unknown, self.exchange(Method::POST, path, Bytes::from(body))).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.unreadable(&error))
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        unknown: &'static str,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let late = || ClientError::Late { socket: self.socket.clone(), limit, unknown };
+        timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn exchange(&self, method: Method, path: &'static str, body: Bytes) -> Result<Bytes, ClientError> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = hyper::Uri::from_static(path);
+        // HTTP/1.1 asks for one; the socket already says who is meant.
+        request.headers_mut().insert(HOST, HeaderValue::from_static("balancer"));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            Ok((status, body.map_err(|error| self.broken(&*error))?.to_bytes()))
+        };
+        tokio::pin!(answer);
+        // The connection must be driven for the answer to arrive; its own errors come out of the answer as well.
+        let (status, body) = tokio::select! {
+            answer = &mut answer => answer?,
+            _ = connection => answer.await?,
+        };
+        if status == StatusCode::OK { Ok(body) } else { Err(self.failure(status, &body, path)) }
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                // A full queue of waiting clients; the caller's deadline ends this.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY_AFTER).await,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(ClientError::Permission { socket: self.socket.clone() });
+                }
+                Err(source) => return Err(ClientError::NoDaemon { socket: self.socket.clone(), source }),
+            }
+        }
+    }
+
+    fn failure(&self, status: StatusCode, body: &[u8], path: &str) -> ClientError {
+        let error = match serde_json::from_slice::<ErrorBody>(body) {
+            Ok(body) => body.error,
+            Err(_) => format!("the answer was {status}, without a reason"),
+        };
+        match status {
+            StatusCode::FORBIDDEN => ClientError::Forbidden(error),
+            StatusCode::CONFLICT => ClientError::Refused(error),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                ClientError::Version { what: format!("does not know {path}") }
+            }
+            _ => ClientError::Broken { socket: self.socket.clone(), what: error },
+        }
+    }
+
+    fn unreadable(&self, error: &serde_json::Error) -> ClientError {
+        let what = format!("what answers there is not JSON that this version can read: {error}");
+        ClientError::Broken { socket: self.socket.clone(), what }
+    }
+
+    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
+        let what = format!("the daemon broke off before it had answered: {error}");
+        ClientError::Broken { socket: self.socket.clone(), what }
+    }
+}

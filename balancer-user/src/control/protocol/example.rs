@@ -1,0 +1,34 @@
+//! The contract's example of the status document, with its dots filled in, and one of the stats document: what tests
+//! of the protocol, the server and the tables start from.
+
+use super::{Stats, Status};
+
+/// As in the contract, section 5.
+pub(crate) const STATUS: &str = r#"
+{ "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z",
+  "daemon": { "pid": 4242, "version": "0.1.0", "uptime_s": 12, "config_generation": 1 },
+  "attachments": [ { "interface": "wan0", "mode": "native", "program_id": 12, "link_id": 3, "error": null } ],
+  "pools": [ {
+    "name": "passwords", "active": "server1", "state": "serving", "since": "2026-01-02T03:01:01.678Z", "reason": "initial", "failback": "manual",
+    "services": [ { "name": "web", "listen": "203.0.113.10:443", "backend_port": 10001, "new_flows": 10, "packets": 100, "bytes": 10000 } ],
+    "backends": [ { "name": "server1", "address": "10.0.2.11", "backup": false, "health": "up", "admin": "ready", "fails": 0,
+                    "reason": null, "since": "2026-01-02T03:01:01.678Z", "flows": 3, "last_probe": { "service": "web", "ok": true, "reason": null, "at": "2026-01-02T03:04:04.678Z", "took_ms": 2.1,
+                    "certificate_expires": "2026-06-01T00:00:00.000Z" } } ],
+    "transition": null } ],
+  "drops": { "fragment": 0 } }"#;
+
+/// As the contract describes it.
+pub(crate) const STATS: &str = r#"
+{ "schema": "balancer.stats/1", "as_of": "2026-01-02T03:04:05.678Z",
+  "services": [ { "pool": "passwords", "service": "web", "new_flows": 10, "packets": 100, "bytes": 10000 } ],
+  "backends": [ { "pool": "passwords", "backend": "server1", "new_flows": 10, "flows": 3, "packets": 100, "bytes": 10000,
+                  "retried_refused": 1, "retried_unanswered": 0, "rescued": 0, "resets_sent": 2 } ],
+  "drops": { "fragment": 0, "too_big": 7 }, "answers": { "rst_no_flow": 5 } }"#;
+
+pub(crate) fn status() -> Status {
+    serde_json::from_str(STATUS).unwrap()
+}
+
+pub(crate) fn stats() -> Stats {
+    serde_json::from_str(STATS).unwrap()
+}

@@ -1,0 +1,124 @@
+//! The documents of the control API, as types: what the daemon fills in is what the client's tables are made from.
+//!
+//! Field order is the order in the JSON text. A field without a value is `null`, never left out, so that a script
+//! may name every field of the contract. Times are [`Timestamp`]s.
+//!
+//! What is deliberately not here: commands and documents that this version does not carry out.
+
+mod command;
+#[cfg(test)]
+pub(crate) mod example;
+mod stats;
+mod status;
+mod timestamp;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::command::{Command, ErrorBody, FailbackCommand, FailoverCommand, Outcome};
+pub use self::stats::{BackendStats, ServiceStats, Stats, StatsSchema};
+pub use self::status::{
+    Admin, Attachment, Backend, Daemon, FailbackPolicy, Health, LastProbe, Pool, PoolReason, PoolState,
+    Service, Status, StatusSchema, Transition, XdpMode,
+};
+pub use self::timestamp::Timestamp;
+
+/// A document with a name and version of its own, which a client checks before it reads the rest.
+pub trait Document: Serialize + DeserializeOwned {
+    /// What the `schema` field says.
+    const SCHEMA: &'static str;
+    /// Where it is asked for.
+    const PATH: &'static str;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The text without what JSON ignores, so that the order of keys counts.
+    fn compact(text: &str) -> String {
+        let mut inside_string = false;
+        text.chars()
+            .filter(|character| {
+                inside_string ^= *character == '"';
+                inside_string || !character.is_whitespace()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_status_document_has_the_contracts_keys_in_its_order_and_nothing_else() {
+        let text = serde_json::to_string(&example::status()).unwrap();
+        assert_eq!(text, compact(example::STATUS));
+    }
+
+    #[test]
+    fn the_stats_document_has_the_contracts_keys_in_its_order_and_nothing_else() {
+        let text = serde_json::to_string(&example::stats()).unwrap();
+        assert_eq!(text, compact(example::STATS));
+    }
+
+    #[test]
+    fn a_field_without_a_value_is_null_and_never_left_out() {
+        let mut status = example::status();
+        status.daemon = None;
+        status.pools[0].active = None;
+        status.pools[0].backends[0].last_probe = None;
+        status.attachments[0].mode = None;
+        let json = serde_json::to_value(&status).unwrap();
+        for pointer in ["/daemon", "/pools/0/active", "/pools/0/backends/0/last_probe", "/attachments/0/mode"]
+        {
+            assert_eq!(json.pointer(pointer), Some(&Value::Null), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_transition_has_the_contracts_keys() {
+        let transition = Transition {
+            id: 7,
+            from: Some("server1".to_owned()),
+            to: "server2".to_owned(),
+            reason: PoolReason::BackendDown,
+            step: Some(0),
+            hook: Some("promote".to_owned()),
+            started: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+        };
+        assert_eq!(
+            serde_json::to_value(&transition).unwrap(),
+            json!({ "id": 7, "from": "server1", "to": "server2", "reason": "backend_down", "step": 0,
+                    "hook": "promote", "started": "2026-01-02T03:04:05.678Z" })
+        );
+    }
+
+    #[test]
+    fn words_are_the_contracts_in_json_and_for_people() {
+        let words = [
+            (json!(PoolState::AllDown), PoolState::AllDown.to_string(), "all_down"),
+            (json!(PoolReason::BackendDown), PoolReason::BackendDown.to_string(), "backend_down"),
+            (json!(Health::Probation), Health::Probation.to_string(), "probation"),
+            (json!(Admin::Maint), Admin::Maint.to_string(), "maint"),
+            (json!(FailbackPolicy::Auto), FailbackPolicy::Auto.to_string(), "auto"),
+            (json!(XdpMode::Generic), XdpMode::Generic.to_string(), "generic"),
+        ];
+        for (json, display, word) in words {
+            assert_eq!(json, word);
+            assert_eq!(display, word);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_of_a_command_is_refused_and_named() {
+        let error = serde_json::from_str::<FailoverCommand>(r#"{"pool": "p", "forse": true}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `forse`"), "{error}");
+        let error = serde_json::from_str::<FailbackCommand>(r#"{"pool": "p", "to": "b"}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `to`"), "{error}");
+    }
+
+    #[test]
+    fn only_the_pool_must_be_named() {
+        let command: FailoverCommand = serde_json::from_str(r#"{"pool": "p"}"#).unwrap();
+        assert_eq!(command, FailoverCommand { pool: "p".to_owned(), to: None, force: false });
+    }
+}

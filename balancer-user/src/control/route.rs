@@ -1,0 +1,181 @@
+//! Method and path to question or command, outcome to HTTP status: the one place that knows either.
+//!
+//! Permission is decided before the body is looked at, by the peer's credentials, which the kernel vouches for.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request as HttpRequest, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::unix::UCred;
+
+use super::protocol::{Command, Document as _, ErrorBody, FailbackCommand, FailoverCommand, Stats, Status};
+use super::server::{Daemon, NoAnswer, Request};
+
+/// Longest body: a command names a pool and a backend, so this is generous.
+pub(super) const MAX_BODY_BYTES: usize = 48 * 1024;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Its user.
+    pub(super) uid: u32,
+    pid: Option<i32>,
+    may_write: bool,
+}
+
+impl Peer {
+    pub(super) fn new(credentials: &UCred) -> Self {
+        let uid = credentials.uid();
+        let own_uid = rustix::process::geteuid().as_raw();
+        Self { uid, pid: credentials.pid(), may_write: may_write(uid, own_uid) }
+    }
+}
+
+/// Reading is for all who can open the socket: its mode and group decide that.
+fn may_write(uid: u32, daemon_uid: u32) -> bool {
+    uid == 0 || uid == daemon_uid
+}
+
+/// An answer that isn't a success.
+struct Failure {
+    status: StatusCode,
+    error: String,
+    allow: Option<&'static str>,
+}
+
+impl Failure {
+    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into(), allow: None }
+    }
+}
+
+impl From<NoAnswer> for Failure {
+    fn from(cause: NoAnswer) -> Self {
+        let status = match cause {
+            NoAnswer::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            NoAnswer::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+        };
+        Self::new(status, cause.to_string())
+    }
+}
+
+/// Answers one request.
+pub(super) async fn respond(
+    request: HttpRequest<Incoming>,
+    peer: Peer,
+    daemon: &Daemon<'_>,
+) -> Response<Full<Bytes>> {
+    match answer(request, peer, daemon).await {
+        Ok(body) => response(StatusCode::OK, body),
+        Err(Failure { status, error, allow }) => {
+            // Serialising a struct of one string cannot fail; an empty body would still carry the status.
+            let mut response = response(status, json(&ErrorBody { error }).unwrap_or_default());
+            if let Some(methods) = allow {
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+            }
+            response
+        }
+    }
+}
+
+async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>) -> Result<Bytes, Failure> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
+        Status::PATH => {
+            expect(&method, &Method::GET, "GET", &path)?;
+            json(&daemon.ask(Request::Status).await?)
+        }
+        Stats::PATH => {
+            expect(&method, &Method::GET, "GET", &path)?;
+            json(&daemon.ask(Request::Stats).await?)
+        }
+        FailoverCommand::PATH => {
+            let command = read::<FailoverCommand>(request, peer, &method, &path).await?;
+            carry_out(Command::Failover(command), peer, daemon).await
+        }
+        FailbackCommand::PATH => {
+            let command = read::<FailbackCommand>(request, peer, &method, &path).await?;
+            carry_out(Command::Failback(command), peer, daemon).await
+        }
+        _ => Err(Failure::new(StatusCode::NOT_FOUND, format!("no such thing here: {path:?}"))),
+    }
+}
+
+fn expect(method: &Method, wanted: &Method, name: &'static str, path: &str) -> Result<(), Failure> {
+    if method == wanted {
+        return Ok(());
+    }
+    let error = format!("{path} is for {name}, not for {method}");
+    Err(Failure { status: StatusCode::METHOD_NOT_ALLOWED, error, allow: Some(name) })
+}
+
+/// A command out of the body of a peer that may give it.
+async fn read<T: DeserializeOwned>(
+    request: HttpRequest<Incoming>,
+    peer: Peer,
+    method: &Method,
+    path: &str,
+) -> Result<T, Failure> {
+    expect(method, &Method::POST, "POST", path)?;
+    if !peer.may_write {
+        tracing::warn!(
+            uid = peer.uid,
+            pid = peer.pid,
+            path,
+            "a control client that may only read was refused"
+        );
+        let error = format!("uid {} may look but not change anything: do this as root", peer.uid);
+        return Err(Failure::new(StatusCode::FORBIDDEN, error));
+    }
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let error = format!("a command has at most {MAX_BODY_BYTES} bytes");
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, error)
+        } else {
+            Failure::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))
+        }
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        Failure::new(StatusCode::BAD_REQUEST, format!("the body is no command for {path}: {error}"))
+    })
+}
+
+async fn carry_out(command: Command, peer: Peer, daemon: &Daemon<'_>) -> Result<Bytes, Failure> {
+    tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
+    match daemon.tell(command).await? {
+        Ok(outcome) => json(&outcome),
+        Err(reason) => Err(Failure::new(StatusCode::CONFLICT, reason)),
+    }
+}
+
+fn json(document: &impl Serialize) -> Result<Bytes, Failure> {
+    match serde_json::to_vec(document) {
+        Ok(text) => Ok(Bytes::from(text)),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+fn response(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_daemons_own_user_may_write() {
+        assert!(may_write(0, 0));
+        assert!(may_write(0, 997));
+        assert!(may_write(997, 997));
+        assert!(!may_write(1000, 0));
+        assert!(!may_write(1000, 997));
+    }
+}

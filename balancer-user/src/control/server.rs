@@ -1,0 +1,291 @@
+//! The control API's server: takes connections, bounds what each may cost, lets the daemon's loop answer.
+//!
+//! One request a connection. Every wait on a client has a deadline; a connection that the daemon isn't working for
+//! may be dropped in favour of a new one, oldest first, once it had its grace time to hand in its request. So a
+//! thousand idle clients cost a bounded number of descriptors and delay an operator by a bounded time.
+//!
+//! What is deliberately not here: any decision. What may be asked is in `route`, what is answered in the daemon.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::protocol::{Command, Outcome, Stats, Status};
+use super::route::{self, Peer};
+
+/// What the daemon's loop is asked, each with the way back. The asker may be gone when the answer comes: then
+/// sending it fails, which means nothing.
+#[derive(Debug)]
+pub enum Request {
+    /// The status document.
+    Status(oneshot::Sender<Status>),
+    /// The counters.
+    Stats(oneshot::Sender<Stats>),
+    /// Something to do; answered when it is done, or refused with a sentence that says why.
+    Command(Command, oneshot::Sender<Result<Outcome, String>>),
+}
+
+/// What one client, and all together, may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at once. A descriptor each: a quarter of the usual soft limit of 1024.
+    pub(super) connections: usize,
+    /// For a whole request to arrive.
+    pub(super) receive: Duration,
+    /// For the daemon to answer a question; its loop never takes long.
+    pub(super) answer: Duration,
+    /// For the daemon to carry out a command: less than the client's own 60 s, so that the client is told.
+    pub(super) carry_out: Duration,
+    /// For the client to take the answer.
+    pub(super) send: Duration,
+    /// What every client has to hand in its request, however many others wait.
+    pub(super) grace: Duration,
+    /// For answers under way when the daemon stops.
+    pub(super) stop: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            receive: Duration::from_secs(10),
+            answer: Duration::from_secs(10),
+            carry_out: Duration::from_secs(55),
+            send: Duration::from_secs(10),
+            grace: Duration::from_millis(200),
+            stop: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Longest request line and headers; with `route::MAX_BODY_BYTES` a request is at most 64 KiB.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// How long to wait when the kernel has no descriptor for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who has to do something for a connection to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The client: hand in its request.
+    Receiving,
+    /// The daemon: answer it.
+    Asking,
+    /// The client: take the answer.
+    Sending,
+}
+
+/// Serves `listener` until `shutdown` ends; then answers under way get a moment, and the rest is dropped.
+pub async fn serve(
+    listener: UnixListener,
+    requests: mpsc::Sender<Request>,
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_within(Limits::default(), listener, requests, shutdown).await;
+}
+
+pub(super) async fn serve_within(
+    limits: Limits,
+    listener: UnixListener,
+    requests: mpsc::Sender<Request>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut connections = Connections { limits, open: VecDeque::new(), tasks: JoinSet::new() };
+    tokio::select! {
+        () = accept_all(&mut connections, &listener, &requests) => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    connections.finish().await;
+}
+
+async fn accept_all(
+    connections: &mut Connections,
+    listener: &UnixListener,
+    requests: &mpsc::Sender<Request>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.make_room().await;
+                connections.open(stream, requests.clone());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the control socket cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The connections that are open, oldest first.
+struct Connections {
+    limits: Limits,
+    open: VecDeque<Connection>,
+    tasks: JoinSet<()>,
+}
+
+struct Connection {
+    accepted: Instant,
+    phase: watch::Receiver<Phase>,
+    task: AbortHandle,
+}
+
+impl Connection {
+    fn waits_for_its_client(&self) -> bool {
+        *self.phase.borrow() != Phase::Asking
+    }
+}
+
+impl Connections {
+    fn open(&mut self, stream: UnixStream, requests: mpsc::Sender<Request>) {
+        let peer = match stream.peer_cred() {
+            Ok(credentials) => Peer::new(&credentials),
+            Err(error) => {
+                tracing::warn!(%error, "a client of the control socket without credentials is dropped");
+                return;
+            }
+        };
+        let (phase, seen) = watch::channel(Phase::Receiving);
+        let task = self.tasks.spawn(attend(self.limits, stream, peer, requests, phase));
+        self.open.push_back(Connection { accepted: Instant::now(), phase: seen, task });
+    }
+
+    /// Waits until one more connection may be open, and drops the oldest idle one for it if need be.
+    async fn make_room(&mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.open.retain(|connection| !connection.task.is_finished());
+            if self.open.len() < self.limits.connections {
+                return;
+            }
+            let idle = self.open.iter().position(Connection::waits_for_its_client);
+            let evictable = idle.map(|index| self.open[index].accepted + self.limits.grace);
+            if let (Some(index), Some(from)) = (idle, evictable)
+                && Instant::now() >= from
+            {
+                self.open[index].task.abort();
+                self.open.remove(index);
+                return;
+            }
+            let wait = evictable.unwrap_or_else(|| Instant::now() + self.limits.grace);
+            tokio::select! {
+                _ = self.tasks.join_next() => {}
+                () = sleep_until(wait) => {}
+            }
+        }
+    }
+
+    async fn finish(mut self) {
+        for connection in &self.open {
+            if *connection.phase.borrow() == Phase::Receiving {
+                connection.task.abort();
+            }
+        }
+        let all_over = async { while self.tasks.join_next().await.is_some() {} };
+        // Those that are not over by then are aborted by the drop of `tasks`.
+        let _elapsed = timeout(self.limits.stop, all_over).await;
+    }
+}
+
+/// One connection, from its first byte to its last, dropped when a phase takes too long.
+async fn attend(
+    limits: Limits,
+    stream: UnixStream,
+    peer: Peer,
+    requests: mpsc::Sender<Request>,
+    phase: watch::Sender<Phase>,
+) {
+    let mut seen = phase.subscribe();
+    let daemon = Daemon { requests: &requests, limits, phase: &phase };
+    let service = service_fn(async |request| {
+        let response = route::respond(request, peer, &daemon).await;
+        phase.send_replace(Phase::Sending);
+        Ok::<_, Infallible>(response)
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        // The deadline below bounds headers and body together.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    loop {
+        let patience = match *seen.borrow_and_update() {
+            Phase::Receiving => limits.receive,
+            // The wait for the daemon is bounded where it is asked, with an answer that says so.
+            Phase::Asking => Duration::MAX,
+            Phase::Sending => limits.send,
+        };
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, uid = peer.uid, "a control connection ended early");
+                }
+                return;
+            }
+            changed = seen.changed() => debug_assert!(changed.is_ok(), "the sender lives as long as this"),
+            () = sleep(patience) => {
+                tracing::debug!(uid = peer.uid, "a slow control client is dropped");
+                return;
+            }
+        }
+    }
+}
+
+/// The way from a request to the daemon's loop and back.
+pub(super) struct Daemon<'a> {
+    requests: &'a mpsc::Sender<Request>,
+    limits: Limits,
+    phase: &'a watch::Sender<Phase>,
+}
+
+/// Why the daemon's loop gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// It is about to exit.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// It takes too long.
+    #[error(
+        "no answer from the daemon within {0:?}: look at its log; `balancer status` shows what it is doing"
+    )]
+    Late(Duration),
+}
+
+impl Daemon<'_> {
+    /// Asks a question.
+    pub(super) async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, NoAnswer> {
+        self.exchange(request, self.limits.answer).await
+    }
+
+    /// Has a command carried out.
+    pub(super) async fn tell(&self, command: Command) -> Result<Result<Outcome, String>, NoAnswer> {
+        self.exchange(|reply| Request::Command(command, reply), self.limits.carry_out).await
+    }
+
+    async fn exchange<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+        limit: Duration,
+    ) -> Result<T, NoAnswer> {
+        self.phase.send_replace(Phase::Asking);
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.requests.send(request(reply)).await.map_err(|_| NoAnswer::Stopping)?;
+            answer.await.map_err(|_| NoAnswer::Stopping)
+        };
+        timeout(limit, exchange).await.unwrap_or(Err(NoAnswer::Late(limit)))
+    }
+}

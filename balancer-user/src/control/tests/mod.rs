@@ -1,0 +1,132 @@
+//! Server and client over a real socket, with a daemon that answers from a script.
+
+mod answers;
+mod causes;
+mod hostile;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::client::Client;
+use super::protocol::{Command, FailoverCommand, Outcome, Status, example};
+use super::server::{Limits, Request, serve_within};
+use super::socket::ControlSocket;
+
+/// No test waits longer for anything.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A failover of the pool with this name is never answered.
+const STUCK: &[u8] =
+    b"POST /v1/failover HTTP/1.1\r\nHost: b\r\nContent-Length: 16\r\n\r\n{\"pool\":\"stuck\"}";
+/// The shortest request for the status document.
+const GET_STATUS: &[u8] = b"GET /v1/status HTTP/1.1\r\nHost: b\r\n\r\n";
+
+/// A server in a directory of its own; everything ends with it.
+struct Lab {
+    directory: tempfile::TempDir,
+    path: PathBuf,
+    /// Told when the daemon has got a command that it will not answer.
+    stuck: Arc<Notify>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+    daemon: JoinHandle<()>,
+}
+
+impl Lab {
+    fn start() -> Self {
+        Self::with(Limits::default(), example::status())
+    }
+
+    fn limited(limits: Limits) -> Self {
+        Self::with(limits, example::status())
+    }
+
+    fn with(limits: Limits, status: Status) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let (_socket, listener) = ControlSocket::bind(&path).unwrap();
+        let (requests, inbox) = mpsc::channel(16);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stuck = Arc::new(Notify::new());
+        let daemon = tokio::spawn(daemon(inbox, status, stuck.clone()));
+        let shutdown = async { stopped.await.unwrap_or_default() };
+        let server = tokio::spawn(serve_within(limits, listener, requests, shutdown));
+        Self { directory, path, stuck, stop, server, daemon }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.path)
+    }
+
+    /// Sends bytes as they are.
+    async fn send(&self, bytes: &[u8]) -> UnixStream {
+        let mut stream = connect(&self.path).await;
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    /// Sends bytes as they are and gives back all that comes.
+    async fn exchange(&self, bytes: &[u8]) -> String {
+        rest(&mut self.send(bytes).await).await
+    }
+}
+
+/// Waits while the queue of connections is full, as blocking clients do in the kernel.
+async fn connect(path: &Path) -> UnixStream {
+    let from = Instant::now();
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => return stream,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && from.elapsed() < DEADLINE => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("connecting: {error}"),
+        }
+    }
+}
+
+/// What comes until the end; a reset is an end too.
+async fn rest(stream: &mut UnixStream) -> String {
+    let mut answer = Vec::new();
+    let _reset = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the connection stays open");
+    String::from_utf8(answer).unwrap()
+}
+
+fn post(path: &str, body: &str) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nHost: b\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<Notify>) {
+    let mut never_answered = Vec::new();
+    while let Some(request) = inbox.recv().await {
+        match request {
+            Request::Status(reply) => answer(reply, status.clone()),
+            Request::Stats(reply) => answer(reply, example::stats()),
+            Request::Command(Command::Failover(FailoverCommand { pool, .. }), reply) if pool == "stuck" => {
+                never_answered.push(reply);
+                stuck.notify_one();
+            }
+            Request::Command(Command::Failover(FailoverCommand { to: Some(to), .. }), reply) => {
+                let message = format!("passwords is on {to} now");
+                answer(reply, Ok(Outcome { changed: true, active: Some(to), message }));
+            }
+            Request::Command(Command::Failover(_), reply) => {
+                answer(reply, Err("server2 is down: --force goes there all the same".to_owned()));
+            }
+            Request::Command(Command::Failback(_), reply) => {
+                let message = "passwords is on server1 already".to_owned();
+                answer(reply, Ok(Outcome { changed: false, active: Some("server1".to_owned()), message }));
+            }
+        }
+    }
+}
+
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    let _asker_is_gone = reply.send(value);
+}
