@@ -1,0 +1,95 @@
+//! Counting and ageing flows beside the loop: one walk at a time, shared by all who wait for its numbers.
+//!
+//! A walk takes as long as there are flows, so the loop never waits for one. Whoever asks while one is under way waits
+//! for the next: the numbers are never older than the question. Who asks is bounded by the control server.
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use crate::control::protocol::{Stats, Status};
+use crate::dataplane::DataplaneError;
+use crate::dataplane::flows::{Census, FlowTable};
+
+use super::view::{self, Seen};
+
+/// The table, on its way back from a walk, and what the walk found.
+pub(super) type Walked = (FlowTable, Result<Census, DataplaneError>);
+
+/// Somebody who waits for numbers, with what else the answer tells.
+pub(super) enum Waiter {
+    /// For the status document.
+    Status(Seen, oneshot::Sender<Status>),
+    /// For the counters.
+    Stats(Seen, oneshot::Sender<Stats>),
+}
+
+/// Counts flows for those who wait.
+pub(super) struct Counter {
+    /// Away while a walk is under way.
+    table: Option<FlowTable>,
+    current: Vec<Waiter>,
+    next: Vec<Waiter>,
+    back: mpsc::Sender<Walked>,
+}
+
+impl Counter {
+    /// What comes out of the receiver belongs into [`Counter::walked`].
+    pub(super) fn new(table: FlowTable) -> (Self, mpsc::Receiver<Walked>) {
+        let (back, walked) = mpsc::channel(1);
+        (Self { table: Some(table), current: Vec::new(), next: Vec::new(), back }, walked)
+    }
+
+    /// Answers as soon as flows have been counted once more.
+    pub(super) fn ask(&mut self, waiter: Waiter) {
+        self.next.retain(|waiter| !waiter.is_gone());
+        self.next.push(waiter);
+        self.start();
+    }
+
+    /// Time to look for flows whose time is over; a walk under way will do.
+    pub(super) fn age(&mut self) {
+        self.start();
+    }
+
+    /// A walk has ended.
+    pub(super) fn walked(&mut self, (table, result): Walked) {
+        self.table = Some(table);
+        let waiters = std::mem::take(&mut self.current);
+        match result {
+            Ok(census) => waiters.into_iter().for_each(|waiter| waiter.answer(&census)),
+            // Whoever waits hears that there is no answer.
+            Err(error) => error!(event = "dataplane", error = %error, "flows can't be counted or aged"),
+        }
+        if !self.next.is_empty() {
+            self.start();
+        }
+    }
+
+    fn start(&mut self) {
+        let Some(mut table) = self.table.take() else { return };
+        self.current = std::mem::take(&mut self.next);
+        let back = self.back.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = table.sweep();
+            // The loop has ended: nobody counts any more.
+            let _ = back.blocking_send((table, result));
+        });
+    }
+}
+
+impl Waiter {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Status(_, reply) => reply.is_closed(),
+            Self::Stats(_, reply) => reply.is_closed(),
+        }
+    }
+
+    fn answer(self, census: &Census) {
+        // Who asked may be gone.
+        match self {
+            Self::Status(seen, reply) => drop(reply.send(view::status(seen, census))),
+            Self::Stats(seen, reply) => drop(reply.send(view::stats(seen, census))),
+        }
+    }
+}

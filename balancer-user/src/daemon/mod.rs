@@ -1,0 +1,330 @@
+//! The daemon: waits for an event or a deadline, lets the policy think, carries out what it decided.
+//!
+//! The only module that knows policy, data plane, probes and control at once, and, with the packet path's entry, the
+//! only one that reads a clock. Deliberately absent: decisions. They are the policy's.
+
+mod carry_out;
+mod census;
+mod check;
+mod plan;
+mod probe_log;
+mod start;
+mod view;
+mod ways;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{info, warn};
+
+use crate::control::server::{self, Request};
+use crate::control::socket::SocketError;
+use crate::dataplane::attach::Attachment;
+use crate::dataplane::pins::PinDirectory;
+use crate::dataplane::{DataplaneError, Kind};
+use crate::directory::DirectoryError;
+use crate::exit::{Exit, Failure, say};
+use crate::policy::{Moment, Policy, ProbeTicket};
+use crate::probe::{LocalFault, Outcome};
+
+use self::census::{Counter, Walked};
+use self::probe_log::ProbeLog;
+use self::start::{Parts, Started};
+use self::ways::Change;
+
+pub use self::check::check;
+
+/// Requests of clients that wait for the loop; the server bounds them, too.
+const REQUESTS: usize = 64;
+/// Outcomes of probes that wait for the loop: as many as can be in flight.
+const OUTCOMES: usize = crate::policy::MAX_IN_FLIGHT;
+/// Changes of ways that wait for the loop; more make the watcher wait.
+const CHANGES: usize = 64;
+/// How often flows are looked at for those whose time is over: a third of the shortest lifetime.
+const SWEEP_EVERY: Duration = Duration::from_secs(3);
+
+/// What came of one probe.
+type Probed = (ProbeTicket, SystemTime, Result<Outcome, LocalFault>);
+
+/// What a daemon is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The configuration; `-` is stdin.
+    pub config: PathBuf,
+    /// Where clients find it.
+    pub socket: PathBuf,
+    /// Locked, so that there is one daemon for it.
+    pub state_dir: PathBuf,
+    /// Where maps and links outlive it.
+    pub pin_dir: PathBuf,
+    /// Give up what is pinned.
+    pub replace: bool,
+    /// At the end, take programs and maps along.
+    pub detach_on_exit: bool,
+    /// As `status` tells it.
+    pub version: &'static str,
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(options: &Options) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("starting the runtime: {error}")))?;
+    let result = runtime.block_on(live(options));
+    // A sweep that is under way only reads and removes; nobody has to wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn live(options: &Options) -> Result<Exit, Failure> {
+    // Before anything is changed, so that a signal never meets the default action with half of it done.
+    let mut signals = Signals::new().map_err(failed)?;
+    let Started { parts, flows, watch, listener, socket } = start::start(options).await?;
+    let (counter, from_counter) = Counter::new(flows);
+    let (requests, from_clients) = mpsc::channel(REQUESTS);
+    let (stop_serving, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server::serve(listener, requests, async {
+        let _ = stopped.await;
+    }));
+    let (changes, from_kernel) = mpsc::channel(CHANGES);
+    let watching = tokio::spawn(ways::watch(watch, changes));
+
+    let mut daemon = Daemon::new(parts, counter, options.version);
+    let outcome = daemon.serve(&mut signals, from_clients, from_kernel, from_counter).await;
+
+    watching.abort();
+    let _ = stop_serving.send(());
+    let _ = serving.await;
+    let _ = socket.remove();
+    match outcome {
+        Ok(()) => daemon.leave(options.detach_on_exit),
+        Err(failure) => {
+            daemon.give_up();
+            Err(failure)
+        }
+    }
+}
+
+/// The signals that the daemon knows.
+struct Signals {
+    terminate: UnixSignal,
+    interrupt: UnixSignal,
+    hang_up: UnixSignal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Everything that the loop owns.
+struct Daemon {
+    parts: Parts,
+    policy: Policy,
+    clock: Clock,
+    version: &'static str,
+    attachments: Vec<Attachment>,
+    /// Why an interface or a way is missing, by what it is about.
+    missing: view::Missing,
+    probes: ProbeLog,
+    counter: Counter,
+    outcomes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
+    /// Everything has been looked at once, in the kernel.
+    ways_known: bool,
+    /// Programs are attached, and READY was said.
+    ready: bool,
+}
+
+/// The only reader of time: monotonic for decisions, wall time for people.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    started: Instant,
+    /// The same moment as people write it: taken once, so that what was told of a moment stays what it was.
+    started_wall: SystemTime,
+}
+
+impl Clock {
+    fn now(&self) -> Moment {
+        Moment::ZERO + self.started.elapsed()
+    }
+
+    fn instant(&self, moment: Moment) -> Instant {
+        self.started + (moment - Moment::ZERO)
+    }
+
+    /// When something was, as people write it.
+    fn wall(&self, moment: Moment) -> SystemTime {
+        self.started_wall + (moment - Moment::ZERO)
+    }
+
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Daemon {
+    fn new(parts: Parts, counter: Counter, version: &'static str) -> Self {
+        let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
+        let settings = plan::for_policy(&parts.config);
+        let seed = std::process::id().into();
+        let policy = Policy::new(settings, seed, parts.history(), clock.now());
+        Self {
+            probes: ProbeLog::new(&parts.config),
+            counter,
+            parts,
+            policy,
+            clock,
+            version,
+            attachments: Vec::new(),
+            missing: view::Missing::default(),
+            outcomes: mpsc::channel(OUTCOMES),
+            ways_known: false,
+            ready: false,
+        }
+    }
+
+    /// The loop.
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        mut requests: mpsc::Receiver<Request>,
+        mut changes: mpsc::Receiver<Change>,
+        mut walked: mpsc::Receiver<Walked>,
+    ) -> Result<(), Failure> {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.carry_out();
+            if !self.ready && self.ways_known && self.policy.first_round_done() {
+                self.open_for_traffic().await?;
+            }
+            let deadline = self.policy.poll_timeout().map(|moment| self.clock.instant(moment));
+            let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                Some(probed) = self.outcomes.1.recv() => self.probed(probed),
+                Some(change) = changes.recv() => self.changed(change),
+                // Before the first decision there is nothing true to tell; the server bounds the wait.
+                Some(request) = requests.recv(), if self.ready => self.answer(request),
+                () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),
+                Some(walked) = walked.recv() => self.counter.walked(walked),
+                _ = sweep.tick() => self.counter.age(),
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hang_up.recv() => warn!(
+                    event = "reload",
+                    "reloading is not supported yet: restart the daemon, traffic goes on meanwhile"
+                ),
+            }
+        }
+    }
+
+    /// The first decision is in the kernel: services become reachable, programs go onto their interfaces.
+    async fn open_for_traffic(&mut self) -> Result<(), Failure> {
+        self.attachments = self.parts.open_for_traffic().await?;
+        for attachment in &self.attachments {
+            info!(
+                event = "attached",
+                interface = %attachment.interface,
+                mode = attachment.mode.name(),
+                program_id = attachment.program_id,
+            );
+            if let Some(warning) = &attachment.warning {
+                warn!(event = "attached", interface = %attachment.interface, "{warning}");
+            }
+        }
+        self.ready = true;
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        info!(event = "ready", pid = std::process::id());
+        Ok(())
+    }
+
+    /// Ends without ending the traffic, unless that is what was asked for.
+    fn leave(self, detach: bool) -> Result<Exit, Failure> {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        if detach {
+            let removed = self.parts.pins.remove()?;
+            info!(event = "detached", pins = removed, "programs and maps are removed; traffic has ended");
+        } else {
+            info!(event = "stopped", "traffic goes on without the daemon; `balancer detach` would end it");
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// The start failed: what it made goes.
+    fn give_up(self) {
+        if self.parts.fresh {
+            start::abandon(self.parts.pins);
+        }
+    }
+}
+
+/// Removes every program, link, map and pin of an instance whose daemon is not running.
+pub fn detach(pin_dir: &Path) -> Result<Exit, Failure> {
+    if !pin_dir.exists() {
+        say(&format!("nothing is pinned in {}", pin_dir.display()));
+        return Ok(Exit::Ok);
+    }
+    let pins = PinDirectory::open_existing(pin_dir)?;
+    let removed = pins.remove()?;
+    say(&format!("removed {removed} pins of programs and maps from {}", pin_dir.display()));
+    Ok(Exit::Ok)
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, error)
+}
+
+impl From<DataplaneError> for Failure {
+    fn from(error: DataplaneError) -> Self {
+        let exit = match error.kind() {
+            Kind::Permission => Exit::Permission,
+            Kind::Conflict => Exit::Conflict,
+            Kind::Configuration => Exit::Config,
+            Kind::Failed => Exit::Failed,
+        };
+        match error {
+            DataplaneError::Directory(error) => error.into(),
+            error => Self::new(exit, error),
+        }
+    }
+}
+
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Self {
+        let exit = match &error {
+            DirectoryError::InUse { .. } => Exit::Conflict,
+            DirectoryError::Unsafe { .. } => Exit::Permission,
+            DirectoryError::Io { source, .. } => exit_of(source),
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        let exit = match error {
+            SocketError::Directory(error) => return error.into(),
+            SocketError::InUse { .. } | SocketError::Foreign { .. } => Exit::Conflict,
+            SocketError::Path { .. } => Exit::Usage,
+            SocketError::Io { ref source, .. } => exit_of(source),
+        };
+        Self::new(exit, error)
+    }
+}
+
+fn exit_of(error: &std::io::Error) -> Exit {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Exit::Permission,
+        _ => Exit::Failed,
+    }
+}

@@ -1,0 +1,37 @@
+//! The last outcome of each probe, for `status`: what the policy was told, with what only people want to know.
+
+use std::time::SystemTime;
+
+use crate::config::{self, Config};
+use crate::policy::{BackendIndex, PoolIndex, ProbeTicket};
+use crate::probe::Outcome;
+
+/// The last outcome of each target.
+#[derive(Debug)]
+pub(super) struct ProbeLog {
+    /// By pool, backend, service.
+    last: Vec<Vec<Vec<Option<LastProbe>>>>,
+}
+
+/// One probe's outcome, for `status`.
+#[derive(Clone, Debug)]
+pub(super) struct LastProbe {
+    pub(super) at: SystemTime,
+    pub(super) outcome: Outcome,
+}
+
+impl ProbeLog {
+    pub(super) fn new(config: &Config) -> Self {
+        let of_pool = |pool: &config::Pool| vec![vec![None; pool.services.len()]; pool.backends.len()];
+        Self { last: config.pools.iter().map(of_pool).collect() }
+    }
+
+    pub(super) fn record(&mut self, ticket: &ProbeTicket, probe: LastProbe) {
+        self.last[ticket.pool.0][ticket.backend.0][ticket.service.0] = Some(probe);
+    }
+
+    /// By service.
+    pub(super) fn of(&self, pool: PoolIndex, backend: BackendIndex) -> &[Option<LastProbe>] {
+        &self.last[pool.0][backend.0]
+    }
+}

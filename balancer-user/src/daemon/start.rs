@@ -1,0 +1,238 @@
+//! From a configuration to a data plane that is ready to be decided about: locks, adopted or new maps, slots, probers.
+//!
+//! Nothing here touches traffic: services become reachable and programs are attached only after the first decision,
+//! by [`Parts::open_for_traffic`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tokio::net::UnixListener;
+use tracing::{info, warn};
+
+use crate::config::{self, Config, MissingInterface, Surroundings};
+use crate::control::socket::ControlSocket;
+use crate::dataplane::DataplaneError;
+use crate::dataplane::attach::{self, Attachment, Target};
+use crate::dataplane::flows::{FlowTable, Lifetimes};
+use crate::dataplane::neighbours::Neighbours;
+use crate::dataplane::object::{self, Ebpf, TableSizes};
+use crate::dataplane::pins::PinDirectory;
+use crate::dataplane::slots::{self, PoolPlan, PoolSlots};
+use crate::dataplane::tables::Tables;
+use crate::directory::LockedDirectory;
+use crate::exit::{Exit, Failure};
+use crate::policy::{BackendIndex, History, PoolHistory};
+use crate::probe::Prober;
+
+use super::ways::{Watch, Watched};
+use super::{Options, failed, plan};
+
+/// What the loop works with.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) plan: Vec<PoolPlan>,
+    pub(super) slots: Vec<PoolSlots>,
+    /// By pool and service.
+    pub(super) probers: Vec<Vec<Option<Prober>>>,
+    pub(super) tables: Tables,
+    pub(super) pins: PinDirectory,
+    /// Nothing had been pinned before this start.
+    pub(super) fresh: bool,
+    ebpf: Ebpf,
+    neighbours: Neighbours,
+    _state: LockedDirectory,
+}
+
+/// A start that went well.
+pub(super) struct Started {
+    pub(super) parts: Parts,
+    pub(super) flows: FlowTable,
+    pub(super) watch: Watch,
+    pub(super) listener: UnixListener,
+    pub(super) socket: ControlSocket,
+}
+
+/// Reads the configuration and holds it against this machine.
+pub(super) fn configuration(path: &Path, pin_dir: &Path, no_resolve: bool) -> Result<Config, Failure> {
+    let parsed = config::load(path).map_err(|errors| Failure::new(Exit::Config, errors.render(false)))?;
+    let machine = Surroundings::read().map_err(failed)?;
+    let missing =
+        if no_resolve || could_adopt(pin_dir) { MissingInterface::Warn } else { MissingInterface::Refuse };
+    parsed.check(&machine, missing).map_err(|errors| Failure::new(Exit::Config, errors.render(false)))
+}
+
+/// Whether something is pinned that a daemon would take over.
+fn could_adopt(pin_dir: &Path) -> bool {
+    pin_dir.join(crate::dataplane::layout_version()).join("SERVICES").exists()
+}
+
+pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
+    let config = configuration(&options.config, &options.pin_dir, false)?;
+    for warning in &config.warnings {
+        warn!(event = "configuration", line = warning.line, "{}", warning.message);
+    }
+    // Before the first file is touched: everything below would only say "permission denied".
+    object::require_capabilities()?;
+    let state = LockedDirectory::open(&options.state_dir)?;
+    let pins = PinDirectory::open(&options.pin_dir)?;
+    let fresh = pins.is_empty()?;
+    let assembly = match Assembly::new(&config, &pins, options).await {
+        Ok(assembly) => assembly,
+        Err(failure) => {
+            if fresh {
+                abandon(pins);
+            }
+            return Err(failure);
+        }
+    };
+    let Assembly { plan, slots, probers, tables, flows, ebpf, neighbours, watch, listener, socket } =
+        assembly;
+    info!(event = "started", adopted = !fresh, pools = config.pools.len());
+    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, ebpf, neighbours, _state: state };
+    Ok(Started { parts, flows, watch, listener, socket })
+}
+
+/// After a start that failed: what it pinned goes.
+pub(super) fn abandon(pins: PinDirectory) {
+    if let Err(error) = pins.abandon() {
+        warn!(event = "cleanup", error = %error, "pins are left behind; `balancer detach` removes them");
+    }
+}
+
+struct Assembly {
+    plan: Vec<PoolPlan>,
+    slots: Vec<PoolSlots>,
+    probers: Vec<Vec<Option<Prober>>>,
+    tables: Tables,
+    flows: FlowTable,
+    ebpf: Ebpf,
+    neighbours: Neighbours,
+    watch: Watch,
+    listener: UnixListener,
+    socket: ControlSocket,
+}
+
+impl Assembly {
+    async fn new(config: &Config, pins: &PinDirectory, options: &Options) -> Result<Self, Failure> {
+        let probers = config
+            .pools
+            .iter()
+            .map(plan::probers)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Failure::new(Exit::Config, error))?;
+        let neighbours = Neighbours::connect()?;
+        refuse_foreign_programs(config, pins, &neighbours).await?;
+        let (socket, listener) = ControlSocket::bind(&options.socket)?;
+        let made = Self::dataplane(config, pins, &neighbours, options.replace).await;
+        let (plan, slots, tables, flows, ebpf, watch) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = socket.remove();
+                return Err(error.into());
+            }
+        };
+        Ok(Self { plan, slots, probers, tables, flows, ebpf, neighbours, watch, listener, socket })
+    }
+
+    async fn dataplane(
+        config: &Config,
+        pins: &PinDirectory,
+        neighbours: &Neighbours,
+        replace: bool,
+    ) -> Result<(Vec<PoolPlan>, Vec<PoolSlots>, Tables, FlowTable, Ebpf, Watch), DataplaneError> {
+        let plan = plan::for_dataplane(config)?;
+        let sizes =
+            TableSizes { max_flows: config.gateway.max_flows, max_half_open: config.gateway.max_half_open };
+        let mut ebpf = match object::load(sizes, Some(pins.versioned())) {
+            Err(error @ DataplaneError::NotAdoptable { .. }) if replace => {
+                let removed = pins.clear()?;
+                warn!(event = "replaced", pins = removed, cause = %error, "flows and counters start anew");
+                object::load(sizes, Some(pins.versioned()))?
+            }
+            loaded => loaded?,
+        };
+        let mut tables = Tables::take(&mut ebpf)?;
+        let mut flows = FlowTable::take(&mut ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
+        let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep()?.busy)?;
+        tables.write_pools(&plan, &slots)?;
+        let mut interfaces = BTreeMap::new();
+        for name in &config.gateway.interfaces {
+            match neighbours.interface(name).await {
+                Ok((_, facts)) => {
+                    let slot = tables.interface_slot(facts.ifindex)?;
+                    tables.set_interface(slot, facts)?;
+                    interfaces.insert(name.clone(), Watched { slot, facts, lost: false });
+                }
+                // Only with something to adopt: the configuration was checked.
+                Err(DataplaneError::NoInterface(name)) => {
+                    warn!(event = "interface", interface = %name, "the interface does not exist");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let backends = slots
+            .iter()
+            .zip(&plan)
+            .flat_map(|(slots, plan)| slots.backends.iter().zip(&plan.backends))
+            .map(|(slot, backend)| (slot.index, backend.address))
+            .collect();
+        let watch = Watch { neighbours: Neighbours::connect()?, interfaces, backends };
+        Ok((plan, slots, tables, flows, ebpf, watch))
+    }
+}
+
+/// Before anything is made: an interface with a program that isn't in our pins ends the start.
+async fn refuse_foreign_programs(
+    config: &Config,
+    pins: &PinDirectory,
+    neighbours: &Neighbours,
+) -> Result<(), DataplaneError> {
+    for name in &config.gateway.interfaces {
+        match neighbours.interface(name).await {
+            Ok((target, _)) => attach::refuse_foreign(&target, pins.versioned())?,
+            Err(DataplaneError::NoInterface(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Parts {
+    /// What the kernel's maps tell of an earlier life.
+    pub(super) fn history(&self) -> History {
+        let pools = self
+            .slots
+            .iter()
+            .map(|slots| {
+                let word = self.tables.active(slots.pool.index);
+                let position =
+                    slots.backends.iter().position(|backend| Some(backend.index) == word.backend());
+                PoolHistory { active: position.map(BackendIndex), wish: plan::wish(word.mark()) }
+            })
+            .collect();
+        let last_transition =
+            self.slots.iter().map(|slots| self.tables.active(slots.pool.index).change()).max();
+        History { pools, last_transition: last_transition.unwrap_or(0).into() }
+    }
+
+    /// Makes the services reachable and puts the program onto the interfaces.
+    pub(super) async fn open_for_traffic(&mut self) -> Result<Vec<Attachment>, DataplaneError> {
+        self.tables.publish_services(&self.plan, &self.slots)?;
+        let mut targets: Vec<Target> = Vec::new();
+        for name in &self.config.gateway.interfaces {
+            match self.neighbours.interface(name).await {
+                Ok((target, _)) => targets.push(target),
+                Err(DataplaneError::NoInterface(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let program = object::program(&mut self.ebpf)?;
+        let pins = self.pins.versioned();
+        let attachments = attach::attach_all(program, &targets, plan::mode_choice(&self.config), pins)?;
+        self.tables.publish_services(&self.plan, &self.slots)?;
+        for path in attach::release_others(&self.config.gateway.interfaces, pins)? {
+            info!(event = "released", pin = %path.display(), "the interface is not in the configuration any more");
+        }
+        Ok(attachments)
+    }
+}

@@ -1,0 +1,251 @@
+//! What the daemon knows, as the documents of the control API tell it.
+//!
+//! Two steps: what the loop's own values say is copied at once, and the flows are counted beside the loop.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use balancer_common::abi::Traffic;
+
+use crate::config;
+use crate::control::protocol::{
+    Admin, Attachment, Backend, BackendStats, Daemon as DaemonInfo, FailbackPolicy, Health, LastProbe, Pool,
+    PoolReason, PoolState, Service, ServiceStats, Stats, StatsSchema, Status, StatusSchema, XdpMode,
+};
+use crate::dataplane::DataplaneError;
+use crate::dataplane::attach::Mode;
+use crate::dataplane::flows::Census;
+use crate::dataplane::slots::PoolSlots;
+use crate::policy::{self, ActiveReason, BackendIndex, BackendView, PoolIndex, PoolView};
+
+use super::{Daemon, probe_log};
+
+/// What the data plane lacks, by slot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Missing {
+    /// Ways to backends, with the reason.
+    pub(super) ways: BTreeMap<u16, String>,
+    /// Interfaces by name, with the reason.
+    pub(super) interfaces: BTreeMap<String, &'static str>,
+}
+
+/// A copy of everything that the documents tell, but the number of flows.
+pub(super) struct Seen {
+    status: Status,
+    backends: Vec<BackendStats>,
+    /// Each backend's slot, by pool and backend.
+    slots: Vec<PoolSlots>,
+}
+
+/// What the loop knows now.
+pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
+    let parts = &daemon.parts;
+    let drops = parts.tables.drops()?;
+    let status = Status {
+        schema: StatusSchema::V1,
+        as_of: SystemTime::now().into(),
+        daemon: Some(DaemonInfo {
+            pid: std::process::id(),
+            version: daemon.version.to_owned(),
+            uptime_s: daemon.clock.uptime().as_secs(),
+            config_generation: 1,
+        }),
+        attachments: attachments(daemon),
+        pools: (0..parts.config.pools.len())
+            .map(|index| pool(daemon, PoolIndex(index)))
+            .collect::<Result<_, _>>()?,
+        drops: drops.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+    };
+    let backends = parts.config.pools.iter().zip(&parts.slots).flat_map(|(pool, slots)| {
+        pool.backends.iter().zip(&slots.backends).map(|(backend, slot)| {
+            let traffic = parts.tables.backend_traffic(slot.index)?;
+            Ok(backend_stats(pool, backend, &traffic))
+        })
+    });
+    Ok(Seen { backends: backends.collect::<Result<_, _>>()?, status, slots: parts.slots.clone() })
+}
+
+/// The status document.
+pub(super) fn status(seen: Seen, census: &Census) -> Status {
+    let mut status = seen.status;
+    for (pool, slots) in status.pools.iter_mut().zip(&seen.slots) {
+        for (backend, slot) in pool.backends.iter_mut().zip(&slots.backends) {
+            backend.flows = flows(census, slot.index);
+        }
+    }
+    status
+}
+
+/// The stats document.
+pub(super) fn stats(seen: Seen, census: &Census) -> Stats {
+    let mut backends = seen.backends;
+    let slots = seen.slots.iter().flat_map(|pool| &pool.backends);
+    for (backend, slot) in backends.iter_mut().zip(slots) {
+        backend.flows = flows(census, slot.index);
+    }
+    let services = seen.status.pools.iter().flat_map(|pool| {
+        pool.services.iter().map(|service| ServiceStats {
+            pool: pool.name.clone(),
+            service: service.name.clone(),
+            new_flows: service.new_flows,
+            packets: service.packets,
+            bytes: service.bytes,
+        })
+    });
+    Stats {
+        schema: StatsSchema::V1,
+        as_of: seen.status.as_of,
+        services: services.collect(),
+        backends,
+        drops: seen.status.drops,
+        answers: BTreeMap::new(),
+    }
+}
+
+fn flows(census: &Census, slot: u16) -> u64 {
+    census.established.get(&slot).copied().unwrap_or_default()
+}
+
+fn attachments(daemon: &Daemon) -> Vec<Attachment> {
+    let interfaces = &daemon.parts.config.gateway.interfaces;
+    let describe = |interface: &String| {
+        let attached = daemon.attachments.iter().find(|attachment| attachment.interface == *interface);
+        let lost = daemon.missing.interfaces.get(interface).copied();
+        let absent = attached.is_none().then_some("it does not exist");
+        let error = lost
+            .or(absent)
+            .map(ToOwned::to_owned)
+            .or_else(|| attached.and_then(|attachment| attachment.warning.clone()));
+        let attached = attached.filter(|_| lost.is_none());
+        Attachment {
+            interface: interface.clone(),
+            mode: attached.map(|attachment| match attachment.mode {
+                Mode::Native => XdpMode::Native,
+                Mode::Generic => XdpMode::Generic,
+            }),
+            program_id: attached.map(|attachment| attachment.program_id),
+            link_id: attached.map(|attachment| attachment.link_id),
+            error,
+        }
+    };
+    interfaces.iter().map(describe).collect()
+}
+
+fn pool(daemon: &Daemon, index: PoolIndex) -> Result<Pool, DataplaneError> {
+    let config = &daemon.parts.config.pools[index.0];
+    let slots = &daemon.parts.slots[index.0];
+    let view = daemon.policy.snapshot(index, daemon.clock.now());
+    let services = config.services.iter().zip(&slots.services).map(|(service, slot)| {
+        let traffic = daemon.parts.tables.service_traffic(slot.index)?;
+        Ok(Service {
+            name: service.name.clone(),
+            listen: service.listen,
+            backend_port: service.backend_port,
+            new_flows: traffic.new_flows,
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+        })
+    });
+    let backends =
+        config.backends.iter().zip(&view.backends).enumerate().map(|(position, (backend, view))| {
+            self::backend(daemon, index, BackendIndex(position), backend, view)
+        });
+    Ok(Pool {
+        name: config.name.clone(),
+        active: view.active.map(|active| config.backends[active.0].name.clone()),
+        state: pool_state(&view),
+        since: daemon.clock.wall(view.since).into(),
+        reason: pool_reason(view.reason),
+        failback: match config.failback {
+            config::Failback::Manual => FailbackPolicy::Manual,
+            config::Failback::Auto { .. } => FailbackPolicy::Auto,
+        },
+        services: services.collect::<Result<_, _>>()?,
+        backends: backends.collect(),
+        transition: None,
+    })
+}
+
+fn backend(
+    daemon: &Daemon,
+    pool: PoolIndex,
+    index: BackendIndex,
+    config: &config::Backend,
+    view: &BackendView,
+) -> Backend {
+    let slot = daemon.parts.slots[pool.0].backends[index.0].index;
+    let no_way = daemon.missing.ways.get(&slot).map(|problem| format!("no way: {problem}"));
+    Backend {
+        name: config.name.clone(),
+        address: config.address.to_string(),
+        backup: config.backup,
+        health: match view.health {
+            policy::Health::Up => Health::Up,
+            policy::Health::Down => Health::Down,
+            policy::Health::Probation => Health::Probation,
+            policy::Health::Unknown => Health::Unknown,
+        },
+        admin: match view.admin {
+            policy::Admin::Ready => Admin::Ready,
+            policy::Admin::Disabled => Admin::Disabled,
+        },
+        fails: u32::try_from(view.fails).unwrap_or(u32::MAX),
+        reason: view.reason.clone().or(no_way),
+        since: daemon.clock.wall(view.since).into(),
+        flows: 0,
+        last_probe: last_probe(daemon, pool, index),
+    }
+}
+
+/// The latest outcome over the backend's services.
+fn last_probe(daemon: &Daemon, pool: PoolIndex, backend: BackendIndex) -> Option<LastProbe> {
+    let services = &daemon.parts.config.pools[pool.0].services;
+    let probes: &[Option<probe_log::LastProbe>] = daemon.probes.of(pool, backend);
+    let (service, probe) = services
+        .iter()
+        .zip(probes)
+        .filter_map(|(service, probe)| Some((service, probe.as_ref()?)))
+        .max_by_key(|(_, probe)| probe.at)?;
+    let outcome = &probe.outcome;
+    Some(LastProbe {
+        service: service.name.clone(),
+        ok: outcome.result.is_ok(),
+        reason: outcome.result.as_ref().err().map(|failure| failure.token().to_owned()),
+        at: probe.at.into(),
+        took_ms: outcome.took.as_secs_f64() * 1000.0,
+        certificate_expires: outcome.certificate_expires.map(Into::into),
+    })
+}
+
+/// A pool that hasn't decided yet serves nobody; that is over before the daemon is ready.
+fn pool_state(view: &PoolView) -> PoolState {
+    match view.state {
+        policy::PoolState::Serving => PoolState::Serving,
+        policy::PoolState::AllDown | policy::PoolState::Starting => PoolState::AllDown,
+    }
+}
+
+fn pool_reason(reason: ActiveReason) -> PoolReason {
+    match reason {
+        ActiveReason::Initial => PoolReason::Initial,
+        ActiveReason::BackendDown => PoolReason::BackendDown,
+        ActiveReason::Operator => PoolReason::Operator,
+        ActiveReason::Failback => PoolReason::Failback,
+        ActiveReason::Restored => PoolReason::Restored,
+    }
+}
+
+fn backend_stats(pool: &config::Pool, backend: &config::Backend, traffic: &Traffic) -> BackendStats {
+    BackendStats {
+        pool: pool.name.clone(),
+        backend: backend.name.clone(),
+        new_flows: traffic.new_flows,
+        flows: 0,
+        packets: traffic.packets,
+        bytes: traffic.bytes,
+        retried_refused: 0,
+        retried_unanswered: 0,
+        rescued: 0,
+        resets_sent: 0,
+    }
+}

@@ -1,0 +1,61 @@
+//! `balancer`: reads the command line, has it carried out, exits with the contract's code.
+
+use std::process::ExitCode;
+
+use balancer_common::abi::LAYOUT_VERSION;
+use balancer_common::verdict::Reason;
+use balancer_user::cli::{self, Build, Cli, RunArgs, Verb};
+use balancer_user::exit::{Exit, Failure};
+use balancer_user::{daemon, dataplane};
+
+fn main() -> ExitCode {
+    let build = Build {
+        version: env!("CARGO_PKG_VERSION"),
+        layout: LAYOUT_VERSION,
+        object: dataplane::object::hash().map(ToOwned::to_owned),
+    };
+    let cli = match cli::parse(std::env::args_os(), &build) {
+        Ok(cli) => cli,
+        Err(error) => return cli::usage(&error).into(),
+    };
+    match carry_out(&cli, &build) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report();
+            failure.exit.into()
+        }
+    }
+}
+
+fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
+    match &cli.verb {
+        Verb::Run(arguments) => {
+            let _written_at_the_end = cli::log::start(arguments.log_format);
+            daemon::run(&options(cli, arguments, build))
+        }
+        Verb::Check(arguments) => daemon::check(&cli.paths.config, &cli.paths.pin_dir, arguments.no_resolve),
+        Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output()),
+        Verb::Stats => cli::stats::run(&cli.paths, cli.output(), meaning),
+        Verb::Failover(arguments) => cli::operate::failover(&cli.paths, arguments, cli.output()),
+        Verb::Failback(arguments) => cli::operate::failback(&cli.paths, arguments, cli.output()),
+        Verb::Detach => daemon::detach(&cli.paths.pin_dir),
+    }
+}
+
+fn options(cli: &Cli, arguments: &RunArgs, build: &Build) -> daemon::Options {
+    let paths = cli.paths.clone();
+    daemon::Options {
+        config: paths.config,
+        socket: paths.socket,
+        state_dir: paths.state_dir,
+        pin_dir: paths.pin_dir,
+        replace: arguments.replace,
+        detach_on_exit: arguments.detach_on_exit,
+        version: build.version,
+    }
+}
+
+/// One line for each reason of a drop.
+fn meaning(name: &str) -> Option<&'static str> {
+    Reason::ALL.iter().find(|reason| reason.name() == name).map(|reason| reason.meaning())
+}

@@ -1,0 +1,168 @@
+//! The program itself: exit codes, stdout and stderr, with and without somebody who answers or reads.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use balancer_user::control::protocol::Status;
+use balancer_user::control::server::{Request, serve};
+use balancer_user::control::socket::ControlSocket;
+use tokio::sync::{mpsc, oneshot};
+
+const STATUS: &str = r#"{ "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z", "daemon": null,
+  "attachments": [], "drops": {}, "pools": [ {
+    "name": "passwords", "active": null, "state": "all_down", "since": "2026-01-02T03:01:01.678Z",
+    "reason": "initial", "failback": "manual", "services": [], "backends": [], "transition": null } ] }"#;
+
+fn balancer(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+    command.args(arguments).env("BALANCER_SOCKET", socket).env_remove("NO_COLOR");
+    command
+}
+
+fn run(socket: &Path, arguments: &[&str]) -> Output {
+    balancer(socket, arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn assert_exit(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "stderr: {}", text(&output.stderr));
+}
+
+/// Runs `act` beside a daemon that has one pool and refuses every command.
+fn beside_a_daemon(act: impl FnOnce(&Path)) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("control.sock");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let place = path.clone();
+    let daemon = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (_socket, listener) = ControlSocket::bind(&place).expect("the socket");
+            let (requests, inbox) = mpsc::channel(1);
+            tokio::spawn(answer(inbox));
+            serve(listener, requests, async { stopped.await.unwrap_or_default() }).await;
+        });
+    });
+    while std::os::unix::net::UnixStream::connect(&path).is_err() {
+        assert!(!daemon.is_finished(), "the daemon ended");
+        std::thread::yield_now();
+    }
+    act(&path);
+    drop(stop);
+    daemon.join().expect("the daemon ends well");
+}
+
+async fn answer(mut inbox: mpsc::Receiver<Request>) {
+    while let Some(request) = inbox.recv().await {
+        match request {
+            Request::Status(reply) => {
+                let status: Status = serde_json::from_str(STATUS).expect("a status document");
+                drop(reply.send(status));
+            }
+            Request::Stats(reply) => drop(reply),
+            Request::Command(_, reply) => drop(reply.send(Err("no backend is eligible".to_owned()))),
+        }
+    }
+}
+
+#[test]
+fn without_a_daemon_the_exit_code_is_4_and_the_remedy_is_on_stderr() {
+    let nowhere = Path::new("/nonexistent/control.sock");
+    for arguments in [&["status"][..], &["stats"], &["failover", "p"], &["failback", "p"]] {
+        let output = run(nowhere, arguments);
+        assert_exit(&output, 4);
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+        let said = text(&output.stderr);
+        assert!(said.starts_with("balancer: no daemon answers at /nonexistent/control.sock"), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_exits_2_and_help_and_version_0() {
+    let nowhere = Path::new("/nonexistent/control.sock");
+    assert_exit(&run(nowhere, &["stauts"]), 2);
+    assert_exit(&run(nowhere, &[]), 2);
+    let help = run(nowhere, &["--help"]);
+    assert_exit(&help, 0);
+    assert!(text(&help.stdout).contains("Usage: balancer"), "{}", text(&help.stdout));
+    let version = run(nowhere, &["--version"]);
+    assert_exit(&version, 0);
+    assert!(
+        text(&version.stdout).starts_with("balancer 0.1.0 (layout v1, object "),
+        "{}",
+        text(&version.stdout)
+    );
+}
+
+#[test]
+fn data_is_on_stdout_without_colour_and_json_is_the_document() {
+    beside_a_daemon(|socket| {
+        let table = run(socket, &["status"]);
+        assert_exit(&table, 0);
+        let said = text(&table.stdout);
+        assert!(said.contains("passwords  all_down on no backend"), "{said}");
+        assert!(!said.contains('\x1b') && table.stderr.is_empty(), "{said}");
+
+        let json = run(socket, &["-o", "json", "status", "passwords"]);
+        assert_exit(&json, 0);
+        let found: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+        assert_eq!(found, serde_json::from_str::<serde_json::Value>(STATUS).expect("JSON"));
+    });
+}
+
+#[test]
+fn a_degraded_pool_exits_6_only_when_asked_for() {
+    beside_a_daemon(|socket| {
+        assert_exit(&run(socket, &["status"]), 0);
+        assert_exit(&run(socket, &["status", "--exit-code"]), 6);
+        let unknown = run(socket, &["status", "mail", "--exit-code"]);
+        assert_exit(&unknown, 1);
+        assert_eq!(text(&unknown.stderr), "balancer: no pool is named \"mail\": there is passwords\n");
+    });
+}
+
+#[test]
+fn a_refusal_exits_1_with_the_reason_on_stderr() {
+    beside_a_daemon(|socket| {
+        let output = run(socket, &["failover", "passwords"]);
+        assert_exit(&output, 1);
+        assert_eq!(text(&output.stderr), "balancer: refused: no backend is eligible\n");
+        assert!(output.stdout.is_empty());
+    });
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure() {
+    beside_a_daemon(|socket| {
+        for arguments in [&["status"][..], &["status", "-o", "json"], &["--help"], &["--version"]] {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            drop(reader);
+            let output = balancer(socket, arguments)
+                .stdout(writer)
+                .stderr(Stdio::piped())
+                .output()
+                .expect("the program starts");
+            assert_exit(&output, 0);
+            assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    beside_a_daemon(|socket| {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let output = balancer(socket, &["status"])
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .expect("the program starts");
+        assert_exit(&output, 1);
+        assert!(text(&output.stderr).contains("cannot write to stdout"), "{}", text(&output.stderr));
+    });
+}
