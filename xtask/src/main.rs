@@ -1,0 +1,58 @@
+//! `cargo xtask`: everything that is done with this project, on a fresh machine too.
+
+mod bench;
+mod build;
+mod demo;
+mod lint;
+#[cfg(test)]
+mod rooms;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, tests and demonstrates balancer.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install what building and testing need; every command is printed before it runs
+    Setup(setup::Arguments),
+    /// Build target/release/balancer with the BPF object embedded
+    Build,
+    /// Run every test; the last line is "N passed, N failed, N skipped"
+    Test(test::Arguments),
+    /// Show a failover of real TLS traffic in network namespaces
+    Demo(demo::Arguments),
+    /// Measure: `failover` prints how long a failover takes, over many runs
+    Bench(bench::Arguments),
+    /// Check formatting and lints, of the host's side and of the BPF side
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Setup(arguments) => setup::setup(&arguments),
+        Verb::Build => build::build().map(drop),
+        Verb::Test(arguments) => test::test(&arguments),
+        Verb::Demo(arguments) => demo::demo(&arguments),
+        Verb::Bench(arguments) => bench::bench(&arguments),
+        Verb::Lint => lint::lint(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain in one line, without a backtrace: what went wrong is outside of this program.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Runs every test: those of the host's side, then those that need root and a kernel.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::build;
+use crate::run::cargo;
+use crate::setup::{self, is_root};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// What a test runner's closing lines add up to.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    broken: bool,
+}
+
+pub(crate) fn test(arguments: &Arguments) -> Result<()> {
+    if !is_root() {
+        bail!("the tests in namespaces need root: run `cargo xtask test` as root");
+    }
+    setup::for_labs()?;
+    let built = build()?;
+    let mut tally = Tally::default();
+    let filter = arguments.filter.as_slice();
+
+    let mut host = cargo();
+    host.args(["test", "--no-fail-fast", "--release"])
+        .args(["--package", "balancer-common", "--package", "balancer-user", "--package", "xtask"])
+        .env("BALANCER_BPF_OBJECT", &built.object)
+        .args(filter);
+    tally.count(&mut host)?;
+
+    let mut kernel = cargo();
+    kernel
+        .args(["test", "--no-fail-fast", "--release", "--package", "balancer-tests"])
+        .args(filter)
+        .env("BALANCER_BPF_OBJECT", &built.object)
+        .env("BALANCER_BINARY", &built.binary)
+        // Each lab has its own namespaces, so tests run side by side; two at a time, as a lab keeps a core busy.
+        .env("RUST_TEST_THREADS", "2");
+    tally.count(&mut kernel)?;
+
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    if tally.broken || tally.failed > 0 {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+impl Tally {
+    /// Runs `cargo test`, shows what it prints, and adds up its result lines.
+    fn count(&mut self, command: &mut Command) -> Result<()> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+        let output = child.stdout.take().context("cargo test has an output")?;
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            println!("{line}");
+            if let Some(result) = line.strip_prefix("test result: ") {
+                self.passed += number_before(result, " passed");
+                self.failed += number_before(result, " failed");
+                self.skipped += number_before(result, " ignored");
+            }
+        }
+        // A test program that doesn't build, crashes or is killed prints no result line.
+        self.broken |= !child.wait()?.success();
+        Ok(())
+    }
+}
+
+fn number_before(line: &str, word: &str) -> u64 {
+    line.split(word)
+        .next()
+        .and_then(|head| head.rsplit(|letter: char| !letter.is_ascii_digit()).next())
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_before;
+
+    #[test]
+    fn a_result_line_is_understood() {
+        let line = "FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.23s";
+        assert_eq!(number_before(line, " passed"), 12);
+        assert_eq!(number_before(line, " failed"), 3);
+        assert_eq!(number_before(line, " ignored"), 1);
+    }
+}
