@@ -1,0 +1,18 @@
+//! What the root-only tests of balancer stand on: labs in network namespaces, real TLS traffic, and a watcher of
+//! checksums on the wire; and on packet cases, run by the kernel. The topic tests are in `tests/*.rs`; those in labs see
+//! `balancer` as a black box, those on packets drive its program by its own data plane code.
+//!
+//! Errors here are `anyhow`: every caller does the same with them, print the chain and fail. A missing capability or
+//! tool is such an error, never a skip.
+
+pub mod capture;
+pub mod case;
+pub mod certificates;
+pub mod demo;
+pub mod gateway;
+pub mod inventory;
+pub mod lab;
+pub mod packet;
+pub mod poll;
+pub mod site;
+pub mod traffic;
