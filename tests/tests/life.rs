@@ -1,0 +1,254 @@
+//! The daemon's life: killed, ended, started again and again, and taken away. Traffic is the kernel's and doesn't
+//! notice; what the kernel holds stays the same, or is all gone.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use anyhow::Result;
+use balancer_tests::{
+    gateway::{PATIENCE, Status},
+    inventory::{Inventory, attached_programs},
+    lab::Topology,
+    poll::poll_until,
+    site::{API, Load, Options, POOL, Programs, Site, WEB},
+};
+
+/// Six seconds of it, all to the backup.
+const STEADY: [&str; 8] =
+    ["--rate", "200", "--parallel", "50", "--connections", "1200", "--expect", "server2"];
+
+/// The first byte of a TLS record that holds an alert.
+const TLS_ALERT: u8 = 21;
+
+#[test]
+fn a_killed_daemon_is_not_noticed_and_the_next_one_takes_over() -> Result<()> {
+    let mut site = site("killed")?;
+    // Not where a new start would begin.
+    site.gateway.verb(&["failover", POOL])?.expect(0)?;
+    let before = site.gateway.status()?;
+    let (mut web, api) = (site.start_load(WEB, &STEADY)?, site.start_load(API, &STEADY)?);
+    let mut rounds = 0;
+    while web.is_running() {
+        site.gateway.kill();
+        site.gateway.start(&[])?;
+        let after = site.gateway.status()?;
+        assert_eq!(after.link_ids(), before.link_ids(), "no interface was without a program");
+        assert_eq!((after.active(), &after.pool()["reason"]), ("server2", &"restored".into()), "{after}");
+        assert_eq!(site.gateway.logged("transition").len(), 0);
+        rounds += 1;
+    }
+    assert!(rounds >= 2, "killed {rounds} times while connections were made");
+    flawless([web, api])?;
+    let after = site.gateway.status()?;
+    assert_eq!(after.service("web")["new_flows"], 1200, "counters go on: {after}");
+    assert_eq!(site.gateway.new_flows_of("server1")?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_daemon_killed_while_it_starts_is_not_noticed_either() -> Result<()> {
+    let mut site = site("starting")?;
+    site.gateway.verb(&["failover", POOL])?.expect(0)?;
+    let before = site.gateway.status()?;
+    let (mut web, api) = (site.start_load(WEB, &STEADY)?, site.start_load(API, &STEADY)?);
+    while web.is_running() {
+        // Maps adopted; in the middle of the first probes; programs replaced, before it says so to anybody.
+        for event in ["started", "health", "attached"] {
+            site.gateway.launch(&[])?;
+            poll_until(PATIENCE, event, || {
+                if site.gateway.logged(event).is_empty() { Err("not logged yet") } else { Ok(()) }
+            })?;
+            site.gateway.kill();
+        }
+    }
+    flawless([web, api])?;
+    site.gateway.start(&[])?;
+    let after = site.gateway.status()?;
+    assert_eq!((after.link_ids(), after.active()), (before.link_ids(), "server2"), "{after}");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_died_while_no_daemon_watched_is_left_at_the_next_start() -> Result<()> {
+    let mut site = site("unwatched")?;
+    site.gateway.kill();
+    site.kill(0);
+    site.gateway.start(&[])?;
+    let status = site.gateway.wait_until("the backup to be active", |status| status.active() == "server2")?;
+    assert_eq!(status.pool()["reason"], "backend_down", "{status}");
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_refused_start_leaves_what_is_pinned_and_its_traffic_alone() -> Result<()> {
+    let mut site = site("pinned")?;
+    let held = Inventory::of(&site.gateway.status()?);
+    site.gateway.terminate()?;
+    let right = site.configuration(Options::default());
+    let larger = right.replace("max_flows = 16384", "max_flows = 32768");
+    for (wrong, code, words) in
+        [(right.replace("[gateway]", "[gatewai]"), 3, "did you mean"), (larger.clone(), 1, "--replace")]
+    {
+        site.gateway.configure(&wrong)?;
+        let said = site.gateway.verb(&["run"])?.expect(code)?;
+        assert!(said.stderr.contains(words), "{said:?}");
+        assert_eq!(held.remaining(), held);
+        let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+        assert_eq!(report["failed"], 0, "{report}");
+    }
+    site.gateway.configure(&larger)?;
+    site.gateway.start(&["--replace"])?;
+    poll_until(PATIENCE, "the kernel to free the old ones", || {
+        let remaining = held.remaining();
+        if remaining == Inventory::default() { Ok(()) } else { Err(format!("{remaining:?}")) }
+    })?;
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn traffic_goes_on_without_a_daemon() -> Result<()> {
+    for by_signal in ["SIGTERM", "SIGKILL"] {
+        let mut site = site("alone")?;
+        site.gateway.verb(&["failover", POOL])?.expect(0)?;
+        let before = site.gateway.status()?;
+        let load = site.start_load(WEB, &STEADY)?;
+        if by_signal == "SIGTERM" {
+            site.gateway.terminate()?
+        } else {
+            site.gateway.kill()
+        }
+        flawless([load, site.start_load(API, &STEADY)?])?;
+        site.gateway.start(&[])?;
+        let after = site.gateway.status()?;
+        assert_eq!(after.link_ids(), before.link_ids(), "{by_signal}");
+        assert_eq!(after.service("api")["new_flows"], 1200, "{by_signal}: counted without a daemon: {after}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_open_connection_outlives_the_daemon() -> Result<()> {
+    let mut site = site("open")?;
+    let service = SocketAddr::from((site.lab().vip(), WEB.port));
+    let mut client = site.lab().client().enter(|| TcpStream::connect_timeout(&service, PATIENCE))??;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let is_open = |status: &Status| status.backend("server1")["flows"] == 1;
+    site.gateway.wait_until("the flow", is_open)?;
+    site.gateway.kill();
+    site.gateway.start(&[])?;
+    assert!(is_open(&site.gateway.status()?), "the flow was not adopted");
+    // The server waits for a TLS handshake and answers anything else with an alert.
+    client.write_all(b"no TLS at all\r\n")?;
+    let mut answer = [0];
+    client.read_exact(&mut answer)?;
+    assert_eq!(answer, [TLS_ALERT]);
+    Ok(())
+}
+
+#[test]
+fn twenty_restarts_leave_as_many_programs_links_and_maps() -> Result<()> {
+    let mut site = site("twenty")?;
+    let first = Inventory::of(&site.gateway.status()?);
+    assert_eq!((first.programs.len(), first.links.len()), (1, 2), "{first:?}");
+    for round in 0..20 {
+        if round % 2 == 0 {
+            site.gateway.kill()
+        } else {
+            site.gateway.terminate()?
+        }
+        site.gateway.start(&[])?;
+    }
+    // The kernel frees what was replaced a little later.
+    poll_until(PATIENCE, "as much as at first", || {
+        let status = site.gateway.status().map_err(|error| format!("{error:#}"))?;
+        let now = Inventory::of(&status);
+        let is_same = now.counts() == first.counts() && now.links == first.links;
+        if is_same { Ok(()) } else { Err(format!("{now:?}, at first {first:?}")) }
+    })
+}
+
+#[test]
+fn detach_leaves_nothing_and_is_refused_beside_a_daemon() -> Result<()> {
+    let mut site = site("detach")?;
+    let status = site.gateway.status()?;
+    let held = Inventory::of(&status);
+    let said = site.gateway.verb(&["detach"])?.expect(7)?;
+    let pid = site.gateway.pid()?.to_string();
+    assert!(said.stderr.contains(&format!("(pid {pid})")), "{said:?}");
+    assert_eq!(site.gateway.status()?.link_ids(), status.link_ids(), "a refusal changes nothing");
+
+    site.gateway.terminate()?;
+    assert_eq!(held.remaining(), held, "SIGTERM leaves everything in place");
+    site.gateway.verb(&["detach"])?.expect(0)?;
+    assert_gone(&site, &held)?;
+    site.gateway.verb(&["detach"])?.expect(0)?;
+    Ok(())
+}
+
+#[test]
+fn detach_on_exit_leaves_nothing() -> Result<()> {
+    let mut site = site("on_exit")?;
+    site.gateway.terminate()?;
+    site.gateway.start(&["--detach-on-exit"])?;
+    let held = Inventory::of(&site.gateway.status()?);
+    site.gateway.terminate()?;
+    assert_gone(&site, &held)
+}
+
+#[test]
+fn a_second_instance_is_refused_and_the_first_one_goes_on() -> Result<()> {
+    let site = site("second")?;
+    let before = site.gateway.status()?;
+    let said = site.gateway.verb(&["run"])?.expect(7)?;
+    let pid = site.gateway.pid()?.to_string();
+    assert!(said.stderr.contains(&format!("(pid {pid})")), "{said:?}");
+    let after = site.gateway.status()?;
+    assert_eq!(after.0["attachments"], before.0["attachments"], "{after}");
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn verbs_without_a_daemon_and_without_pins_exit_4() -> Result<()> {
+    let mut site = site("verbs")?;
+    site.gateway.terminate()?;
+    site.gateway.verb(&["detach"])?.expect(0)?;
+    for verb in [&["status"][..], &["stats"], &["failover", POOL], &["failback", POOL]] {
+        let said = site.gateway.verb(verb)?.expect(4)?;
+        assert!(said.stdout.is_empty() && said.stderr.contains("no daemon answers"), "{said:?}");
+    }
+    Ok(())
+}
+
+/// Nothing of it in the kernel, on the interfaces or on bpffs.
+fn assert_gone(site: &Site, held: &Inventory) -> Result<()> {
+    // The kernel frees programs and maps a little after their last user.
+    poll_until(PATIENCE, "the kernel to free everything", || {
+        let remaining = held.remaining();
+        if remaining == Inventory::default() { Ok(()) } else { Err(format!("{remaining:?}")) }
+    })?;
+    assert_eq!(attached_programs(site.lab().gateway())?, BTreeMap::new());
+    assert!(!site.lab().pin_dir().exists());
+    Ok(())
+}
+
+fn flawless(loads: [Load; 2]) -> Result<()> {
+    for load in loads {
+        let report = load.report()?;
+        assert_eq!((&report["ok"], &report["failed"]), (&1200.into(), &0.into()), "{report}");
+    }
+    Ok(())
+}
+
+fn site(label: &str) -> Result<Site> {
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    Site::start(label, &Topology::two_armed(), Options::default(), &programs)
+}
