@@ -71,7 +71,7 @@ pub struct Paths {
     #[arg(long, global = true, value_name = "PATH", env = "BALANCER_SOCKET")]
     #[arg(default_value = "/run/balancer/control.sock")]
     pub socket: PathBuf,
-    /// State that survives a restart and a reboot
+    /// Directory of its own, locked while the daemon runs
     #[arg(long, global = true, value_name = "DIR", env = "BALANCER_STATE_DIR")]
     #[arg(default_value = "/var/lib/balancer")]
     pub state_dir: PathBuf,
