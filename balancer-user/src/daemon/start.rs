@@ -215,9 +215,8 @@ impl Parts {
         History { pools, last_transition: last_transition.unwrap_or(0).into() }
     }
 
-    /// Makes the services reachable and puts the program onto the interfaces.
+    /// Puts the program onto the interfaces, which may fail and then changes nothing; then makes the services reachable.
     pub(super) async fn open_for_traffic(&mut self) -> Result<Vec<Attachment>, DataplaneError> {
-        self.tables.publish_services(&self.plan, &self.slots)?;
         let mut targets: Vec<Target> = Vec::new();
         for name in &self.config.gateway.interfaces {
             match self.neighbours.interface(name).await {
