@@ -135,9 +135,9 @@ impl Daemon {
     /// The kernel's ways or interfaces have changed.
     pub(super) fn changed(&mut self, change: Change) {
         let written = match change {
-            Change::Way(backend, Ok(way)) => {
+            Change::Way(backend, Ok((source, hop))) => {
                 self.missing.ways.remove(&backend);
-                self.parts.tables.set_way(backend, Some(way))
+                plan::ipv4(source).and_then(|source| self.parts.tables.set_way(backend, Some((source, hop))))
             }
             Change::Way(backend, Err(problem)) => {
                 warn!(

@@ -31,7 +31,8 @@ fn pool_plan(pool: &config::Pool) -> Result<PoolPlan, DataplaneError> {
     })
 }
 
-fn ipv4(address: IpAddr) -> Result<Ipv4Addr, DataplaneError> {
+/// What the tables take so far.
+pub(super) fn ipv4(address: IpAddr) -> Result<Ipv4Addr, DataplaneError> {
     match address {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(_) => Err(no_ipv6()),

@@ -174,7 +174,7 @@ impl Assembly {
             .iter()
             .zip(&plan)
             .flat_map(|(slots, plan)| slots.backends.iter().zip(&plan.backends))
-            .map(|(slot, backend)| (slot.index, backend.address))
+            .map(|(slot, backend)| (slot.index, backend.address.into()))
             .collect();
         let watch = Watch { neighbours: Neighbours::connect()?, interfaces, backends };
         Ok((plan, slots, tables, flows, ebpf, watch))

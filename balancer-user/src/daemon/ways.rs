@@ -5,7 +5,7 @@
 //! there, and then it makes no difference.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use balancer_common::abi::{Interface, NextHop};
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::dataplane::DataplaneError;
-use crate::dataplane::neighbours::{Neighbours, Route};
+use crate::dataplane::neighbours::{Neighbour, Neighbours, Route};
 
 /// How often the kernel is asked: a neighbour that moved is followed within half a second.
 const CALM: Duration = Duration::from_millis(500);
@@ -42,7 +42,7 @@ pub(super) struct Watch {
     /// Interfaces by name.
     pub(super) interfaces: BTreeMap<String, Watched>,
     /// Backends by slot.
-    pub(super) backends: BTreeMap<u16, Ipv4Addr>,
+    pub(super) backends: BTreeMap<u16, IpAddr>,
 }
 
 /// An interface, as the data plane knows it.
@@ -55,7 +55,7 @@ pub(super) struct Watched {
 }
 
 /// A way, or why there is none.
-type Way = Result<(Ipv4Addr, NextHop), String>;
+type Way = Result<(IpAddr, NextHop), String>;
 
 /// What was told of a backend, and the route that it came from.
 #[derive(Clone, Debug)]
@@ -145,9 +145,9 @@ async fn round(
 /// The way to one backend now; `None`: what was told of it stays.
 async fn look(
     watch: &Watch,
-    address: Ipv4Addr,
+    address: IpAddr,
     route: Option<Route>,
-    table: &[(u32, Ipv4Addr, [u8; 6], bool)],
+    table: &[Neighbour],
     told: Option<&Told>,
     patient: bool,
 ) -> Option<Way> {
@@ -157,20 +157,29 @@ async fn look(
             "the route to {address} leaves through an interface that is not in [gateway] interfaces"
         )));
     };
+    let Some(source) = route.source else {
+        return Some(Err(format!("this gateway has no address to reach {address} from")));
+    };
     let neighbour = table
         .iter()
-        .find(|(ifindex, neighbour, ..)| *ifindex == route.ifindex && *neighbour == route.next_hop);
-    if neighbour.is_none_or(|(.., sure)| !sure)
+        .find(|neighbour| neighbour.ifindex == route.ifindex && neighbour.address == route.next_hop);
+    if neighbour.is_none_or(|neighbour| !neighbour.is_sure)
         && let Err(error) = watch.neighbours.resolve(route.ifindex, route.next_hop).await
     {
         return Some(Err(error.to_string()));
     }
     let same_route = told.is_some_and(|told| told.route == Some(route) && told.way.is_ok());
     match neighbour {
-        Some((_, _, mac, _)) => Some(Ok((route.source, NextHop { mac: *mac, interface }))),
+        Some(neighbour) => Some(Ok((source, NextHop { mac: neighbour.mac, interface }))),
         None if same_route || patient => None,
-        None => Some(Err(format!("{} does not answer ARP", route.next_hop))),
+        None => Some(Err(silent(route.next_hop))),
     }
+}
+
+/// What to look for on the wire: who asks is named as the family calls it.
+fn silent(next_hop: IpAddr) -> String {
+    let question = if next_hop.is_ipv4() { "ARP" } else { "neighbour discovery" };
+    format!("{next_hop} does not answer {question}")
 }
 
 /// Told once: the device that the program and its slot belong to never comes back, another of its name is another.

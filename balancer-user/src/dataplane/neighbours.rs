@@ -1,9 +1,11 @@
 //! The way to backends and the facts of interfaces, asked of the kernel through netlink.
 //!
 //! The packet path asks for neither routes nor neighbours: `bpf_fib_lookup` answers nothing while `ip_forward` is 0.
-//! Deliberately absent: any routing of our own; what the kernel would do with a packet of its own is what we do.
+//! Both families, and IPv4 behind an IPv6 router too: a neighbour is found by interface and address, whatever it is.
+//! Deliberately absent: any routing or source selection of our own; what the kernel would do with a packet of its own
+//! is what we do.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use balancer_common::abi::Interface;
 use futures_util::TryStreamExt;
@@ -12,7 +14,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::DataplaneError;
@@ -30,10 +32,24 @@ pub struct Neighbours {
 pub struct Route {
     /// Out through this interface.
     pub ifindex: u32,
-    /// To this neighbour: the backend itself or a router.
-    pub next_hop: Ipv4Addr,
-    /// From this address.
-    pub source: Ipv4Addr,
+    /// To this neighbour: the backend itself or a router, which in IPv6 usually has a link-local address.
+    pub next_hop: IpAddr,
+    /// From this address, of the destination's family; `None`: the gateway has none that is valid there. A new IPv6
+    /// address is not while the kernel looks for duplicates of it, and a link-local one never is.
+    pub source: Option<IpAddr>,
+}
+
+/// A neighbour that the kernel believes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// On this interface.
+    pub ifindex: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// The kernel would not ask before it uses it.
+    pub is_sure: bool,
 }
 
 impl Drop for Neighbours {
@@ -75,37 +91,29 @@ impl Neighbours {
         Ok((Target { interface: name.to_owned(), ifindex, program }, facts))
     }
 
-    /// The kernel's route to an address; `None`: there is none.
-    pub async fn route(&self, destination: Ipv4Addr) -> Result<Option<Route>, DataplaneError> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination, 32).build();
+    /// The kernel's route to an address; `None`: there is none to another machine.
+    pub async fn route(&self, destination: IpAddr) -> Result<Option<Route>, DataplaneError> {
+        let message = match destination {
+            IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
+            IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build(),
+        };
         let mut answer = self.handle.route().get(message).execute();
-        let route = match answer.try_next().await {
-            Ok(Some(route)) => route,
-            Ok(None) => return Ok(None),
+        match answer.try_next().await {
+            Ok(found) => Ok(found.and_then(|route| usable(&route, destination))),
             // No route, or one that forbids: for us the same.
             Err(rtnetlink::Error::NetlinkError(error))
                 if [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL]
                     .contains(&-error.raw_code()) =>
             {
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => return Err(failed(format!("looking up the route to {destination}"))(error)),
-        };
-        let (mut ifindex, mut source, mut next_hop) = (None, None, destination);
-        for attribute in route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => ifindex = Some(index),
-                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(address),
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => next_hop = address,
-                _ => {}
-            }
+            Err(error) => Err(failed(format!("looking up the route to {destination}"))(error)),
         }
-        Ok(ifindex.zip(source).map(|(ifindex, source)| Route { ifindex, next_hop, source }))
     }
 
-    /// The hardware addresses of all IPv4 neighbours that the kernel believes in, with whether it is sure.
-    pub async fn table(&self) -> Result<Vec<(u32, Ipv4Addr, [u8; 6], bool)>, DataplaneError> {
-        let mut answer = self.handle.neighbours().get().set_address_family(AddressFamily::Inet).execute();
+    /// All neighbours that the kernel believes in.
+    pub async fn table(&self) -> Result<Vec<Neighbour>, DataplaneError> {
+        let mut answer = self.handle.neighbours().get().set_address_family(AddressFamily::Unspec).execute();
         let mut table = Vec::new();
         while let Some(entry) = answer.try_next().await.map_err(failed("listing neighbours".into()))? {
             table.extend(known(&entry));
@@ -114,10 +122,10 @@ impl Neighbours {
     }
 
     /// Asks the kernel to find a neighbour out, or to confirm it, as a packet to it would (`ip neigh … use`).
-    pub async fn resolve(&self, ifindex: u32, neighbour: Ipv4Addr) -> Result<(), DataplaneError> {
+    pub async fn resolve(&self, ifindex: u32, neighbour: IpAddr) -> Result<(), DataplaneError> {
         self.handle
             .neighbours()
-            .add(ifindex, IpAddr::V4(neighbour))
+            .add(ifindex, neighbour)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace()
@@ -127,12 +135,41 @@ impl Neighbours {
     }
 }
 
-/// A neighbour whose hardware address may be used.
-fn known(entry: &NeighbourMessage) -> Option<(u32, Ipv4Addr, [u8; 6], bool)> {
-    if entry.header.family != AddressFamily::Inet {
+/// What a route says about the way; IPv6 answers with routes that forbid where IPv4 answers with an error.
+fn usable(route: &RouteMessage, destination: IpAddr) -> Option<Route> {
+    if route.header.kind != RouteType::Unicast {
         return None;
     }
-    let sure = match entry.header.state {
+    let (mut ifindex, mut source, mut next_hop) = (None, None, destination);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Gateway(address) => next_hop = ip(address)?,
+            RouteAttribute::Via(RouteVia::Inet(router)) => next_hop = IpAddr::V4(*router),
+            RouteAttribute::Via(RouteVia::Inet6(router)) => next_hop = IpAddr::V6(*router),
+            _ => {}
+        }
+    }
+    // A link-local source ends at the first router, and the backend's answers couldn't name the way back.
+    let source = source.filter(|source| match source {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(source) => !source.is_unicast_link_local(),
+    });
+    Some(Route { ifindex: ifindex?, next_hop, source })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// A neighbour whose hardware address may be used.
+fn known(entry: &NeighbourMessage) -> Option<Neighbour> {
+    let is_sure = match entry.header.state {
         NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => true,
         NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => false,
         _ => return None,
@@ -140,12 +177,17 @@ fn known(entry: &NeighbourMessage) -> Option<(u32, Ipv4Addr, [u8; 6], bool)> {
     let (mut address, mut hardware) = (None, None);
     for attribute in &entry.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(inet)) => address = Some(*inet),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(inet)) => {
+                address = Some(IpAddr::V4(*inet))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(inet)) => {
+                address = Some(IpAddr::V6(*inet))
+            }
             NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(bytes),
             _ => {}
         }
     }
-    Some((entry.header.ifindex, address?, hardware?, sure))
+    Some(Neighbour { ifindex: entry.header.ifindex, address: address?, mac: hardware?, is_sure })
 }
 
 fn mac(bytes: &[u8]) -> Option<[u8; 6]> {
@@ -167,4 +209,96 @@ fn attached_program(attributes: &[LinkXdp]) -> Option<(u32, Mode)> {
 
 fn failed(request: String) -> impl FnOnce(rtnetlink::Error) -> DataplaneError {
     move |source| DataplaneError::Netlink { request, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKEND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 11);
+    const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    const OURS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+
+    fn route(kind: RouteType, attributes: &[RouteAttribute]) -> RouteMessage {
+        let mut route = RouteMessage::default();
+        route.header.kind = kind;
+        route.attributes = attributes.to_vec();
+        route
+    }
+
+    fn source(address: Ipv6Addr) -> RouteAttribute {
+        RouteAttribute::PrefSource(RouteAddress::Inet6(address))
+    }
+
+    #[test]
+    fn a_router_with_a_link_local_address_is_a_next_hop() {
+        let gateway = RouteAttribute::Gateway(RouteAddress::Inet6(ROUTER));
+        let found = usable(
+            &route(RouteType::Unicast, &[RouteAttribute::Oif(7), gateway, source(OURS)]),
+            BACKEND.into(),
+        );
+        let wanted = Route { ifindex: 7, next_hop: ROUTER.into(), source: Some(OURS.into()) };
+        assert_eq!(found, Some(wanted));
+    }
+
+    #[test]
+    fn without_a_router_the_backend_is_the_next_hop() {
+        let found =
+            usable(&route(RouteType::Unicast, &[RouteAttribute::Oif(7), source(OURS)]), BACKEND.into());
+        assert_eq!(found.map(|route| route.next_hop), Some(BACKEND.into()));
+    }
+
+    #[test]
+    fn an_ipv6_router_leads_to_ipv4_backends() {
+        let backend = Ipv4Addr::new(10, 0, 2, 11);
+        let attributes = [RouteAttribute::Oif(7), RouteAttribute::Via(RouteVia::Inet6(ROUTER))];
+        let found = usable(&route(RouteType::Unicast, &attributes), backend.into());
+        assert_eq!(found, Some(Route { ifindex: 7, next_hop: ROUTER.into(), source: None }));
+    }
+
+    #[test]
+    fn a_link_local_source_is_none() {
+        let found =
+            usable(&route(RouteType::Unicast, &[RouteAttribute::Oif(7), source(ROUTER)]), BACKEND.into());
+        assert_eq!(found.map(|route| route.source), Some(None));
+    }
+
+    #[test]
+    fn only_a_route_to_another_machine_is_one() {
+        for kind in [RouteType::Local, RouteType::Unreachable, RouteType::BlackHole, RouteType::Prohibit] {
+            assert_eq!(usable(&route(kind, &[RouteAttribute::Oif(1), source(OURS)]), BACKEND.into()), None);
+        }
+    }
+
+    fn entry(state: NeighbourState, address: NeighbourAddress) -> NeighbourMessage {
+        let mut entry = NeighbourMessage::default();
+        (entry.header.ifindex, entry.header.state) = (7, state);
+        entry.attributes = vec![
+            NeighbourAttribute::Destination(address),
+            NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 1]),
+        ];
+        entry
+    }
+
+    #[test]
+    fn neighbours_of_both_families_are_known_while_the_kernel_believes_in_them() {
+        let addresses = [
+            (NeighbourAddress::Inet6(ROUTER), IpAddr::from(ROUTER)),
+            (NeighbourAddress::Inet(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv4Addr::LOCALHOST)),
+        ];
+        for (written, address) in addresses {
+            for (state, sure) in [
+                (NeighbourState::Reachable, Some(true)),
+                (NeighbourState::Permanent, Some(true)),
+                (NeighbourState::Stale, Some(false)),
+                (NeighbourState::Probe, Some(false)),
+                (NeighbourState::Incomplete, None),
+                (NeighbourState::Failed, None),
+            ] {
+                let wanted =
+                    sure.map(|is_sure| Neighbour { ifindex: 7, address, mac: [2, 0, 0, 0, 0, 1], is_sure });
+                assert_eq!(known(&entry(state, written.clone())), wanted, "{state:?}");
+            }
+        }
+    }
 }
