@@ -16,8 +16,9 @@ pub const MAX_SERVICES: usize = 4096;
 /// Slots for interfaces; slot 0 is never used. The ingress interface is found by walking them, once for a new flow.
 pub const MAX_INTERFACES: usize = 17;
 
-/// Ranges of SNAT ports in a pool after the kernel's own were taken out; bounds a loop in the packet path.
-pub const MAX_PORT_RANGES: usize = 16;
+/// Ranges of SNAT ports in a pool after the kernel's own and the listen ports were taken out; bounds a loop in the packet
+/// path. Each listen port in their middle makes one more: the two ranges of the default hold 30 of them.
+pub const MAX_PORT_RANGES: usize = 32;
 
 /// How many SNAT ports a new flow tries before it is refused. At half of the ports in use one SYN in 65,536 finds
 /// none, and its client sends it again.

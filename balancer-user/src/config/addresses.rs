@@ -1,4 +1,5 @@
-//! Addresses: where a service listens and where a backend is; what can't be either.
+//! Addresses: where a service listens, where a backend is, and what packets to backends come from; what can be none of
+//! these.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -78,6 +79,28 @@ pub(super) fn backend(written: &str) -> Result<IpAddr, Fault> {
     }
 }
 
+/// What packets to backends come from: an address of this gateway.
+pub(super) fn source(written: &str) -> Result<IpAddr, Fault> {
+    const EXAMPLE: &str =
+        "write an address of this gateway that the backends can answer to, as in \"10.0.2.1\"";
+    let Ok(address) = written.parse::<IpAddr>() else {
+        if written.parse::<SocketAddr>().is_ok() {
+            return Err(Fault::new(
+                format!("{} has a port", quoted(written)),
+                "write the address alone; the ports are those of `snat_ports`",
+            ));
+        }
+        return Err(Fault::new(format!("{} is not an IP address", quoted(written)), EXAMPLE));
+    };
+    match unusable(address) {
+        None => Ok(address),
+        Some(Unusable::Mapped(v4)) => Err(mapped(v4, &v4.to_string())),
+        Some(kind) => {
+            Err(Fault::new(format!("{address} is {}: no backend can answer to it", kind.name()), EXAMPLE))
+        }
+    }
+}
+
 fn mapped(v4: Ipv4Addr, instead: &str) -> Fault {
     Fault::new(format!("is {v4} written as an IPv6 address"), format!("write \"{instead}\""))
 }
@@ -89,6 +112,8 @@ enum Unusable {
     Loopback,
     Multicast,
     Broadcast,
+    /// Only of an IPv6 interface's own wire, and nothing without the interface's name.
+    LinkLocal,
     /// IPv4 in an IPv6 coat; on the wire it is IPv4.
     Mapped(Ipv4Addr),
 }
@@ -100,6 +125,7 @@ impl Unusable {
             Self::Loopback => "a loopback address",
             Self::Multicast => "a multicast address",
             Self::Broadcast => "the broadcast address",
+            Self::LinkLocal => "a link-local address",
             Self::Mapped(_) => "an IPv4 address in IPv6 notation",
         }
     }
@@ -121,6 +147,8 @@ fn unusable(address: IpAddr) -> Option<Unusable> {
         Some(Unusable::Multicast)
     } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         Some(Unusable::Broadcast)
+    } else if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        Some(Unusable::LinkLocal)
     } else {
         None
     }
@@ -157,6 +185,8 @@ mod tests {
             ("[::1]:443", "loopback"),
             ("224.0.0.1:443", "multicast"),
             ("255.255.255.255:443", "broadcast"),
+            ("[ff02::1]:443", "multicast"),
+            ("[fe80::1]:443", "link-local"),
             ("[::ffff:203.0.113.10]:443", "written as an IPv6 address"),
         ] {
             let fault = listen(written).expect_err(written);
@@ -167,6 +197,7 @@ mod tests {
     #[test]
     fn where_no_backend_can_be_is_refused_with_the_reason() {
         assert_eq!(backend("10.0.2.11"), Ok(IpAddr::from([10, 0, 2, 11])));
+        assert_eq!(backend("2001:db8:2::11"), Ok(IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x11])));
         for (written, why) in [
             ("10.0.2.11:443", "has a port"),
             ("[2001:db8::1]:443", "has a port"),
@@ -178,10 +209,31 @@ mod tests {
             ("::1", "loopback"),
             ("239.1.1.1", "multicast"),
             ("255.255.255.255", "broadcast"),
+            ("::", "unspecified"),
+            ("ff05::2", "multicast"),
+            ("fe80::11", "link-local"),
             ("::ffff:10.0.2.11", "written as an IPv6 address"),
             ("db1.example.org", "not supported yet"),
         ] {
             let fault = backend(written).expect_err(written);
+            assert!(fault.message.contains(why), "{written}: {}", fault.message);
+        }
+    }
+
+    #[test]
+    fn what_no_backend_can_answer_to_is_refused_with_the_reason() {
+        assert_eq!(source("10.0.2.1"), Ok(IpAddr::from([10, 0, 2, 1])));
+        for (written, why) in [
+            ("10.0.2.1:1024", "has a port"),
+            ("gateway", "is not an IP address"),
+            ("0.0.0.0", "unspecified"),
+            ("127.0.0.1", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("fe80::1", "link-local"),
+            ("::ffff:10.0.2.1", "written as an IPv6 address"),
+        ] {
+            let fault = source(written).expect_err(written);
             assert!(fault.message.contains(why), "{written}: {}", fault.message);
         }
     }

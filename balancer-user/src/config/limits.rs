@@ -32,8 +32,8 @@ pub(super) const HOOKS: usize = 16;
 /// Source addresses of one pool: a million flows towards each backend port.
 pub(super) const SNAT_ADDRESSES: usize = 16;
 
-/// Ranges of source ports after the subtraction: the bound of the eBPF program's loop over them.
-pub(super) const SNAT_RANGES: usize = 16;
+/// Ranges of source ports after the subtraction: as many as the data plane holds.
+pub(super) const SNAT_RANGES: usize = balancer_common::limits::MAX_PORT_RANGES;
 
 /// Hosts to which one service may redirect.
 pub(super) const REDIRECT_HOSTS: usize = 64;

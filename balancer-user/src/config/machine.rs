@@ -4,20 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::limits::{CA_FILE_BYTES, SNAT_RANGES};
+use super::limits::CA_FILE_BYTES;
 use super::notes::{Claim, Notes, Says};
 use super::problem::{Fault, did_you_mean};
-use super::{Config, ConfigErrors, Parsed, Surroundings, ranges, read};
+use super::{Config, ConfigErrors, Parsed, Surroundings, read, snat};
 
 /// How many interfaces a message lists.
 const INTERFACES_LISTED: usize = 16;
+
+/// What doesn't arrive for a listening address that isn't here.
+const CLIENTS: &str = "client's packet";
+
+/// What doesn't arrive for a source address that isn't here.
+const ANSWERS: &str = "backend's answer";
 
 /// What an interface means that doesn't exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,20 +54,29 @@ impl Parsed {
                     (fault, _) => fault,
                 },
                 Says::ServiceAddress(address) => {
-                    if !machine.addresses.contains(&address) && elsewhere.insert(address) {
-                        notes.warning(span, not_here(&key, address));
+                    if !machine.addresses.contains(&address) && elsewhere.insert((address, CLIENTS)) {
+                        notes.warning(span, not_here(&key, address, CLIENTS));
+                    }
+                    None
+                }
+                Says::SourceAddress(address) => {
+                    if !machine.addresses.contains(&address) && elsewhere.insert((address, ANSWERS)) {
+                        notes.warning(span, not_here(&key, address, ANSWERS));
                     }
                     None
                 }
                 Says::BackendAddress(address) => backend(address, machine),
                 Says::CaFile(path) => ca_files.entry(path).or_insert_with_key(|path| ca_file(path)).clone(),
-                Says::SnatPorts { pool } => match snat_ports(&self.config.pools[pool].snat_ports, machine) {
-                    Ok(ports) => {
-                        self.config.pools[pool].snat_ports = ports;
-                        None
+                Says::SnatPorts { pool } => {
+                    let pools = &mut self.config.pools;
+                    match snat::free_ports(&pools[pool].snat_ports, pools, machine) {
+                        Ok(ports) => {
+                            pools[pool].snat_ports = ports;
+                            None
+                        }
+                        Err(fault) => Some(fault),
                     }
-                    Err(fault) => Some(fault),
-                },
+                }
             };
             if let Some(fault) = fault {
                 notes.error(span, key, fault);
@@ -87,9 +101,10 @@ fn interface(name: &str, machine: &Surroundings) -> Option<Fault> {
     Some(Fault::new(format!("there is no interface `{name}`"), instead))
 }
 
-fn not_here(key: &str, address: IpAddr) -> String {
+/// `whose`: the packets that nobody would send here.
+fn not_here(key: &str, address: IpAddr, whose: &str) -> String {
     format!(
-        "{key}: {address} is not an address of this machine now: no client's packet for it arrives until it is one \
+        "{key}: {address} is not an address of this machine now: no {whose} for it arrives until it is one \
          (keepalived may add it)"
     )
 }
@@ -103,34 +118,6 @@ fn backend(address: IpAddr, machine: &Surroundings) -> Option<Fault> {
             "write the address of another machine",
         )
     })
-}
-
-/// The ports that neither the kernel nor another program of this machine uses.
-fn snat_ports(
-    written: &[RangeInclusive<u16>],
-    machine: &Surroundings,
-) -> Result<Vec<RangeInclusive<u16>>, Fault> {
-    let ephemeral = &machine.ephemeral_ports;
-    let taken = std::iter::once(ephemeral.clone()).chain(machine.reserved_ports.iter().cloned());
-    let left = ranges::without(written, taken);
-    let settings = format!(
-        "the kernel's own ports ({}-{}, net.ipv4.ip_local_port_range) and net.ipv4.ip_local_reserved_ports",
-        ephemeral.start(),
-        ephemeral.end()
-    );
-    if left.is_empty() {
-        return Err(Fault::new(
-            format!("no port is left without {settings}"),
-            "write snat_ports outside of them, or make net.ipv4.ip_local_port_range smaller",
-        ));
-    }
-    if left.len() > SNAT_RANGES {
-        return Err(Fault::new(
-            format!("{} ranges are left without {settings}", left.len()),
-            format!("write ranges of which at most {SNAT_RANGES} pieces are left"),
-        ));
-    }
-    Ok(left)
 }
 
 /// What is wrong with a file of certificates to trust.

@@ -23,6 +23,7 @@ mod problem;
 mod ranges;
 mod read;
 mod service;
+mod snat;
 mod source;
 mod surroundings;
 mod syntax;
@@ -46,7 +47,8 @@ use read::ReadError;
 use source::{SourceText, Span};
 use table::Table;
 
-/// A whole configuration. All names are unique in their scope, all listening addresses too, and no backend is one.
+/// A whole configuration. All names are unique in their scope, all listening addresses too; no backend is one, or a
+/// source address; and all addresses of a pool are of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What concerns the machine.
@@ -97,15 +99,29 @@ pub enum XdpMode {
 pub struct Pool {
     /// Unique.
     pub name: String,
+    /// Whose address the backends see.
+    pub forwarding: Forwarding,
     /// How the pool returns to an earlier backend.
     pub failback: Failback,
+    /// Source addresses towards the backends, each once, of the services' family, at most 16; empty: the one that the
+    /// kernel would use. Always empty with [`Forwarding::Dnat`].
+    pub snat_addresses: Vec<IpAddr>,
     /// Source ports towards the backends, sorted and disjoint; after [`Parsed::check`] without those that the machine
-    /// uses itself, in 1 to 16 ranges.
+    /// uses itself and those that services listen on, in 1 to 32 ranges.
     pub snat_ports: Vec<RangeInclusive<u16>>,
     /// At least one.
     pub services: Vec<Service>,
     /// At least one that isn't disabled; as written: `backup` is not sorted behind yet.
     pub backends: Vec<Backend>,
+}
+
+/// Whose address the backends see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The gateway's: their answers find the way by themselves.
+    Snat,
+    /// The client's: their route back must lead through the gateway.
+    Dnat,
 }
 
 /// When a pool goes back to the first eligible backend in order.

@@ -3,8 +3,6 @@
 //! Such keys are read and checked like all others; then this table is asked. Supporting one means to use its value and
 //! to remove its line.
 
-use std::net::{IpAddr, SocketAddr};
-
 use toml::de::DeValue;
 
 use super::notes::Notes;
@@ -19,11 +17,8 @@ enum When {
     /// This word.
     Is(&'static str),
     True,
-    NotEmpty,
-    /// A text of which this holds.
-    Holds(fn(&str) -> bool),
 }
-use When::{Holds, Is, NotEmpty, True, Written};
+use When::{Is, True, Written};
 
 /// One thing that can't be done yet.
 #[derive(Debug)]
@@ -45,7 +40,6 @@ impl Refusal {
 const REFUSED: &[(&str, When, &str, &str)] = &[
     ("http",                        Written,          "the dashboard",             "leave the table out"),
     ("gateway.notify",              Written,          "a notify command",          "leave it out"),
-    ("pool.forwarding",             Is("dnat"),       "keeping client addresses",  "write \"snat\""),
     ("pool.failover",               Is("manual"),     "asking the operator",       "write \"auto\""),
     ("pool.on_backend_down",        Is("reset"),      "resetting flows",           "write \"keep\""),
     ("pool.when_all_down",          Is("reject"),     "rejecting clients",         "write \"last\""),
@@ -54,14 +48,11 @@ const REFUSED: &[(&str, When, &str, &str)] = &[
     ("pool.connect_retry",          Is("instant"),    "retrying a connection",     "write \"off\""),
     ("pool.connect_retry",          Is("retransmit"), "retrying a connection",     "write \"off\""),
     ("pool.connect_timeout",        Written,          "watching clients' SYNs",    "leave it out"),
-    ("pool.snat_addresses",         NotEmpty,         "choosing source addresses", "leave it out"),
     ("pool.drain_deadline",         Written,          "draining",                  "leave it out"),
     ("pool.start_timeout",          Written,          "a cold standby",            "leave it out"),
     ("pool.hook",                   Written,          "a hook",                    "leave the table out"),
-    ("pool.service.listen",         Holds(is_ipv6),   "IPv6",                      "write an IPv4 address"),
     ("pool.service.redirect_http",  Written,          "redirecting plain HTTP",    "leave it out"),
     ("pool.service.redirect_hosts", Written,          "redirecting plain HTTP",    "leave it out"),
-    ("pool.backend.address",        Holds(is_ipv6),   "IPv6",                      "write an IPv4 address"),
     ("pool.backend.cold",           True,             "a cold standby",            "write false"),
 ];
 
@@ -91,10 +82,8 @@ pub(super) fn refusal(key: &str, value: &DeValue<'_>) -> Option<Fault> {
     let applies = |when: &When| match (when, value) {
         (Written, _) => true,
         (Is(word), DeValue::String(text)) => word == text,
-        (Holds(predicate), DeValue::String(text)) => predicate(text),
         (True, DeValue::Boolean(flag)) => *flag,
-        (NotEmpty, DeValue::Array(array)) => !array.is_empty(),
-        (Is(_) | Holds(_) | True | NotEmpty, _) => false,
+        (Is(_) | True, _) => false,
     };
     let (_, _, what, instead) = REFUSED.iter().find(|(name, when, ..)| *name == key && applies(when))?;
     Some(Refusal { what, instead }.fault())
@@ -122,11 +111,6 @@ pub(super) fn warn_of_defaults(pools: &[(Span, Vec<&'static str>)], notes: &Note
 /// The keys of a pool that [`warn_of_defaults`] asks for.
 pub(super) fn keys_with_defaults() -> impl Iterator<Item = &'static str> {
     DEFAULTS.iter().map(|(key, _, _)| *key)
-}
-
-fn is_ipv6(written: &str) -> bool {
-    written.parse::<SocketAddr>().is_ok_and(|socket| socket.is_ipv6())
-        || written.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6())
 }
 
 /// For the test that each row has a case.

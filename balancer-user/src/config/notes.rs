@@ -25,6 +25,8 @@ pub(super) enum Says {
     Interface(String),
     /// Packets for this address reach this machine.
     ServiceAddress(IpAddr),
+    /// This address is one of this machine, for it to send from.
+    SourceAddress(IpAddr),
     /// This address belongs to another machine.
     BackendAddress(IpAddr),
     /// Certificates stand in this file.

@@ -2,23 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::backend::BackendKeys;
 use super::hook::{self, HookWhen};
-use super::limits::{BACKENDS, HOOKS, POOLS, SERVICES, SHORTEST_DURATION, SNAT_ADDRESSES};
+use super::limits::{BACKENDS, HOOKS, POOLS, SERVICES, SHORTEST_DURATION};
 use super::not_yet;
-use super::notes::{Notes, Says};
+use super::notes::Notes;
 use super::probe::{self, ProbeKeys};
 use super::problem::Fault;
 use super::service::ServiceKeys;
+use super::snat::SnatKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Failback, Pool, addresses, names, ranges};
-
-/// Below and above the kernel's ephemeral ports as it is delivered (32768 to 60999).
-const SNAT_PORTS: [RangeInclusive<u16>; 2] = [1024..=32767, 61000..=65535];
+use super::{Failback, Pool, names};
 
 /// A name or an address that may stand only once somewhere, with the key that holds it.
 type Mention<T> = (Located<T>, &'static str);
@@ -29,6 +26,7 @@ struct Mentioned {
     pools: Vec<Mention<String>>,
     listens: Vec<Mention<SocketAddr>>,
     backends: Vec<Located<IpAddr>>,
+    sources: Vec<Located<IpAddr>>,
 }
 
 /// Reads all pools; none where an error was noted.
@@ -61,7 +59,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let name = table.required_text("name", "name = \"passwords\"", names::name);
     let failback = failback(&mut table);
     let on_backend_down = policies(&mut table);
-    let snat_ports = snat(&mut table, index);
+    let snat = SnatKeys::read(&mut table, index);
     let probe_keys = ProbeKeys::read(&mut table);
     let services = table.tables("service", SERVICES).map(|tables| each(tables, ServiceKeys::read));
     let backends = table.tables("backend", BACKENDS).map(|tables| each(tables, BackendKeys::read));
@@ -73,7 +71,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     }
     not_empty(&table, services.as_deref(), backends.as_deref());
     let (services, backends) = (services.unwrap_or_default(), backends.unwrap_or_default());
-    members(notes, &services, &backends);
+    members(notes, &services, &backends, &snat.addresses);
     table.finish();
 
     mentioned.pools.extend(name.clone().map(|name| (name, "pool.name")));
@@ -83,14 +81,17 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
         mentioned.listens.extend(redirect.map(|listen| (listen, "pool.service.redirect_http")));
     }
     mentioned.backends.extend(backends.iter().filter_map(|backend| backend.address.clone()));
+    mentioned.sources.extend(snat.addresses.iter().cloned());
 
     let owners = services.iter().map(|service| (service.probe.clone(), service.header)).collect();
     let probes = probe::resolve(&probe_keys, owners, notes);
     let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
     Some(Pool {
         name: name?.value,
+        forwarding: snat.forwarding,
         failback,
-        snat_ports,
+        snat_addresses: snat.addresses.into_iter().map(|address| address.value).collect(),
+        snat_ports: snat.ports,
         services: services.collect::<Option<_>>()?,
         backends: backends.into_iter().map(BackendKeys::into_backend).collect::<Option<_>>()?,
     })
@@ -124,7 +125,6 @@ enum OnBackendDown {
 
 /// Reads the keys of which only one value is carried out so far; [`not_yet`] refuses the others.
 fn policies(table: &mut Table<'_>) -> Option<Located<OnBackendDown>> {
-    table.choice("forwarding", &[("snat", ()), ("dnat", ())]);
     table.choice("failover", &[("auto", ()), ("manual", ())]);
     table.choice("when_all_down", &[("last", ()), ("reject", ())]);
     table.choice("passive", &[("probe", ()), ("count", ()), ("off", ())]);
@@ -139,14 +139,6 @@ fn refuse_keep_with_hooks(table: &Table<'_>, span: Span) {
     let message = "\"keep\" can't stand in a pool with `before` hooks: they run when nothing reaches the old backend \
                    any more";
     table.error(span, "on_backend_down", Fault::new(message, "write \"reset\", or run the hooks `after`"));
-}
-
-fn snat(table: &mut Table<'_>, index: usize) -> Vec<RangeInclusive<u16>> {
-    table.texts("snat_addresses", SNAT_ADDRESSES, addresses::backend);
-    let ports = table.text("snat_ports", |written| ranges::parse(written, &(1..=u16::MAX)));
-    let span = ports.as_ref().map_or(table.span(), |ports| ports.span);
-    table.claim(span, "snat_ports", Says::SnatPorts { pool: index });
-    ports.map_or(SNAT_PORTS.to_vec(), |ports| ports.value)
 }
 
 fn each<'t, T>(tables: Vec<Table<'t>>, read: fn(Table<'t>) -> T) -> Vec<T> {
@@ -170,7 +162,12 @@ fn not_empty(table: &Table<'_>, services: Option<&[ServiceKeys]>, backends: Opti
 }
 
 /// What must hold between the parts of one pool.
-fn members(notes: &Notes<'_>, services: &[ServiceKeys], backends: &[BackendKeys]) {
+fn members(
+    notes: &Notes<'_>,
+    services: &[ServiceKeys],
+    backends: &[BackendKeys],
+    sources: &[Located<IpAddr>],
+) {
     let names: Vec<_> =
         services.iter().filter_map(|s| Some((s.name.clone()?, "pool.service.name"))).collect();
     unique(&names, "service of this pool", notes);
@@ -180,31 +177,36 @@ fn members(notes: &Notes<'_>, services: &[ServiceKeys], backends: &[BackendKeys]
     let addresses: Vec<_> =
         backends.iter().filter_map(|b| Some((b.address.clone()?, "pool.backend.address"))).collect();
     unique(&addresses, "backend's address in this pool", notes);
-    one_family(services, backends, notes);
+    let sources: Vec<_> = sources.iter().map(|source| (source.clone(), "pool.snat_addresses")).collect();
+    unique(&sources, "source address of this pool", notes);
+    let listens = services.iter().filter_map(|service| {
+        let listen = service.listen.as_ref()?;
+        Some((Located { value: listen.value.ip(), span: listen.span }, "pool.service.listen"))
+    });
+    one_family(&listens.chain(addresses).chain(sources).collect::<Vec<_>>(), notes);
 }
 
-/// IPv4 isn't translated to IPv6 or back.
-fn one_family(services: &[ServiceKeys], backends: &[BackendKeys], notes: &Notes<'_>) {
-    let listens = services.iter().filter_map(|service| service.listen.as_ref());
-    let mut members = listens.map(|listen| (listen.value.ip(), listen.span, "pool.service.listen")).chain(
-        backends.iter().filter_map(|backend| {
-            backend.address.as_ref().map(|address| (address.value, address.span, "pool.backend.address"))
-        }),
-    );
-    let Some((first, place, _)) = members.next() else { return };
+/// IPv4 isn't translated to IPv6 or back: all addresses of a pool are of the first one's family.
+fn one_family(addresses: &[Mention<IpAddr>], notes: &Notes<'_>) {
+    let Some(((first, _), others)) = addresses.split_first() else { return };
     let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
-    for (address, span, key) in members.filter(|(address, ..)| address.is_ipv4() != first.is_ipv4()) {
+    for (Located { value, span }, key) in
+        others.iter().filter(|(address, _)| address.value.is_ipv4() != first.value.is_ipv4())
+    {
         let message = format!(
-            "{address} is {}, but {first} on line {} is {}",
-            family(address),
-            notes.line(place),
-            family(first)
+            "{value} is {}, but {} on line {} is {}",
+            family(*value),
+            first.value,
+            notes.line(first.span),
+            family(first.value)
         );
-        notes.error(span, key, Fault::new(message, "write addresses of one family in one pool"));
+        let instead = "write addresses of one family in one pool; a pool of its own serves the other family";
+        notes.error(*span, *key, Fault::new(message, instead));
     }
 }
 
-/// A backend that is a listening address would send every flow in a circle.
+/// A backend that is a listening address would send every flow in a circle; answers to a source address that is a
+/// backend's would never come back.
 fn refuse_own_addresses(mentioned: &Mentioned, notes: &Notes<'_>) {
     let listens: BTreeMap<IpAddr, Span> =
         mentioned.listens.iter().rev().map(|(listen, _)| (listen.value.ip(), listen.span)).collect();
@@ -220,6 +222,16 @@ fn refuse_own_addresses(mentioned: &Mentioned, notes: &Notes<'_>) {
                 "pool.backend.address",
                 Fault::new(message, "write the address of the backend itself"),
             );
+        }
+    }
+    let backends: BTreeMap<IpAddr, Span> =
+        mentioned.backends.iter().rev().map(|backend| (backend.value, backend.span)).collect();
+    for source in &mentioned.sources {
+        if let Some(backend) = backends.get(&source.value) {
+            let message =
+                format!("{} is a backend's address, on line {}", source.value, notes.line(*backend));
+            let instead = "write an address of this gateway";
+            notes.error(source.span, "pool.snat_addresses", Fault::new(message, instead));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::config::{Forwarding, Pool};
 use crate::exit::{Exit, Failure, print, say};
 
 use super::start;
@@ -15,16 +16,75 @@ pub fn check(config: &Path, pin_dir: &Path, no_resolve: bool) -> Result<Exit, Fa
     }
     let mut text = format!("{}: the configuration is valid\n", config.display());
     for pool in &checked.pools {
-        let ports: usize = pool.snat_ports.iter().map(ExactSizeIterator::len).sum();
         let _ = writeln!(
             text,
-            "pool {}: {} services, {} backends; {ports} SNAT ports, so at most {ports} flows at once to each port of \
-             a backend",
+            "pool {}: {} services, {} backends; {}",
             pool.name,
             pool.services.len(),
             pool.backends.len(),
+            room(pool),
         );
     }
     print(&text)?;
     Ok(Exit::Ok)
+}
+
+/// How many flows the source ports allow: two flows to the same port of a backend differ in where they come from.
+fn room(pool: &Pool) -> String {
+    let ports: usize = pool.snat_ports.iter().map(ExactSizeIterator::len).sum();
+    match pool.forwarding {
+        Forwarding::Snat => {
+            // None are written: the kernel's choice is one address.
+            let addresses = pool.snat_addresses.len().max(1);
+            format!(
+                "{ports} SNAT ports on {addresses} source address{}, so at most {} flows at once to each port of a \
+                 backend",
+                if addresses == 1 { "" } else { "es" },
+                ports * addresses,
+            )
+        }
+        Forwarding::Dnat => format!(
+            "backends see the clients' addresses and ports; {ports} other ports for a client's flows that would be the \
+             same to a backend, so at most {ports} of those at once from each client to each port of a backend"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::config::Failback;
+
+    fn pool(forwarding: Forwarding, snat_addresses: &[IpAddr]) -> Pool {
+        Pool {
+            name: "p".into(),
+            forwarding,
+            failback: Failback::Manual,
+            snat_addresses: snat_addresses.to_vec(),
+            snat_ports: vec![1024..=1033, 61000..=61000],
+            services: vec![],
+            backends: vec![],
+        }
+    }
+
+    #[test]
+    fn each_source_address_has_all_ports() {
+        let addresses = [[10, 0, 2, 1], [10, 0, 2, 2]].map(IpAddr::from);
+        for (addresses, words) in [
+            (&addresses[..0], "11 SNAT ports on 1 source address, so at most 11 flows at once"),
+            (&addresses[..1], "11 SNAT ports on 1 source address, so at most 11 flows at once"),
+            (&addresses[..], "11 SNAT ports on 2 source addresses, so at most 22 flows at once"),
+        ] {
+            let said = room(&pool(Forwarding::Snat, addresses));
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn in_dnat_ports_bound_only_what_would_be_the_same() {
+        let said = room(&pool(Forwarding::Dnat, &[]));
+        assert!(said.contains("11 of those at once from each client"), "{said}");
+    }
 }

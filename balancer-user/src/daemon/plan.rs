@@ -15,6 +15,12 @@ pub(super) fn for_dataplane(config: &Config) -> Result<Vec<PoolPlan>, DataplaneE
 }
 
 fn pool_plan(pool: &config::Pool) -> Result<PoolPlan, DataplaneError> {
+    if pool.forwarding == config::Forwarding::Dnat {
+        return Err(DataplaneError::NotCarriedOut("forwarding = \"dnat\""));
+    }
+    if !pool.snat_addresses.is_empty() {
+        return Err(DataplaneError::NotCarriedOut("snat_addresses"));
+    }
     let services = pool.services.iter().map(|service| {
         let SocketAddr::V4(listen) = service.listen else { return Err(no_ipv6()) };
         Ok(ServicePlan { name: service.name.clone(), listen, backend_port: service.backend_port })

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::{Backend, Check, Config, Failback, Gateway, Pool, Probe, Service, Verify, XdpMode};
+use super::super::{
+    Backend, Check, Config, Failback, Forwarding, Gateway, Pool, Probe, Service, Verify, XdpMode,
+};
 use super::*;
 
 /// The contract's example, less what isn't supported yet.
@@ -95,7 +97,9 @@ fn the_example_of_the_contract_comes_through() {
     };
     let pool = Pool {
         name: "passwords".into(),
+        forwarding: Forwarding::Snat,
         failback: Failback::Manual,
+        snat_addresses: vec![],
         snat_ports: vec![1024..=32767, 61000..=65535],
         services: vec![service],
         backends: vec![backend],
@@ -154,6 +158,29 @@ fn other_values_come_through() {
 
     let backend = &config(&behind(BACKEND, "max_fails = 0\nbackup = true")).pools[0].backends[0];
     assert_eq!((backend.max_fails, backend.backup), (0, true));
+}
+
+#[test]
+fn both_ways_of_forwarding_come_through() {
+    let dnat = &config(&behind(POOL, "forwarding = \"dnat\"\nsnat_addresses = []")).pools[0];
+    assert_eq!((dnat.forwarding, &dnat.snat_addresses), (Forwarding::Dnat, &vec![]));
+    // A listening address, too: its ports are kept apart.
+    let several = "snat_addresses = [\"203.0.113.10\", \"10.0.2.1\"]";
+    let snat = &config(&behind(POOL, several)).pools[0];
+    assert_eq!(snat.forwarding, Forwarding::Snat);
+    assert_eq!(snat.snat_addresses, [[203, 0, 113, 10], [10, 0, 2, 1]].map(IpAddr::from));
+}
+
+#[test]
+fn a_pool_may_be_ipv6_beside_one_that_is_not() {
+    let second = SECOND_POOL
+        .replace("203.0.113.11:25", "[2001:db8::10]:25")
+        .replace("10.0.2.11", "2001:db8:2::11")
+        .replace("[pool.probe]", "snat_addresses = [\"2001:db8:2::1\"]\n[pool.probe]");
+    let pool = config(&format!("{BASE}{second}")).pools.swap_remove(1);
+    assert_eq!(pool.services[0].listen.to_string(), "[2001:db8::10]:25");
+    assert_eq!(pool.backends[0].address.to_string(), "2001:db8:2::11");
+    assert_eq!(pool.snat_addresses[0].to_string(), "2001:db8:2::1");
 }
 
 #[test]

@@ -78,6 +78,50 @@ fn the_machines_own_ports_are_taken_out_of_snat_ports() {
 }
 
 #[test]
+fn every_listening_port_is_taken_out_of_every_pools_snat_ports() {
+    let second = SECOND_POOL.replace("203.0.113.11:25", "203.0.113.10:3000");
+    let text = format!("{}{second}", replaced(LISTEN, "listen = \"203.0.113.10:8877\""));
+    let config = check(&text, &gateway());
+    for pool in &config.pools {
+        assert_eq!(
+            pool.snat_ports,
+            [1024..=2999, 3001..=8876, 8878..=32767, 61000..=65535],
+            "pool {}",
+            pool.name
+        );
+    }
+    let text = behind(POOL, "snat_ports = «\"8877\"").replace(":443\"", ":8877\"");
+    assert_misfit(&text, &gateway(), "and the ports that services listen on");
+}
+
+#[test]
+fn a_source_address_that_is_not_here_yet_is_a_warning() {
+    let text = behind(POOL, "snat_addresses = [\"10.0.2.1\", \"10.0.2.2\"]");
+    let config = check(&text, &gateway());
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    let message = &config.warnings[0].message;
+    assert!(
+        message.contains("10.0.2.2 is not an address") && message.contains("backend's answer"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_ipv6_pool_is_held_against_the_machine_like_any_other() {
+    let text = BASE.replace("203.0.113.10:443", "[2001:db8::10]:443").replace("10.0.2.11", "2001:db8:2::11");
+    let mut machine = gateway();
+    let warnings = check(&text, &machine).warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].message.contains("2001:db8::10 is not an address"),
+        "{warnings:?}"
+    );
+    machine.addresses.extend(["2001:db8::10", "2001:db8:2::1"].map(|text| text.parse::<IpAddr>().unwrap()));
+    assert_eq!(check(&text, &machine).warnings, []);
+    let text = text.replace("\"2001:db8:2::11\"", "«\"2001:db8:2::1\"");
+    assert_misfit(&text, &machine, "2001:db8:2::1 is an address of this gateway");
+}
+
+#[test]
 fn snat_ports_of_which_nothing_is_left_are_an_error() {
     let text = behind(POOL, "snat_ports = «\"40000-50000\"");
     assert_misfit(&text, &gateway(), "no port is left without the kernel's own ports (32768-60999");
@@ -89,11 +133,11 @@ fn snat_ports_of_which_nothing_is_left_are_an_error() {
 #[test]
 fn snat_ports_in_too_many_pieces_are_an_error() {
     let mut machine = gateway();
-    machine.reserved_ports = (0..16).map(|n| 2000 + n * 10..=2000 + n * 10).collect();
+    machine.reserved_ports = (0..32).map(|n| 2000 + n * 10..=2000 + n * 10).collect();
     let text = behind(POOL, "snat_ports = «\"1024-32767\"");
-    assert_misfit(&text, &machine, "17 ranges are left");
+    assert_misfit(&text, &machine, "33 ranges are left");
     machine.reserved_ports.pop();
-    assert_eq!(check(&text.replace('«', ""), &machine).pools[0].snat_ports.len(), 16);
+    assert_eq!(check(&text.replace('«', ""), &machine).pools[0].snat_ports.len(), 32);
 }
 
 #[test]

@@ -238,6 +238,38 @@ fn a_backend_is_another_machine() {
 fn one_pool_has_one_family() {
     let errors = refused(&replaced(ADDRESS, "address = \"2001:db8::11\"")).to_string();
     assert!(errors.contains("2001:db8::11 is IPv6, but 203.0.113.10 on line 15 is IPv4"), "{errors}");
+    let second = "[[pool.service]]\nname = \"v6\"\nlisten = «\"[2001:db8::10]:443\"";
+    assert_refused(&behind(ADDRESS, second), "2001:db8::10 is IPv6, but 203.0.113.10 on line 15 is IPv4");
+    assert_refused(
+        &behind(POOL, "snat_addresses = [«\"2001:db8::1\"]"),
+        "2001:db8::1 is IPv6, but 203.0.113.10 on line 16 is IPv4",
+    );
+}
+
+#[test]
+fn source_addresses_are_this_gateways() {
+    assert_each_behind(
+        POOL,
+        &[
+            ("snat_addresses = [«\"10.0.2\"]", "is not an IP address"),
+            ("snat_addresses = [«\"10.0.2.1:1024\"]", "the ports are those of `snat_ports`"),
+            ("snat_addresses = [«\"127.0.0.1\"]", "a loopback address"),
+            ("snat_addresses = [«\"224.0.0.1\"]", "a multicast address"),
+            ("snat_addresses = [\"10.0.2.1\", «\"10.0.2.1\"]", "already a source address of this pool"),
+            ("snat_addresses = [«\"10.0.2.11\"]", "10.0.2.11 is a backend's address, on line 20"),
+            ("snat_addresses = «\"10.0.2.1\"", "must be an array of strings"),
+            ("forwarding = «\"nat\"", "write \"snat\" or \"dnat\""),
+            (
+                "forwarding = \"dnat\"\nsnat_addresses = «[\"10.0.2.1\"]",
+                "backends see the clients' addresses",
+            ),
+        ],
+    );
+    let many: Vec<String> = (1..=17).map(|last| format!("\"10.0.3.{last}\"")).collect();
+    let text = behind(POOL, &format!("snat_addresses = «[{}]", many.join(", ")));
+    assert_refused(&text, "17 are too many");
+    let other = SECOND_POOL.replace("[pool.probe]", "snat_addresses = [«\"10.0.2.11\"]\n[pool.probe]");
+    assert_refused(&format!("{BASE}{other}"), "10.0.2.11 is a backend's address, on line 19");
 }
 
 #[test]

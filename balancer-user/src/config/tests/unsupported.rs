@@ -23,12 +23,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         "not an absolute path",
     ),
     (
-        "pool.forwarding",
-        (POOL, "name = \"p\"\nforwarding = «\"dnat\""),
-        (POOL, "name = \"p\"\nforwarding = «\"nat\""),
-        "write \"snat\" or \"dnat\"",
-    ),
-    (
         "pool.failover",
         (POOL, "name = \"p\"\nfailover = «\"manual\""),
         (POOL, "name = \"p\"\nfailover = «\"man\""),
@@ -67,12 +61,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         "is too short",
     ),
     (
-        "pool.snat_addresses",
-        (POOL, "name = \"p\"\nsnat_addresses = «[\"10.0.2.1\"]"),
-        (POOL, "name = \"p\"\nsnat_addresses = [«\"10.0.2\"]"),
-        "is not an IP address",
-    ),
-    (
         "pool.drain_deadline",
         (POOL, "name = \"p\"\ndrain_deadline = «\"10m\""),
         (POOL, "name = \"p\"\ndrain_deadline = «600"),
@@ -91,12 +79,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         "is not an absolute path",
     ),
     (
-        "pool.service.listen",
-        (LISTEN, "listen = «\"[2001:db8::1]:443\""),
-        (LISTEN, "listen = «\"[2001:db8::1]:0\""),
-        "is not a port",
-    ),
-    (
         "pool.service.redirect_http",
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10:80\""),
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10\""),
@@ -107,12 +89,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (SERVICE, "name = \"s\"\nredirect_hosts = «[\"a.example\"]"),
         (SERVICE, "name = \"s\"\nredirect_hosts = [«\"a b\"]"),
         "neither a host name nor an IP address",
-    ),
-    (
-        "pool.backend.address",
-        (ADDRESS, "address = «\"2001:db8::2\""),
-        (ADDRESS, "address = «\"2001:db8::g\""),
-        "is not an IP address",
     ),
     (
         "pool.backend.address",
