@@ -7,7 +7,7 @@ use crate::limits::MAX_PORT_RANGES;
 #[inline(always)]
 pub fn allows(pool: &Pool, port: Port) -> bool {
     let number = port.number();
-    pool.snat_ports.iter().any(|range| number.wrapping_sub(range.first) < range.count)
+    ranges(pool).any(|range| number.wrapping_sub(range.first) < range.count)
 }
 
 /// The port at `index` (taken modulo their number) over all ranges; `None` if there is none at all.
@@ -17,7 +17,7 @@ pub fn at(pool: &Pool, index: u32) -> Option<Port> {
         return None;
     }
     let mut rest = index % pool.snat_port_count;
-    for range in &pool.snat_ports {
+    for range in ranges(pool) {
         let count = u32::from(range.count);
         if rest < count {
             return Some(Port::new(range.first.wrapping_add(rest as u16)));
@@ -25,6 +25,13 @@ pub fn at(pool: &Pool, index: u32) -> Option<Port> {
         rest -= count;
     }
     None
+}
+
+/// All of them. Each is hidden from the compiler until it is its turn: it would read all 32 ahead, once for each loop,
+/// and they don't fit the stack of 512 bytes that a BPF program has.
+#[inline(always)]
+fn ranges(pool: &Pool) -> impl Iterator<Item = &PortRange> {
+    pool.snat_ports.iter().map(core::hint::black_box)
 }
 
 /// The ranges as the kernel's table has them, with their number and the ports in them; `None` if there are too many.
