@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use crate::control::protocol::{Command as ControlCommand, Outcome as CommandOutcome};
 use crate::control::server::Request;
+use crate::dataplane::attach;
 use crate::policy::{Accepted, BackendIndex, Command, Event, PoolIndex, ProbeTicket, Signal};
 use crate::probe::{LocalFault, Outcome};
 
@@ -155,6 +156,10 @@ impl Daemon {
                 self.missing.interfaces.insert(interface, problem);
                 Ok(())
             }
+            Change::Transmit(interface, lack) => {
+                self.transmit(interface, lack);
+                Ok(())
+            }
             Change::FirstRound => {
                 self.ways_known = true;
                 Ok(())
@@ -163,6 +168,26 @@ impl Daemon {
         if let Err(error) = written {
             error!(event = "dataplane", error = %error, "the kernel's tables may be behind");
         }
+    }
+
+    /// What an interface lacks for packets to be sent there has changed; told once, if it matters.
+    pub(super) fn transmit(&mut self, interface: String, lack: Option<String>) {
+        let known = self.missing.transmit.get(&interface);
+        if self.is_native() && known != lack.as_ref() {
+            match &lack {
+                Some(lack) => warn!(event = "transmit", interface = %interface, "{lack}"),
+                None => info!(event = "transmit", interface = %interface, "packets are sent there again"),
+            }
+        }
+        match lack {
+            Some(lack) => self.missing.transmit.insert(interface, lack),
+            None => self.missing.transmit.remove(&interface),
+        };
+    }
+
+    /// Whether a program runs natively: then it sends packets through drivers.
+    pub(super) fn is_native(&self) -> bool {
+        !attach::native(&self.attachments).is_empty()
     }
 
     /// A client of the control socket wants something.

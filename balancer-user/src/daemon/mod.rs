@@ -229,7 +229,10 @@ impl Daemon {
 
     /// The first decision is in the kernel: services become reachable, programs go onto their interfaces.
     async fn open_for_traffic(&mut self) -> Result<(), Failure> {
-        self.attachments = self.parts.open_for_traffic().await?;
+        let lacks;
+        (self.attachments, lacks) = self.parts.open_for_traffic().await?;
+        // What the drivers lacked before doesn't count: many get it with the program.
+        self.missing.transmit.clear();
         for attachment in &self.attachments {
             info!(
                 event = "attached",
@@ -240,6 +243,9 @@ impl Daemon {
             if let Some(warning) = &attachment.warning {
                 warn!(event = "attached", interface = %attachment.interface, "{warning}");
             }
+        }
+        for (interface, lack) in lacks {
+            self.transmit(interface, Some(lack));
         }
         self.ready = true;
         // Without systemd there is nobody to tell.

@@ -161,7 +161,7 @@ impl Assembly {
                 Ok((_, facts)) => {
                     let slot = tables.interface_slot(facts.ifindex)?;
                     tables.set_interface(slot, facts)?;
-                    interfaces.insert(name.clone(), Watched { slot, facts, lost: false });
+                    interfaces.insert(name.clone(), Watched { slot, facts, lack: None, lost: false });
                 }
                 // Only with something to adopt: the configuration was checked.
                 Err(DataplaneError::NoInterface(name)) => {
@@ -216,7 +216,10 @@ impl Parts {
     }
 
     /// Puts the program onto the interfaces, which may fail and then changes nothing; then makes the services reachable.
-    pub(super) async fn open_for_traffic(&mut self) -> Result<Vec<Attachment>, DataplaneError> {
+    /// Also says where packets are lost nevertheless, by interface: what is left of an earlier life is not changed.
+    pub(super) async fn open_for_traffic(
+        &mut self,
+    ) -> Result<(Vec<Attachment>, BTreeMap<String, String>), DataplaneError> {
         let mut targets: Vec<Target> = Vec::new();
         for name in &self.config.gateway.interfaces {
             match self.neighbours.interface(name).await {
@@ -227,11 +230,13 @@ impl Parts {
         }
         let program = object::program(&mut self.ebpf)?;
         let pins = self.pins.versioned();
-        let attachments = attach::attach_all(program, &targets, plan::mode_choice(&self.config), pins)?;
+        let choice = plan::mode_choice(&self.config);
+        let attachments = attach::attach_all(program, &targets, choice, pins, &self.neighbours).await?;
+        let lacks = self.neighbours.lacks(&targets, &attach::native(&attachments)).await?;
         self.tables.publish_services(&self.plan, &self.slots)?;
         for path in attach::release_others(&self.config.gateway.interfaces, pins)? {
             info!(event = "released", pin = %path.display(), "the interface is not in the configuration any more");
         }
-        Ok(attachments)
+        Ok((attachments, lacks))
     }
 }

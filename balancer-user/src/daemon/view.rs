@@ -27,6 +27,8 @@ pub(super) struct Missing {
     pub(super) ways: BTreeMap<u16, String>,
     /// Interfaces by name, with the reason.
     pub(super) interfaces: BTreeMap<String, &'static str>,
+    /// What native XDP needs of an interface to send packets there, by name; only with native programs it matters.
+    pub(super) transmit: BTreeMap<String, String>,
 }
 
 /// A copy of everything that the documents tell, but the number of flows.
@@ -112,9 +114,11 @@ fn attachments(daemon: &Daemon) -> Vec<Attachment> {
         let attached = daemon.attachments.iter().find(|attachment| attachment.interface == *interface);
         let lost = daemon.missing.interfaces.get(interface).copied();
         let absent = attached.is_none().then_some("it does not exist");
+        let lack = daemon.missing.transmit.get(interface).filter(|_| daemon.is_native());
         let error = lost
             .or(absent)
             .map(ToOwned::to_owned)
+            .or_else(|| lack.cloned())
             .or_else(|| attached.and_then(|attachment| attachment.warning.clone()));
         let attached = attached.filter(|_| lost.is_none());
         Attachment {

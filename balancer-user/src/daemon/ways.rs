@@ -29,6 +29,8 @@ pub(super) enum Change {
     Way(u16, Way),
     /// An interface, by its slot.
     Interface(u16, Interface),
+    /// Why packets that a native program sends through this interface are lost; `None`: they aren't any more.
+    Transmit(String, Option<String>),
     /// An interface that isn't what the program was attached to: gone, or made anew under its name.
     InterfaceLost(String, &'static str),
     /// Everything has been looked at once.
@@ -46,10 +48,12 @@ pub(super) struct Watch {
 }
 
 /// An interface, as the data plane knows it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Watched {
     pub(super) slot: u16,
     pub(super) facts: Interface,
+    /// Why packets that a native program sends through it are lost, as it was told.
+    pub(super) lack: Option<String>,
     /// It isn't what it was, and that was told.
     pub(super) lost: bool,
 }
@@ -118,7 +122,8 @@ async fn round(
             Err(DataplaneError::NoInterface(_)) => lost(watched, name, "it does not exist"),
             Err(error) => return Err(error.into()),
         };
-        if let Some(change) = change {
+        let transmit = transmit(&watch.neighbours, name, watched).await?;
+        for change in [change, transmit].into_iter().flatten() {
             changes.send(change).await.map_err(|_| Stop::NobodyListens)?;
         }
     }
@@ -180,6 +185,23 @@ async fn look(
 fn silent(next_hop: IpAddr) -> String {
     let question = if next_hop.is_ipv4() { "ARP" } else { "neighbour discovery" };
     format!("{next_hop} does not answer {question}")
+}
+
+/// Whether the driver still sends what native XDP hands it: on a veth the other end decides.
+async fn transmit(
+    kernel: &Neighbours,
+    name: &str,
+    watched: &mut Watched,
+) -> Result<Option<Change>, DataplaneError> {
+    if watched.lost {
+        return Ok(None);
+    }
+    let Interface { ifindex, mtu, .. } = watched.facts;
+    let features = kernel.xdp_features(ifindex).await?;
+    let lack = features.and_then(|features| features.lack(name, mtu));
+    let is_news = lack != watched.lack;
+    watched.lack.clone_from(&lack);
+    Ok(is_news.then(|| Change::Transmit(name.to_owned(), lack)))
 }
 
 /// Told once: the device that the program and its slot belong to never comes back, another of its name is another.

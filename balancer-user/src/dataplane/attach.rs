@@ -2,7 +2,12 @@
 //!
 //! Each attachment is a pinned bpf_link, so it outlives the controller; a later one finds the pin and changes the
 //! program in place, without a packet lost.
+//!
+//! A program in native mode that attached well may still lose packets (`features`). So what was attached here is looked
+//! at before it is pinned, and before services are reachable: then it is taken back, or everything new runs in generic
+//! mode. What existed before stays as it is, because another mode would cut its traffic.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
@@ -10,6 +15,7 @@ use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 
 use super::DataplaneError;
+use super::neighbours::Neighbours;
 
 /// Which modes may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct Target {
     pub interface: String,
     /// The kernel's index for it.
     pub ifindex: u32,
+    /// Its largest packet.
+    pub mtu: u32,
     /// The XDP program that netlink sees on it now, if any: its id and mode.
     pub program: Option<(u32, Mode)>,
 }
@@ -74,44 +82,89 @@ struct Fresh {
 }
 
 /// Attaches the program everywhere. When one interface fails, those that were attached here are released, and links
-/// that existed before keep the program that they have.
-pub fn attach_all(
+/// that existed before stay.
+pub async fn attach_all(
     program: &mut Xdp,
     targets: &[Target],
     choice: ModeChoice,
     pins: &Path,
+    kernel: &Neighbours,
 ) -> Result<Vec<Attachment>, DataplaneError> {
+    // A pin of an interface without a program is that of a device which is gone, and of which only the name is back.
+    let is_ours = |target: &&Target| target.program.is_some() && pin_path(pins, &target.interface).exists();
+    let (existing, new): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(is_ours);
     // Fresh ones first: a foreign program shows itself before an existing link gets the new program.
-    let (existing, new): (Vec<&Target>, Vec<&Target>) =
-        targets.iter().partition(|target| pin_path(pins, &target.interface).exists());
-    let mut fresh =
-        new.into_iter().map(|target| attach(program, target, choice)).collect::<Result<Vec<_>, _>>()?;
-    let mut attachments = Vec::new();
-    for target in existing {
-        let path = pin_path(pins, &target.interface);
-        match update(program, target, choice, &path)? {
-            Some(attachment) => attachments.push(attachment),
-            None => {
-                std::fs::remove_file(&path).map_err(|error| pin_error(&path, error))?;
-                fresh.push(attach(program, target, choice)?);
-            }
-        }
+    let mut lacks = match choice {
+        ModeChoice::Auto | ModeChoice::Native => kernel.hidden_tags(&new).await?,
+        ModeChoice::Generic => BTreeMap::new(),
+    };
+    let mut fresh = Vec::new();
+    if lacks.is_empty() {
+        fresh = new.iter().map(|target| attach(program, target, choice)).collect::<Result<Vec<_>, _>>()?;
+        lacks = kernel.lacks(targets, &native(fresh.iter().map(|fresh| &fresh.attachment))).await?;
     }
-    let mut pinned = Vec::new();
+    if !lacks.is_empty() {
+        // An interface has one program: the native ones make room.
+        drop(fresh);
+        fresh = without_native(program, &new, choice, &lacks)?;
+    }
+    let updated =
+        existing.iter().map(|target| update(program, target, choice, &pin_path(pins, &target.interface)));
+    let mut attachments = updated.collect::<Result<Vec<_>, _>>()?;
+    attachments.extend(pin(fresh, pins)?);
+    let position =
+        |attachment: &Attachment| targets.iter().position(|target| target.interface == attachment.interface);
+    attachments.sort_by_key(position);
+    Ok(attachments)
+}
+
+/// The interfaces on which the program runs natively.
+pub fn native<'a>(attachments: impl IntoIterator<Item = &'a Attachment>) -> Vec<&'a str> {
+    let native = attachments.into_iter().filter(|attachment| attachment.mode == Mode::Native);
+    native.map(|attachment| attachment.interface.as_str()).collect()
+}
+
+/// Attaches in generic mode, or says why native mode can't be.
+fn without_native(
+    program: &mut Xdp,
+    targets: &[&Target],
+    choice: ModeChoice,
+    lacks: &BTreeMap<String, String>,
+) -> Result<Vec<Fresh>, DataplaneError> {
+    if choice == ModeChoice::Native
+        && let Some((_, lack)) = lacks.first_key_value()
+    {
+        return Err(DataplaneError::NativeLacks { problem: lack.clone() });
+    }
+    let attach = |target: &&Target| {
+        let mut fresh = attach(program, target, ModeChoice::Generic)?;
+        fresh.attachment.warning = lacks
+            .get(&target.interface)
+            .map(|lack| format!("{lack}; all interfaces fell back to generic mode, which is slower"));
+        Ok(fresh)
+    };
+    targets.iter().map(attach).collect()
+}
+
+/// Pins links; all or none.
+fn pin(fresh: Vec<Fresh>, pins: &Path) -> Result<Vec<Attachment>, DataplaneError> {
+    let mut pinned: Vec<PathBuf> = Vec::new();
+    let mut attachments = Vec::new();
     for Fresh { link, attachment } in fresh {
         let path = pin_path(pins, &attachment.interface);
-        if let Err(error) = link.pin(&path) {
+        let removed = match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(pin_error(&path, error)),
+            _ => Ok(()),
+        };
+        if let Err(error) = removed.and_then(|()| link.pin(&path).map_err(|error| pin_error(&path, error))) {
             for path in &pinned {
                 let _ = std::fs::remove_file(path);
             }
-            return Err(pin_error(&path, error));
+            return Err(error);
         }
         pinned.push(path);
         attachments.push(attachment);
     }
-    let position =
-        |attachment: &Attachment| targets.iter().position(|target| target.interface == attachment.interface);
-    attachments.sort_by_key(position);
     Ok(attachments)
 }
 
@@ -189,13 +242,13 @@ fn try_attach(program: &mut Xdp, target: &Target, mode: Mode) -> Result<XdpLinkI
     })
 }
 
-/// Puts the program into a pinned link; `None`: the link's device is gone.
+/// Puts the program into a pinned link.
 fn update(
     program: &mut Xdp,
     target: &Target,
     choice: ModeChoice,
     path: &Path,
-) -> Result<Option<Attachment>, DataplaneError> {
+) -> Result<Attachment, DataplaneError> {
     let mode = target.program.map_or(Mode::Native, |(_, mode)| mode);
     let warning = match (choice, mode) {
         (ModeChoice::Native, Mode::Generic) | (ModeChoice::Generic, Mode::Native) => Some(format!(
@@ -211,12 +264,15 @@ fn update(
     let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| pin_error(path, error))?;
     let id = match program.attach_to_link(link) {
         Ok(id) => id,
-        Err(error) if os_error(&error) == Some(libc::ENOLINK) => return Ok(None),
+        // The pin is that of a device which is gone, so the program that was seen is not ours.
+        Err(error) if os_error(&error) == Some(libc::ENOLINK) => {
+            return Err(foreign(target, target.program.map(|(id, _)| id)));
+        }
         Err(error) => return Err(attach_error(target, mode, innermost(&error))),
     };
     let link = program.take_link(id).map_err(|error| attach_error(target, mode, error.to_string()))?;
     let link: FdLink = link.try_into().map_err(|error: LinkError| pin_error(path, error))?;
-    describe(target, mode, warning, &link).map(Some)
+    describe(target, mode, warning, &link)
 }
 
 fn describe(
@@ -238,8 +294,11 @@ fn describe(
 /// What mends the usual refusals.
 fn advice(code: Option<i32>) -> &'static str {
     match code {
+        // The kernel doesn't tell the driver's limit; a veth's is that of the largest packet its other end may send.
         Some(libc::ERANGE) => {
-            ": its MTU is too large for native XDP; lower it (`ip link set dev … mtu 3498`)"
+            ": native XDP takes packets of one buffer there, and its MTU, or on a veth that of its other end, is \
+             larger: lower it (`ip link set dev … mtu 3498` fits every driver), use Linux 5.18 or newer, or \
+             xdp_mode = \"generic\""
         }
         Some(libc::EOPNOTSUPP) => ": its driver has no native XDP; use xdp_mode = \"generic\" or \"auto\"",
         Some(libc::ENODEV) => ": the interface is gone",

@@ -119,6 +119,12 @@ pub enum DataplaneError {
         /// What it said, and what helps.
         problem: String,
     },
+    /// The program could be attached, but packets would be lost.
+    #[error("native mode is not possible: {problem}")]
+    NativeLacks {
+        /// What is missing on which interface, and what helps.
+        problem: String,
+    },
     /// A netlink request failed.
     #[error("{request}: {source}")]
     Netlink {

@@ -2,11 +2,13 @@
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
 //! interfaces, `tables` are the maps with types, `slots` decides who lives where in them, `flows` lists and ages flows,
-//! `neighbours` knows the way to backends. Deliberately absent: any opinion about which backend should be active.
+//! `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which backend should be active.
 
 pub mod attach;
 mod error;
+pub mod features;
 pub mod flows;
+mod generic;
 pub mod neighbours;
 pub mod object;
 pub mod pins;

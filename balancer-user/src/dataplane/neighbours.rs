@@ -19,11 +19,15 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::DataplaneError;
 use super::attach::{Mode, Target};
+use super::generic::{Family, Generic};
 
-/// A netlink connection.
+/// A netlink connection. What drivers can do is asked of it, too (`features`).
 #[derive(Debug)]
 pub struct Neighbours {
-    handle: Handle,
+    pub(super) handle: Handle,
+    pub(super) generic: Generic,
+    pub(super) netdev: Family,
+    pub(super) ethtool: Family,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -63,7 +67,8 @@ impl Neighbours {
     pub fn connect() -> Result<Self, DataplaneError> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|source| DataplaneError::Io { what: "connecting to netlink".into(), source })?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        let (generic, [netdev, ethtool]) = (Generic::connect()?, ["netdev", "ethtool"].map(Family::new));
+        Ok(Self { handle, generic, netdev, ethtool, connection: tokio::spawn(connection) })
     }
 
     /// An interface: where to attach, and what the packet path has to know of it.
@@ -88,7 +93,7 @@ impl Neighbours {
                 _ => {}
             }
         }
-        Ok((Target { interface: name.to_owned(), ifindex, program }, facts))
+        Ok((Target { interface: name.to_owned(), ifindex, mtu: facts.mtu, program }, facts))
     }
 
     /// The kernel's route to an address; `None`: there is none to another machine.
@@ -207,7 +212,7 @@ fn attached_program(attributes: &[LinkXdp]) -> Option<(u32, Mode)> {
     id.filter(|id| *id != 0).map(|id| (id, mode))
 }
 
-fn failed(request: String) -> impl FnOnce(rtnetlink::Error) -> DataplaneError {
+pub(super) fn failed(request: String) -> impl FnOnce(rtnetlink::Error) -> DataplaneError {
     move |source| DataplaneError::Netlink { request, source: Box::new(source) }
 }
 
