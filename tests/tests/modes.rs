@@ -67,6 +67,8 @@ fn transmit_that_is_lost_later_is_shown_and_told_once_and_recovers() -> Result<(
     let status = site.gateway.wait_until("the loss to be shown", is_shown)?;
     assert_eq!(attachment(&status, "wan0")["mode"], "native", "traffic is not cut: {status}");
     assert_eq!(attachment(&status, "lan0")["error"], Value::Null, "{status}");
+    let report = site.load(WEB, &["--connections", "1"])?;
+    assert_eq!(report["ok"], 0, "what is shown is true: {report}");
 
     // A daemon that finds it so says it too, and changes nothing.
     assert_eq!(warnings(&site, "transmit").len(), 1);
