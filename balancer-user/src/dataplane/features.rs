@@ -5,7 +5,7 @@
 //! nothing is said here either.
 //!
 //! When they are asked matters. A veth has NDO_XMIT exactly while its *other* end polls (a program there, or GRO), so
-//! its own program changes nothing. Many drivers (virtio_net, ice, bnxt, ena) have it only while a program is attached
+//! its own program changes nothing. Many drivers (virtio_net, ice, ena) have it only while a program is attached
 //! natively. So the answer counts that comes after attaching and before services are reachable.
 //!
 //! What counts is where packets go, not how the program there runs (tried on veth, Linux 6.18): from a generic
