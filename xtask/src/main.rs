@@ -9,6 +9,7 @@ mod rooms;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Verb {
     Build,
     /// Run every test; the last line is "N passed, N failed, N skipped"
     Test(test::Arguments),
+    /// Run the packet path's tests on other kernels, in virtual machines
+    Vm(vm::Arguments),
     /// Show a failover of real TLS traffic in network namespaces
     Demo(demo::Arguments),
     /// Measure: `failover` prints how long a failover takes, over many runs
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => setup::setup(&arguments),
         Verb::Build => build::build().map(drop),
         Verb::Test(arguments) => test::test(&arguments),
+        Verb::Vm(arguments) => vm::vm(&arguments),
         Verb::Demo(arguments) => demo::demo(&arguments),
         Verb::Bench(arguments) => bench::bench(&arguments),
         Verb::Lint => lint::lint(),

@@ -1,9 +1,11 @@
 //! Commands: printed before they run, named when they fail.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
@@ -71,4 +73,46 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn ask(command: &mut Command) -> Option<String> {
     let Output { status, stdout, .. } = command.stderr(Stdio::null()).stdin(Stdio::null()).output().ok()?;
     status.success().then(|| String::from_utf8_lossy(&stdout).trim().to_owned())
+}
+
+/// Builds with cargo and returns the test programs that it made, by name.
+pub(crate) fn test_programs_of(command: &mut Command) -> Result<BTreeMap<String, PathBuf>> {
+    command.arg("--message-format=json-render-diagnostics");
+    let line = shown(command);
+    eprintln!("+ {line}");
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting {line}"))?;
+    if !output.status.success() {
+        bail!("{}: {line}", output.status);
+    }
+    Ok(test_programs(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The test programs that cargo's messages name, one message a line.
+fn test_programs(messages: &str) -> BTreeMap<String, PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tests = messages.filter(|message| message["target"]["kind"][0] == "test");
+    let named = tests.filter_map(|message| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, PathBuf::from(message["executable"].as_str()?)))
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_are_told_from_other_targets_and_other_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"a_lib"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"demo"},"executable":"/t/demo-1"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"demo"},"executable":"/t/demo"}"#,
+            "\nnot json\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(test_programs(messages), [("demo".to_owned(), PathBuf::from("/t/demo-1"))].into());
+    }
 }

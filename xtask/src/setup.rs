@@ -15,14 +15,30 @@ use crate::run::{ask, cargo, find, run, target};
 /// The newest that borrows rustc's own LLVM; later ones want an LLVM 23 of their own.
 const BPF_LINKER: &str = "0.10.1";
 
+/// A program, and Debian's package that has it.
+type Tool = (&'static str, &'static str);
+
 /// Tools that the tests and the demo use, and Debian's packages that have them.
-const TEST_TOOLS: [(&str, &str); 6] = [
+const TEST_TOOLS: [Tool; 6] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("curl", "curl"),
     ("openssl", "openssl"),
+];
+
+/// What a virtual machine is made of: the emulator, what unpacks a kernel, and what goes into its file system.
+const VM_TOOLS: [Tool; 9] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("dpkg-deb", "dpkg"),
+    ("xz", "xz-utils"),
+    ("ldd", "libc-bin"),
+    ("busybox", "busybox-static"),
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("nsenter", "util-linux"),
+    ("setsid", "util-linux"),
 ];
 
 #[derive(clap::Args)]
@@ -80,6 +96,11 @@ pub(crate) fn for_labs() -> Result<()> {
     provide(&[TOOLS], &Arguments { yes: false, check: false })
 }
 
+/// What the virtual machines need besides, found or installed.
+pub(crate) fn for_virtual_machines() -> Result<()> {
+    provide(&[VIRTUAL_MACHINES], &Arguments { yes: false, check: false })
+}
+
 struct Need {
     what: &'static str,
     plan: &'static str,
@@ -104,8 +125,15 @@ const LINKER: Need = Need {
 const TOOLS: Need = Need {
     what: "tools of the tests (ip, ethtool, nft, nsenter, curl, openssl)",
     plan: "install their Debian packages",
-    found: || missing_tools().is_empty().then(|| "all of them".to_owned()),
-    install: install_tools,
+    found: || missing(&TEST_TOOLS).is_empty().then(|| "all of them".to_owned()),
+    install: || install_tools("tests", &TEST_TOOLS),
+};
+
+const VIRTUAL_MACHINES: Need = Need {
+    what: "tools of the virtual machines (QEMU, busybox, dpkg-deb, xz, and those of the tests)",
+    plan: "install their Debian packages",
+    found: || missing(&VM_TOOLS).is_empty().then(|| "all of them".to_owned()),
+    install: || install_tools("virtual machines", &VM_TOOLS),
 };
 
 fn install(need: &Need, arguments: &Arguments) -> Result<()> {
@@ -212,16 +240,16 @@ fn install_linker() -> Result<()> {
     )
 }
 
-fn missing_tools() -> Vec<(&'static str, &'static str)> {
-    TEST_TOOLS.into_iter().filter(|(tool, _)| find(tool).is_none()).collect()
+fn missing(tools: &[Tool]) -> Vec<Tool> {
+    tools.iter().copied().filter(|(tool, _)| find(tool).is_none()).collect()
 }
 
-fn install_tools() -> Result<()> {
-    let missing = missing_tools();
+fn install_tools(whose: &str, tools: &[Tool]) -> Result<()> {
+    let missing = missing(tools);
     let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     apt_install(&packages).with_context(|| {
         let tools: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
-        format!("the tests need {}: install them with your system's package manager", tools.join(", "))
+        format!("the {whose} need {}: install them with your system's package manager", tools.join(", "))
     })
 }
 

@@ -16,12 +16,13 @@ pub(crate) struct Arguments {
 }
 
 /// What a test runner's closing lines add up to.
-#[derive(Default)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-    broken: bool,
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    /// Something ended without saying how many tests it ran.
+    pub(crate) broken: bool,
 }
 
 pub(crate) fn test(arguments: &Arguments) -> Result<()> {
@@ -50,11 +51,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
         .env("RUST_TEST_THREADS", "2");
     tally.count(&mut kernel)?;
 
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
-    if tally.broken || tally.failed > 0 {
-        bail!("not everything passed");
-    }
-    Ok(())
+    tally.conclude()
 }
 
 impl Tally {
@@ -65,14 +62,35 @@ impl Tally {
         for line in BufReader::new(output).lines() {
             let line = line?;
             println!("{line}");
-            if let Some(result) = line.strip_prefix("test result: ") {
-                self.passed += number_before(result, " passed");
-                self.failed += number_before(result, " failed");
-                self.skipped += number_before(result, " ignored");
-            }
+            self.read(&line);
         }
         // A test program that doesn't build, crashes or is killed prints no result line.
         self.broken |= !child.wait()?.success();
+        Ok(())
+    }
+
+    /// Adds a result line up; `false`: the line is none.
+    pub(crate) fn read(&mut self, line: &str) -> bool {
+        let Some(result) = line.strip_prefix("test result: ") else { return false };
+        self.passed += number_before(result, " passed");
+        self.failed += number_before(result, " failed");
+        self.skipped += number_before(result, " ignored");
+        true
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.broken |= other.broken;
+    }
+
+    /// The last line, and whether all is well.
+    pub(crate) fn conclude(&self) -> Result<()> {
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        if self.broken || self.failed > 0 {
+            bail!("not everything passed");
+        }
         Ok(())
     }
 }
