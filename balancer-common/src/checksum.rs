@@ -19,12 +19,11 @@ impl Delta {
         Self(self.0 + !old as u32 + new as u32)
     }
 
-    /// Two words change: an IPv4 address.
+    /// And these words too.
     #[inline(always)]
     #[must_use]
-    pub const fn words(self, old: [u8; 4], new: [u8; 4]) -> Self {
-        self.word(u16::from_ne_bytes([old[0], old[1]]), u16::from_ne_bytes([new[0], new[1]]))
-            .word(u16::from_ne_bytes([old[2], old[3]]), u16::from_ne_bytes([new[2], new[3]]))
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The TTL goes down by one; it is the first byte of its word.
@@ -37,9 +36,60 @@ impl Delta {
     /// The sum as one word, as flows keep it.
     #[inline(always)]
     pub const fn folded(self) -> u16 {
-        // At most six changes of two words each: the first fold leaves at most 0x1000a, so two always suffice.
+        // Nothing changes more than 64 words, each by less than 0x20000: the first fold leaves at most 0x1007f, so two
+        // always suffice.
         let once = (self.0 & 0xffff) + (self.0 >> 16);
         ((once & 0xffff) + (once >> 16)) as u16
+    }
+}
+
+/// Adds up the words of a header that is made from scratch.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// On top of a sum that need not be folded.
+    #[inline(always)]
+    pub const fn from(sum: u32) -> Self {
+        Self(sum as u64)
+    }
+
+    /// A 16-bit word as it stands in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// A number, as the wire has it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self, number: u16) -> Self {
+        self.word(number.to_be())
+    }
+
+    /// And what another sum has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The sum as one word.
+    #[inline(always)]
+    pub const fn folded(self) -> [u8; 2] {
+        // Less than 2^16 words of 32 bits were added: two folds leave 17 bits, the third one 16.
+        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let twice = (once & 0xffff) + ((once >> 16) & 0xffff) + (once >> 32);
+        let thrice = (twice & 0xffff) + (twice >> 16);
+        (((thrice & 0xffff) + (thrice >> 16)) as u16).to_ne_bytes()
+    }
+
+    /// The checksum: the sum's complement.
+    #[inline(always)]
+    pub const fn checksum(self) -> [u8; 2] {
+        let [a, b] = self.folded();
+        [!a, !b]
     }
 }
 
@@ -86,10 +136,20 @@ mod tests {
             let before = from_scratch(&bytes);
             let at = at * 2;
             let old = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
-            let delta = Delta::NONE.words(old, new).folded();
+            let word = |bytes: [u8; 4], at| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+            let delta = Delta::NONE.word(word(old, 0), word(new, 0)).word(word(old, 2), word(new, 2)).folded();
             bytes[at..at + 4].copy_from_slice(&new);
             bytes[19] |= 1;
             prop_assert_eq!(apply(before, delta), from_scratch(&bytes));
+        }
+
+        #[test]
+        fn a_header_from_scratch_sums_as_the_definition_says(bytes in any::<[u8; 40]>(), start in any::<u32>()) {
+            let all = [&start.to_ne_bytes()[..], &bytes[..]].concat();
+            let sum = bytes.as_chunks::<2>().0.iter().fold(Sum::from(start), |sum, word| {
+                sum.word(u16::from_ne_bytes(*word))
+            });
+            prop_assert_eq!(sum.checksum(), from_scratch(&all));
         }
 
         #[test]

@@ -4,7 +4,7 @@
 //! absent: time (who ages flows decides how long each [`Stage`] lasts) and the tables.
 
 use crate::abi::FlowEntry;
-use crate::limits::{HANDSHAKE_WINDOW, RESET_WINDOW};
+use crate::limits::{HANDSHAKE_WINDOW, LEAST_WINDOW};
 
 /// TCP's flag bits as they stand in the header.
 pub mod flags {
@@ -97,7 +97,7 @@ impl Stage {
     /// From both directions. Believed is what the receiver's own packets show that it believed: a FIN that it has
     /// acknowledged, a RST after which it has fallen silent. So neither is worth forging.
     #[inline(always)]
-    pub fn of(client: &FlowEntry, backend: &FlowEntry) -> Self {
+    pub fn of<A>(client: &FlowEntry<A>, backend: &FlowEntry<A>) -> Self {
         if was_reset(client, backend) || was_reset(backend, client) {
             return Self::Closed;
         }
@@ -110,22 +110,23 @@ impl Stage {
 }
 
 #[inline(always)]
-fn is_finished(sender: &FlowEntry, receiver: &FlowEntry) -> bool {
+fn is_finished<A>(sender: &FlowEntry<A>, receiver: &FlowEntry<A>) -> bool {
     // At or after the end, in the arithmetic of sequence numbers.
     Seen(sender.seen).has(Seen::FIN) && receiver.acknowledged.wrapping_sub(sender.fin_end) < 1 << 31
 }
 
 #[inline(always)]
-fn was_reset(sender: &FlowEntry, receiver: &FlowEntry) -> bool {
+fn was_reset<A>(sender: &FlowEntry<A>, receiver: &FlowEntry<A>) -> bool {
     Seen(sender.seen).has(Seen::RST) && receiver.packets as u32 == sender.packets_at_reset
 }
 
-/// Whether a RST with this sequence number may be believed by a receiver that has acknowledged so much: it stands in the
-/// least window that receivers have. What is outside they drop silently, so it must not count here either; what is
-/// inside but not exact they challenge (RFC 5961), which shows in their packets.
+/// Whether a segment with this sequence number may be believed by a receiver that has acknowledged so much: it stands in
+/// the least window that receivers have. A RST outside they drop silently, so it must not count here either; one that is
+/// inside but not exact they challenge (RFC 5961), which shows in their packets. Nor is where a client is learned from a
+/// segment outside.
 #[inline(always)]
-pub const fn may_reset(sequence: u32, acknowledged: u32) -> bool {
-    sequence.wrapping_sub(acknowledged) < RESET_WINDOW
+pub const fn in_window(sequence: u32, acknowledged: u32) -> bool {
+    sequence.wrapping_sub(acknowledged) < LEAST_WINDOW
 }
 
 /// Whether `acknowledgement` answers a first sequence number: it acknowledges at least the SYN itself and at most what
@@ -139,6 +140,7 @@ pub const fn answers(acknowledgement: u32, first_sequence: u32) -> bool {
 mod tests {
     use super::flags::{ACK, FIN, PSH, RST, SYN, URG};
     use super::*;
+    use crate::abi::Address4;
 
     #[test]
     fn every_flag_byte_has_one_kind() {
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(Kind::of(0), Kind::Impossible, "NULL");
     }
 
-    fn entry(seen: Seen) -> FlowEntry {
+    fn entry(seen: Seen) -> FlowEntry<Address4> {
         FlowEntry { seen: seen.0, ..FlowEntry::default() }
     }
 
@@ -200,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_must_be_in_the_window() {
-        assert!(may_reset(1000, 1000));
-        assert!(may_reset(1000 + 0xffff, 1000));
-        assert!(!may_reset(1000 + 0x1_0000, 1000));
-        assert!(!may_reset(999, 1000));
-        assert!(may_reset(5, u32::MAX), "sequence numbers wrap");
+    fn a_window_begins_at_what_was_acknowledged() {
+        assert!(in_window(1000, 1000));
+        assert!(in_window(1000 + 0xffff, 1000));
+        assert!(!in_window(1000 + 0x1_0000, 1000));
+        assert!(!in_window(999, 1000));
+        assert!(in_window(5, u32::MAX), "sequence numbers wrap");
     }
 
     #[test]

@@ -13,16 +13,40 @@ pub const MAX_BACKENDS: usize = 4096;
 /// Slots for services, 16 a pool; slot 0 is never used.
 pub const MAX_SERVICES: usize = 4096;
 
-/// Slots for interfaces; slot 0 is never used. The ingress interface is found by walking them, once for a new flow.
+/// Slots for interfaces; slot 0 is never used.
 pub const MAX_INTERFACES: usize = 17;
 
-/// Ranges of SNAT ports in a pool after the kernel's own and the listen ports were taken out; bounds a loop in the packet
-/// path. Each listen port in their middle makes one more: the two ranges of the default hold 30 of them.
+/// Addresses that listen, addresses of backends and SNAT addresses, each at most once for what it is.
+pub const MAX_ADDRESSES: usize = 16_384;
+
+/// Ranges of SNAT ports in a pool after the kernel's own and those that listen were taken out; bounds a loop in the
+/// packet path.
 pub const MAX_PORT_RANGES: usize = 32;
 
-/// How many SNAT ports a new flow tries before it is refused. At half of the ports in use one SYN in 65,536 finds
+/// SNAT addresses of a pool: with about 36,000 ports each, half a million flows to one port of one backend.
+pub const MAX_SNAT_ADDRESSES: usize = 16;
+
+/// How many SNAT ports a new flow tries before it is refused. With half of the ports in use one SYN in 65,536 finds
 /// none, and its client sends it again.
 pub const PORT_TRIES: u32 = 16;
+
+/// After this many tries a new flow takes the port of a closed one, if it met one; so that many closed flows, which are
+/// forgotten later, don't make every new one search to the end.
+pub const PORT_TRIES_FOR_FREE: u32 = 4;
+
+/// IPv6 extension headers before TCP; more than hosts send, and few enough to look at.
+pub const MAX_EXTENSION_HEADERS: usize = 6;
+
+/// The kernel's own limit for its answers is 1,000 a second (`net.ipv4.icmp_msgs_per_sec`). Ours is as many for each CPU,
+/// in moments of an eighth of a second: 2^27 ns.
+pub const ANSWER_MOMENT_NS: u64 = 1 << 27;
+
+/// Answers a CPU sends in a moment: 954 a second.
+pub const ANSWERS_PER_MOMENT: u64 = 128;
+
+/// Bytes of the packet that an ICMP answer is about: the kernel's helper sums up at most so many at once. All of them
+/// with their headers fit into what every link must carry (576 bytes, IPv6 1280).
+pub const QUOTE_BYTES: u32 = 512;
 
 /// A SYN with a new sequence number on a flow whose backend isn't active any more selects anew only after the flow was
 /// silent for this long. While the backend is active, it gets the SYN and challenges it, so a forged one ends nothing, and
@@ -33,6 +57,6 @@ pub const QUIET_BEFORE_RESELECT_NS: u64 = 3_000_000_000;
 /// way: data in a SYN (TCP fast open) is at most an initial window of ten segments.
 pub const HANDSHAKE_WINDOW: u32 = 0x4000;
 
-/// How far beyond what its receiver acknowledged a RST may be: the largest window without scaling, which few receivers
-/// are below. One blind RST in 65,536 is in it.
-pub const RESET_WINDOW: u32 = 0x1_0000;
+/// How far beyond what its receiver acknowledged a segment may be to be believed without an answer: the largest window
+/// without scaling, which few receivers are below. One blind segment in 65,536 is in it.
+pub const LEAST_WINDOW: u32 = 0x1_0000;

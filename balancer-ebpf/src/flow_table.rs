@@ -1,23 +1,23 @@
 //! The flow table: find, claim, promote, release. Nothing outside knows what it is made of.
 //!
-//! Two kernel hash maps, so that handshakes and flows are bounded apart: a flood of SYNs fills the first and can't
+//! Two kernel hash maps for each family, so that handshakes and flows are bounded apart: a flood of SYNs fills the first and can't
 //! touch the second. Both directions of a flow are in the same map and come and go together, the backend's side first
 //! when they come: a packet that finds the client's side can rely on the other.
 #![expect(unsafe_code, reason = "map values are reached through the pointers that lookups return")]
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use balancer_common::abi::{FlowEntry, FlowKey};
+use balancer_common::abi::{FlowEntry, FlowKey, NextHop};
 use balancer_common::flow::Seen;
 
-use crate::maps::{ESTABLISHED, HALF_OPEN};
+use crate::family::Family;
 
 const EEXIST: i32 = -17;
 
 /// A flow's direction that a packet belongs to.
-pub(crate) enum Found {
-    Established(Direction),
-    HalfOpen(Direction),
+pub(crate) enum Found<A: Family> {
+    Established(Direction<A>),
+    HalfOpen(Direction<A>),
     Nothing,
 }
 
@@ -28,7 +28,8 @@ pub(crate) enum Found {
 /// go ([`Direction::entry`]), and writes are single words, which at worst touch the counters of a flow that is
 /// milliseconds old.
 #[derive(Clone, Copy)]
-pub(crate) struct Direction(*mut FlowEntry);
+#[repr(transparent)]
+pub(crate) struct Direction<A: Family>(*mut FlowEntry<A>);
 
 /// Why an entry could not be made.
 pub(crate) enum Refused {
@@ -36,12 +37,20 @@ pub(crate) enum Refused {
     Full,
 }
 
-impl Direction {
+impl<A: Family> Direction<A> {
     /// A copy of what the entry holds now.
     #[inline(always)]
-    pub(crate) fn entry(&self) -> FlowEntry {
+    pub(crate) fn entry(&self) -> FlowEntry<A> {
         // SAFETY: a whole, aligned FlowEntry of the map, see above; any value of its integers is sound.
         unsafe { self.0.read() }
+    }
+
+    /// From table to table, as the stack has no room for a copy.
+    #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would be copied to the stack")]
+    #[inline(always)]
+    fn copy_to_established(&self, key: &FlowKey<A>) -> Result<(), Refused> {
+        // SAFETY: as above; the kernel copies it at once.
+        A::established().insert(key, unsafe { &*self.0 }, u64::from(BPF_NOEXIST)).map_err(refusal)
     }
 
     /// The backend's SYN-ACK was seen.
@@ -81,6 +90,13 @@ impl Direction {
         unsafe { (*self.0).acknowledged = acknowledgement }
     }
 
+    /// The client is there now.
+    #[inline(always)]
+    pub(crate) fn client_is_at(&self, hop: NextHop) {
+        // SAFETY: as in `entry`; one aligned word, so nobody sees half of it.
+        unsafe { (&raw mut (*self.0).client).cast::<u64>().write(hop.to_word()) }
+    }
+
     /// One more packet went this way.
     #[inline(always)]
     pub(crate) fn count(&self, bytes: u64) {
@@ -102,42 +118,54 @@ pub(crate) fn now_ns() -> u64 {
 
 /// The direction that packets with this tuple belong to.
 #[inline(always)]
-pub(crate) fn find(key: &FlowKey) -> Found {
+pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Found<A> {
     if let Some(direction) = established(key) {
         return Found::Established(direction);
     }
-    if let Some(entry) = HALF_OPEN.get_ptr_mut(key) {
-        return Found::HalfOpen(Direction(entry));
+    if let Some(direction) = half_open(key) {
+        return Found::HalfOpen(direction);
     }
     // Another CPU may have moved it between the two looks.
     established(key).map_or(Found::Nothing, Found::Established)
 }
 
 #[inline(always)]
-fn established(key: &FlowKey) -> Option<Direction> {
-    ESTABLISHED.get_ptr_mut(key).map(Direction)
+fn established<A: Family>(key: &FlowKey<A>) -> Option<Direction<A>> {
+    A::established().get_ptr_mut(key).map(Direction)
+}
+
+#[inline(always)]
+fn half_open<A: Family>(key: &FlowKey<A>) -> Option<Direction<A>> {
+    A::half_open().get_ptr_mut(key).map(Direction)
+}
+
+/// The established flow that packets with this tuple belong to, both of its directions.
+#[inline(always)]
+pub(crate) fn established_flow<A: Family>(key: &FlowKey<A>) -> Option<(FlowEntry<A>, FlowEntry<A>)> {
+    let entry = established(key)?.entry();
+    Some((entry, established_twin(&entry)?.entry()))
 }
 
 /// The other direction of an established flow.
 #[inline(always)]
-pub(crate) fn established_twin(entry: &FlowEntry) -> Option<Direction> {
+pub(crate) fn established_twin<A: Family>(entry: &FlowEntry<A>) -> Option<Direction<A>> {
     established(&entry.becomes.reversed())
 }
 
 /// The other direction of a half-open flow.
 #[inline(always)]
-pub(crate) fn half_open_twin(entry: &FlowEntry) -> Option<Direction> {
-    HALF_OPEN.get_ptr_mut(entry.becomes.reversed()).map(Direction)
+pub(crate) fn half_open_twin<A: Family>(entry: &FlowEntry<A>) -> Option<Direction<A>> {
+    half_open(&entry.becomes.reversed())
 }
 
 /// Claims a backend-side tuple for a new flow, by making its entry.
 #[inline(always)]
-pub(crate) fn claim(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refused> {
+pub(crate) fn claim<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), Refused> {
     insert_half_open(key, entry)?;
     // Looked up after the claim: whoever promotes a flow makes the established entry before it removes the half-open
     // one, so one of the two always shows that the tuple is taken.
-    if ESTABLISHED.get_ptr(key).is_some() {
-        let _ = HALF_OPEN.remove(key);
+    if A::established().get_ptr(key).is_some() {
+        let _ = A::half_open().remove(key);
         return Err(Refused::Taken);
     }
     Ok(())
@@ -145,17 +173,21 @@ pub(crate) fn claim(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refused> {
 
 /// Makes the client's side of a half-open flow.
 #[inline(always)]
-pub(crate) fn insert_half_open(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refused> {
-    HALF_OPEN.insert(key, entry, u64::from(BPF_NOEXIST)).map_err(refusal)
+pub(crate) fn insert_half_open<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), Refused> {
+    A::half_open().insert(key, entry, u64::from(BPF_NOEXIST)).map_err(refusal)
 }
 
 /// Moves a flow whose client completed the handshake. `Taken`: another CPU was faster.
 #[inline(always)]
-pub(crate) fn promote(key: &FlowKey, client: &FlowEntry, backend: &FlowEntry) -> Result<(), Refused> {
-    let backend_key = client.becomes.reversed();
-    ESTABLISHED.insert(backend_key, backend, u64::from(BPF_NOEXIST)).map_err(refusal)?;
-    if let Err(refused) = ESTABLISHED.insert(key, client, u64::from(BPF_NOEXIST)).map_err(refusal) {
-        let _ = ESTABLISHED.remove(backend_key);
+pub(crate) fn promote<A: Family>(
+    key: &FlowKey<A>,
+    client: Direction<A>,
+    backend: Direction<A>,
+) -> Result<(), Refused> {
+    let backend_key = client.entry().becomes.reversed();
+    backend.copy_to_established(&backend_key)?;
+    if let Err(refused) = client.copy_to_established(key) {
+        let _ = A::established().remove(backend_key);
         return Err(refused);
     }
     release_half_open(key, &backend_key);
@@ -164,16 +196,16 @@ pub(crate) fn promote(key: &FlowKey, client: &FlowEntry, backend: &FlowEntry) ->
 
 /// Forgets a half-open flow.
 #[inline(always)]
-pub(crate) fn release_half_open(key: &FlowKey, twin: &FlowKey) {
-    let _ = HALF_OPEN.remove(key);
-    let _ = HALF_OPEN.remove(twin);
+pub(crate) fn release_half_open<A: Family>(key: &FlowKey<A>, twin: &FlowKey<A>) {
+    let _ = A::half_open().remove(key);
+    let _ = A::half_open().remove(twin);
 }
 
 /// Forgets an established flow.
 #[inline(always)]
-pub(crate) fn release_established(key: &FlowKey, twin: &FlowKey) {
-    let _ = ESTABLISHED.remove(key);
-    let _ = ESTABLISHED.remove(twin);
+pub(crate) fn release_established<A: Family>(key: &FlowKey<A>, twin: &FlowKey<A>) {
+    let _ = A::established().remove(key);
+    let _ = A::established().remove(twin);
 }
 
 #[inline(always)]

@@ -7,35 +7,70 @@
 #![no_main]
 #![expect(missing_docs, reason = "what the xdp macro makes has no documentation; what it is made from has")]
 
+mod answer;
+mod established;
+mod extensions;
+mod family;
+mod features;
 mod flow_table;
 mod forward;
+mod halves;
+mod handshake;
+mod icmp;
 mod maps;
 mod parse;
 mod pipeline;
 mod report;
 mod service;
+mod unknown;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::verdict::Verdict;
+use balancer_common::verdict::{Outcome, Reason};
 
-/// Entry point: from a packet's fate to the kernel's word for it.
+/// Entry point for kernels that hand over frames in several buffers (5.18).
+#[expect(
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "the macro exports and calls it like this"
+)]
+#[xdp(frags)]
+pub fn balancer(ctx: XdpContext) -> u32 {
+    run(&ctx)
+}
+
+/// Entry point for kernels before that, with `FRAGS` off.
 #[expect(
     unreachable_pub,
     clippy::needless_pass_by_value,
     reason = "the macro exports and calls it like this"
 )]
 #[xdp]
-pub fn balancer(ctx: XdpContext) -> u32 {
-    match pipeline::decide(&ctx) {
-        Verdict::Forward(interface) => forward::redirect(interface),
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop(reason) => {
-            report::dropped(reason);
-            xdp_action::XDP_DROP
+pub fn balancer_linear(ctx: XdpContext) -> u32 {
+    run(&ctx)
+}
+
+/// From a packet's fate to the kernel's word for it. Once in the object, for both entry points.
+#[inline(never)]
+fn run(ctx: &XdpContext) -> u32 {
+    match pipeline::decide(ctx).outcome() {
+        Outcome::Forward(interface) => forward::redirect(interface),
+        Outcome::Pass => xdp_action::XDP_PASS,
+        // Another CPU has changed the flow between two stages: the sender repeats the packet.
+        Outcome::Next(_) => drop(Reason::BadHandshake),
+        Outcome::PassCounted(reason) => {
+            report::passed(reason);
+            xdp_action::XDP_PASS
         }
+        Outcome::Drop(reason) => drop(reason),
+        Outcome::Answer(answer) => answer::send(ctx, answer),
     }
+}
+
+fn drop(reason: Reason) -> u32 {
+    report::dropped(reason);
+    xdp_action::XDP_DROP
 }
 
 #[cfg(not(test))]

@@ -7,10 +7,14 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
-    Address, Backend, FlowEntry, FlowKey, Interface, Pool, Service, ServiceKey, Traffic,
+    Address, Address4, Address6, Backend, Budget, FlowEntry, FlowKey, Interface, Pool, Roles, Service,
+    ServiceKey, Tally, Traffic, port_roles,
 };
-use balancer_common::limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES};
+use balancer_common::limits::{MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES};
 use balancer_common::verdict::Reason;
+
+use crate::extensions::End;
+use crate::unknown::Draft;
 
 /// `BPF_F_MMAPABLE`, kernel 5.5: the controller stores words through a mapping.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -19,9 +23,13 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 #[btf_map]
 pub(crate) static SERVICES: HashMap<ServiceKey, Service, MAX_SERVICES> = HashMap::new();
 
-/// Listen addresses alone, for packets that have no port. Writer: controller.
+/// What an address is: listened on, a backend's, or where flows to backends come from. Writer: controller.
 #[btf_map]
-pub(crate) static LISTEN_ADDRESSES: HashMap<Address, u32, MAX_SERVICES> = HashMap::new();
+pub(crate) static ADDRESSES: HashMap<Address, Roles, MAX_ADDRESSES> = HashMap::new();
+
+/// What ports are, see `port_roles`. Writer: controller, word by word through its mapping.
+#[btf_map]
+pub(crate) static PORTS: Array<u64, { port_roles::WORDS }, MMAPABLE> = Array::new();
 
 /// Pools by slot. Writer: controller.
 #[btf_map]
@@ -35,6 +43,10 @@ pub(crate) static ACTIVE: Array<u64, MAX_POOLS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
 
+/// Where in its cycle of SNAT addresses and ports each backend is, a `Place`. Writer: packet path.
+#[btf_map]
+pub(crate) static SNAT_CYCLES: Array<u64, MAX_BACKENDS> = Array::new();
+
 /// Each backend's `NextHop` word. Writer: controller, by one store through its mapping.
 #[btf_map]
 pub(crate) static NEXT_HOPS: Array<u64, MAX_BACKENDS, MMAPABLE> = Array::new();
@@ -43,21 +55,56 @@ pub(crate) static NEXT_HOPS: Array<u64, MAX_BACKENDS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static INTERFACES: Array<Interface, MAX_INTERFACES> = Array::new();
 
+/// Their slots by the kernel's index. Writer: controller.
+#[btf_map]
+pub(crate) static INTERFACE_SLOTS: HashMap<u32, u32, MAX_INTERFACES> = HashMap::new();
+
 /// The kernel's devices by the same slots. Writer: controller; the kernel empties a slot when its device goes.
 #[btf_map]
 pub(crate) static DEVICES: DevMap<MAX_INTERFACES> = DevMap::new();
 
-/// Both directions of handshakes. Writer: packet path; the controller only removes.
-#[btf_map]
-pub(crate) static HALF_OPEN: HashMap<FlowKey, FlowEntry, 131_072> = HashMap::new();
+/// Flows of one family.
+pub(crate) type Flows<A, const ENTRIES: usize> = HashMap<FlowKey<A>, FlowEntry<A>, ENTRIES>;
+/// Placeholder, see above.
+pub(crate) const HALF_OPEN_ENTRIES: usize = 131_072;
+/// Placeholder, see above.
+pub(crate) const ESTABLISHED_ENTRIES: usize = 524_288;
 
-/// Both directions of flows whose handshake is complete. Writer: packet path; the controller only removes.
+/// Both directions of IPv4 handshakes. Writer: packet path; the controller only removes.
 #[btf_map]
-pub(crate) static ESTABLISHED: HashMap<FlowKey, FlowEntry, 524_288> = HashMap::new();
+pub(crate) static HALF_OPEN_4: Flows<Address4, HALF_OPEN_ENTRIES> = HashMap::new();
 
-/// Drops by reason. Writer: packet path.
+/// Both directions of IPv4 flows whose handshake is complete. Writer: packet path; the controller only removes.
 #[btf_map]
-pub(crate) static DROPS: PerCpuArray<u64, { Reason::ALL.len() }> = PerCpuArray::new();
+pub(crate) static ESTABLISHED_4: Flows<Address4, ESTABLISHED_ENTRIES> = HashMap::new();
+
+/// As `HALF_OPEN_4`, for IPv6.
+#[btf_map]
+pub(crate) static HALF_OPEN_6: Flows<Address6, HALF_OPEN_ENTRIES> = HashMap::new();
+
+/// As `ESTABLISHED_4`, for IPv6.
+#[btf_map]
+pub(crate) static ESTABLISHED_6: Flows<Address6, ESTABLISHED_ENTRIES> = HashMap::new();
+
+/// Room for a new IPv4 flow while it is made. Writer: packet path.
+#[btf_map]
+pub(crate) static DRAFT_4: PerCpuArray<Draft<Address4>, 1> = PerCpuArray::new();
+
+/// As `DRAFT_4`, for IPv6.
+#[btf_map]
+pub(crate) static DRAFT_6: PerCpuArray<Draft<Address6>, 1> = PerCpuArray::new();
+
+/// Where a packet's extension headers end, while it is looked at. Writer: packet path.
+#[btf_map]
+pub(crate) static CHAIN_END: PerCpuArray<End, 1> = PerCpuArray::new();
+
+/// Packets that were neither forwarded nor simply passed, by reason. Writer: packet path.
+#[btf_map]
+pub(crate) static REASONS: PerCpuArray<Tally, { Reason::ALL.len() }> = PerCpuArray::new();
+
+/// How many answers may still be sent. Writer: packet path.
+#[btf_map]
+pub(crate) static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
 /// Traffic by service slot. Writer: packet path.
 #[btf_map]

@@ -1,24 +1,58 @@
 //! Counters, one set a CPU: nothing here is shared, so nothing waits.
 #![expect(unsafe_code, reason = "per-CPU elements are written in place")]
 
-use balancer_common::abi::{FlowEntry, Traffic};
+use balancer_common::abi::{Tally, Traffic};
+use balancer_common::limits::{ANSWER_MOMENT_NS, ANSWERS_PER_MOMENT};
 use balancer_common::verdict::Reason;
 
-use crate::maps::{BACKEND_TRAFFIC, DROPS, SERVICE_TRAFFIC};
+use crate::flow_table::now_ns;
+use crate::maps::{ANSWERS, BACKEND_TRAFFIC, REASONS, SERVICE_TRAFFIC};
 
 /// A packet of a service was dropped.
 #[inline(always)]
 pub(crate) fn dropped(reason: Reason) {
-    if let Some(count) = DROPS.get_ptr_mut(reason as u32) {
+    tally(reason, |tally| tally.dropped += 1);
+}
+
+/// A packet of a service was sent back as an answer.
+#[inline(always)]
+pub(crate) fn answered(reason: Reason) {
+    tally(reason, |tally| tally.answered += 1);
+}
+
+/// A packet that isn't for a service passes, and is worth a number.
+#[inline(always)]
+pub(crate) fn passed(reason: Reason) {
+    tally(reason, |tally| tally.passed += 1);
+}
+
+#[inline(always)]
+fn tally(reason: Reason, add: impl Fn(&mut Tally)) {
+    if let Some(tally) = REASONS.get_ptr_mut(reason as u32) {
         // SAFETY: this CPU's own element, and XDP runs to its end before the next packet of this CPU.
-        unsafe { *count += 1 }
+        add(unsafe { &mut *tally });
     }
+}
+
+/// Whether one more answer may be sent now.
+#[inline(always)]
+pub(crate) fn may_answer() -> bool {
+    let Some(budget) = ANSWERS.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `tally`.
+    let budget = unsafe { &mut *budget };
+    let moment = now_ns() / ANSWER_MOMENT_NS;
+    if budget.moment != moment {
+        budget.moment = moment;
+        budget.spent = 0;
+    }
+    budget.spent += 1;
+    budget.spent <= ANSWERS_PER_MOMENT
 }
 
 /// A packet was forwarded.
 #[inline(always)]
-pub(crate) fn forwarded(entry: &FlowEntry, bytes: u64) {
-    for_both(entry, |traffic| {
+pub(crate) fn forwarded(service: u16, backend: u16, bytes: u64) {
+    for_both(service, backend, |traffic| {
         traffic.packets += 1;
         traffic.bytes += bytes;
     });
@@ -26,18 +60,18 @@ pub(crate) fn forwarded(entry: &FlowEntry, bytes: u64) {
 
 /// A handshake was completed.
 #[inline(always)]
-pub(crate) fn new_flow(entry: &FlowEntry) {
-    for_both(entry, |traffic| traffic.new_flows += 1);
+pub(crate) fn new_flow(service: u16, backend: u16) {
+    for_both(service, backend, |traffic| traffic.new_flows += 1);
 }
 
 #[inline(always)]
-fn for_both(entry: &FlowEntry, add: impl Fn(&mut Traffic)) {
-    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(u32::from(entry.service)) {
-        // SAFETY: as in `dropped`.
+fn for_both(service: u16, backend: u16, add: impl Fn(&mut Traffic)) {
+    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(u32::from(service)) {
+        // SAFETY: as in `tally`.
         add(unsafe { &mut *traffic });
     }
-    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(u32::from(entry.backend)) {
-        // SAFETY: as in `dropped`.
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(u32::from(backend)) {
+        // SAFETY: as in `tally`.
         add(unsafe { &mut *traffic });
     }
 }

@@ -1,27 +1,66 @@
-//! What the controller has told: services, pools, backends, and the way to them. Read only.
+//! What the controller has told: services, pools, backends, and the way to them. Read only, but for the place in a cycle
+//! of SNAT ports.
 #![expect(unsafe_code, reason = "entries of hash maps are read in place")]
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
-    ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Service, ServiceKey,
+    ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, Roles, Service, ServiceKey,
+    port_roles,
 };
-use balancer_common::limits::MAX_INTERFACES;
 
-use crate::maps::{ACTIVE, BACKENDS, INTERFACES, LISTEN_ADDRESSES, NEXT_HOPS, POOLS, SERVICES};
+use crate::family::Family;
+use crate::maps::{
+    ACTIVE, ADDRESSES, BACKENDS, INTERFACE_SLOTS, INTERFACES, NEXT_HOPS, POOLS, PORTS, SERVICES, SNAT_CYCLES,
+};
 
 /// The service that a packet with this tuple is for.
+#[inline(never)]
+pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Option<&'static Service> {
+    at(key.destination, key.destination_port)
+}
+
 #[inline(always)]
-pub(crate) fn find(key: &FlowKey) -> Option<&'static Service> {
-    let key = ServiceKey { address: key.destination, port: key.destination_port, padding: 0 };
+fn at<A: Family>(address: A, port: Port) -> Option<&'static Service> {
+    let key = ServiceKey { address: address.into(), port, padding: [0; 3] };
     // SAFETY: any value of its integers is sound. The kernel replaces a value by linking a new element, so it is never
     // half old and half new.
     unsafe { SERVICES.get(key) }
 }
 
-/// Whether any service listens on this address.
+/// What an address is.
 #[inline(always)]
-pub(crate) fn is_listen_address(address: Address) -> bool {
-    LISTEN_ADDRESSES.get_ptr(address).is_some()
+pub(crate) fn roles(address: Address) -> Roles {
+    // SAFETY: as in `at`.
+    unsafe { ADDRESSES.get(address) }.copied().unwrap_or_default()
+}
+
+/// Whether a packet between these addresses, of which nothing more is known, may belong to a service: it is for a listen
+/// address, or from a backend to where flows to backends come from.
+#[inline(always)]
+pub(crate) fn may_be_ours(source: Address, destination: Address) -> bool {
+    let destination = roles(destination);
+    destination.is(Roles::LISTEN) || (destination.is(Roles::SNAT) && roles(source).is(Roles::BACKEND))
+}
+
+/// Whether a packet with this tuple answers one that flows to backends may have sent.
+#[inline(never)]
+pub(crate) fn is_from_backend<A: Family>(key: &FlowKey<A>) -> bool {
+    has_role(key.destination_port, port_roles::SNAT)
+        && has_role(key.source_port, port_roles::BACKEND)
+        && roles(key.destination.into()).is(Roles::SNAT)
+        && roles(key.source.into()).is(Roles::BACKEND)
+}
+
+/// Whether a packet with this tuple belongs to a service, one way or the other.
+#[inline(always)]
+pub(crate) fn is_ours<A: Family>(key: &FlowKey<A>) -> bool {
+    find(key).is_some() || is_from_backend(key)
+}
+
+#[inline(always)]
+fn has_role(port: Port, role: u64) -> bool {
+    let (word, shift) = port_roles::place(port.number());
+    PORTS.get(word as u32).is_some_and(|word| *word >> shift & role != 0)
 }
 
 #[inline(always)]
@@ -47,6 +86,21 @@ pub(crate) fn backend(slot: u16) -> Option<&'static Backend> {
     BACKENDS.get(u32::from(slot))
 }
 
+/// Where the backend is in its cycle of SNAT addresses and ports, as a `Place`'s word; `None`: it hasn't begun. Two CPUs may
+/// read the same: then the second finds its port taken and goes on.
+#[inline(always)]
+pub(crate) fn snat_cycle(backend: u16) -> Option<u64> {
+    SNAT_CYCLES.get(u32::from(backend)).copied().filter(|word| *word != 0)
+}
+
+#[inline(always)]
+pub(crate) fn set_snat_cycle(backend: u16, word: u64) {
+    if let Some(place) = SNAT_CYCLES.get_ptr_mut(u32::from(backend)) {
+        // SAFETY: an aligned word of the map, whatever other CPUs make of it.
+        unsafe { *place = word };
+    }
+}
+
 /// The way to a backend, once it is resolved.
 #[inline(always)]
 pub(crate) fn next_hop(backend: u16) -> Option<NextHop> {
@@ -59,10 +113,15 @@ pub(crate) fn interface(slot: u16) -> Option<&'static Interface> {
     INTERFACES.get(u32::from(slot))
 }
 
-/// The slot of the interface that the packet came in through: a walk over all, so for new flows only.
+/// Whether the packet came in through the interface in this slot.
+#[inline(always)]
+pub(crate) fn came_through(ctx: &XdpContext, slot: u16) -> bool {
+    interface(slot).is_some_and(|interface| interface.ifindex == ctx.ingress_ifindex() as u32)
+}
+
+/// The slot of the interface that the packet came in through.
 #[inline(always)]
 pub(crate) fn ingress_slot(ctx: &XdpContext) -> Option<u16> {
-    let ingress = ctx.ingress_ifindex() as u32;
-    (1..MAX_INTERFACES as u16)
-        .find(|slot| interface(*slot).is_some_and(|interface| interface.ifindex == ingress))
+    // SAFETY: as in `at`.
+    unsafe { INTERFACE_SLOTS.get(ctx.ingress_ifindex() as u32) }.map(|slot| *slot as u16)
 }

@@ -1,8 +1,8 @@
 //! Packet cases: given a state, this packet must have this fate, in the kernel, to the byte and to the counter.
 //!
 //! ```text
-//! Case::new("a new flow goes to the active backend")
-//!     .packet(tcp(CLIENT, WEB).syn()).expect(forwarded_to(PRIMARY).opening())
+//! Case::of(&SNAT6, "a new flow goes to the active backend")
+//!     .packet(SNAT6.flow().syn()).expect(forwarded_to(SNAT6.primary).opening())
 //! ```
 //! The program is the real one, loaded and told by the production code, and run by `BPF_PROG_TEST_RUN`; several packets
 //! of a case meet the state that the earlier ones left. Each packet's whole frame is compared with one that is built
@@ -10,32 +10,36 @@
 //! a redirect really leads (a test run doesn't carry it out; the source MAC tells the interface that was meant, and
 //! the labs do the rest).
 
+mod answer;
+mod counters;
+mod expect;
+mod flow;
 mod gateway;
+mod given;
 mod model;
+mod plan;
 mod scene;
+mod tables;
 
-use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use balancer_common::verdict::Reason;
 
 use crate::lab::{Lab, Topology};
-use crate::packet::Packet;
+use crate::packet::{Icmp, Packet};
 
-pub use gateway::{Action, Counters, Gateway, IDLE_TIMEOUT, Outcome};
-pub use model::{Expect, dropped, forwarded_to, passed, returned_to};
+pub use counters::Counters;
+pub use expect::{Counter, Expect, answered, dropped, forwarded_to, passed, passed_for, returned_to};
+pub use flow::{BACKEND_ISN, BACKEND_NEXT, CLIENT_ISN, CLIENT_NEXT, Flow};
+pub use gateway::{Action, Borrowed, Gateway, IDLE_TIMEOUT, Outcome};
+pub use given::{Given, USUAL_SNAT_PORTS, usual};
 pub use scene::{
-    API, BACKUP, CLIENT, GATEWAY, Given, LAN_MAC, MAIL, Member, OTHER_CLIENT, POSTMAN, PRIMARY, ROUTER_MAC,
-    Side, USUAL_SNAT_PORTS, VIP, WAN_MAC, WEB, gateway, tcp, usual,
+    DNAT4, DNAT6, Forwarding, LAN_MAC, MAIL, Member, OTHER_ROUTER_MAC, POOLS, ROUTER_MAC, SCENES, SNAT4,
+    SNAT6, Scene, Service, Side, WAN_MAC, WIDE4, WIDE6, icmp, tcp,
 };
 
-use model::{Fate, Input};
-
-/// The clients' first sequence number in [`Case::handshake`].
-pub const CLIENT_ISN: u32 = 0x1122_3344;
-/// The backends' first sequence number in [`Case::handshake`]: it wraps soon.
-pub const BACKEND_ISN: u32 = 0xffff_fff0;
+use model::{Arrival, Input};
 
 /// A claim about the program, and the packets that prove it.
 #[derive(Clone, Debug)]
@@ -54,8 +58,10 @@ enum Step {
 /// Something that happens between packets.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
-    /// `passwords` has another active backend, or none.
-    Activate(Option<Member>),
+    /// This backend's pool has it for its active one.
+    Activate(Member),
+    /// The pool has no active backend.
+    Deactivate(&'static Scene),
     /// The way to this backend isn't known any more.
     LoseWay(Member),
     /// No flow gets a packet for this long.
@@ -71,6 +77,12 @@ impl Case {
         Self { name: claim.to_owned(), given: usual(), steps: Vec::new() }
     }
 
+    /// As [`Case::new`], about packets of one kind.
+    #[must_use]
+    pub fn of(scene: &Scene, claim: &str) -> Self {
+        Self::new(&format!("{claim} ({})", scene.name))
+    }
+
     /// In this state instead of the usual one.
     #[must_use]
     pub fn given(self, given: Given) -> Self {
@@ -79,16 +91,32 @@ impl Case {
 
     /// This packet comes in, on the side that its source MAC is on.
     #[must_use]
-    pub fn packet(mut self, packet: Packet) -> Self {
-        let through = Side::of(&packet);
-        self.steps.push(Step::Packet { input: Input::Tcp(Box::new(packet)), through, expect: None });
-        self
+    pub fn packet(self, packet: Packet) -> Self {
+        let through = Side::of(packet.ethernet.source);
+        self.packet_through(through, packet)
+    }
+
+    /// This packet comes in, on this side.
+    #[must_use]
+    pub fn packet_through(self, through: Side, packet: Packet) -> Self {
+        self.step(Input::Tcp(Box::new(packet)), through)
+    }
+
+    /// This message comes in, on the side that its source MAC is on.
+    #[must_use]
+    pub fn icmp(self, message: Icmp) -> Self {
+        let through = Side::of(message.ethernet.source);
+        self.step(Input::Icmp(Box::new(message)), through)
     }
 
     /// This frame comes in from the clients' side.
     #[must_use]
-    pub fn frame(mut self, frame: Vec<u8>) -> Self {
-        self.steps.push(Step::Packet { input: Input::Raw(frame), through: Side::Wan, expect: None });
+    pub fn frame(self, frame: Vec<u8>) -> Self {
+        self.step(Input::Raw(frame), Side::Wan)
+    }
+
+    fn step(mut self, input: Input, through: Side) -> Self {
+        self.steps.push(Step::Packet { input, through, expect: None });
         self
     }
 
@@ -112,18 +140,20 @@ impl Case {
         self
     }
 
-    /// A whole handshake, from the client's own port, with [`CLIENT_ISN`] and [`BACKEND_ISN`].
+    /// The flow's handshake, all expected to be as it should.
     #[must_use]
-    pub fn handshake(self, client: SocketAddrV4, service: SocketAddrV4, member: Member) -> Self {
-        let from_client =
-            |packet: Packet| packet.seq(CLIENT_ISN.wrapping_add(1)).acks(BACKEND_ISN.wrapping_add(1));
-        let answer = tcp(member.at(self.given.backend_port(service)), gateway(client.port()));
-        self.packet(tcp(client, service).syn().seq(CLIENT_ISN))
-            .expect(forwarded_to(member).opening())
-            .packet(answer.syn_ack().seq(BACKEND_ISN).acks(CLIENT_ISN.wrapping_add(1)))
-            .expect(returned_to(client))
-            .packet(from_client(tcp(client, service).ack()))
-            .expect(forwarded_to(member).establishing())
+    pub fn handshake(self, flow: Flow) -> Self {
+        self.opening(flow)
+            .packet(flow.syn_ack())
+            .expect(returned_to(flow.client))
+            .packet(flow.request())
+            .expect(forwarded_to(flow.member).seen_as(flow.peer).establishing())
+    }
+
+    /// The flow's SYN, which is forwarded.
+    #[must_use]
+    pub fn opening(self, flow: Flow) -> Self {
+        self.packet(flow.syn()).expect(forwarded_to(flow.member).seen_as(flow.peer).opening())
     }
 
     /// What the case claims.
@@ -132,45 +162,48 @@ impl Case {
         &self.name
     }
 
-    /// The reasons that the case provokes.
+    /// The reasons that the case provokes, and what counts them.
     #[must_use]
-    pub fn reasons(&self) -> Vec<Reason> {
+    pub fn reasons(&self) -> Vec<(Counter, Reason)> {
         let expectations = self.steps.iter().filter_map(|step| match step {
             Step::Packet { expect, .. } => expect.as_ref(),
             Step::Change(_) => None,
         });
-        let reasons = expectations.filter_map(|expect| match expect.fate {
-            Fate::Dropped(reason) => Some(reason),
-            Fate::ToBackend(..) | Fate::ToClient(_) | Fate::Passed => None,
-        });
-        reasons.collect()
+        expectations.filter_map(Expect::reason).collect()
     }
 
-    /// Runs the case with a program of its own, in the network that this thread is in.
-    fn run(&self) -> Result<()> {
-        let mut gateway = Gateway::load(&self.given)?;
+    /// Runs the case on a program that knows what is given.
+    ///
+    /// # Errors
+    /// What isn't as expected.
+    pub fn run(&self, gateway: &mut Gateway) -> Result<()> {
         let mut before = gateway.counters()?;
         for (index, step) in self.steps.iter().enumerate() {
             let number = index + 1;
             match step {
-                Step::Change(change) => carry_out(*change, &mut gateway)?,
+                Step::Change(change) => carry_out(*change, gateway)?,
                 Step::Packet { input, through, expect } => {
                     let expect = expect.as_ref().with_context(|| format!("step {number} expects nothing"))?;
                     let outcome = gateway.run(*through, &input.frame())?;
                     let after = gateway.counters()?;
-                    let differences = expect.compare(&self.given, input, &outcome, &before, &after);
+                    let arrival = Arrival { input, through: *through };
+                    let differences = expect.compare(&self.given, arrival, &outcome, &before, &after);
                     ensure!(differences.is_empty(), "step {number}:\n    {}", differences.join("\n    "));
                     before = after;
                 }
             }
         }
-        gateway.nothing_is_counted_elsewhere()
+        Ok(())
     }
 }
 
 fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
     match change {
         Change::Activate(member) => gateway.activate(member),
+        Change::Deactivate(scene) => {
+            gateway.deactivate(scene);
+            Ok(())
+        }
         Change::LoseWay(member) => gateway.lose_way(member),
         Change::Silence(duration) => gateway.grow_older(duration),
         Change::Pull(side) => gateway.pull(side),
@@ -186,17 +219,37 @@ pub fn on_a_gateway<T: Send>(label: &str, body: impl FnOnce() -> Result<T> + Sen
     lab.gateway().enter(body)?
 }
 
+/// The programs of a test: as many as its cases want different ones.
+#[derive(Default)]
+struct Programs(Vec<Borrowed>);
+
+impl Programs {
+    /// A program that has been told this and knows no flows.
+    fn told(&mut self, given: &Given) -> Result<&mut Gateway> {
+        if let Some(known) = self.0.iter().position(|program| program.can_be_told(given)) {
+            self.0[known].tell(given)?;
+            return Ok(&mut self.0[known]);
+        }
+        Ok(self.0.push_mut(Gateway::told(given)?))
+    }
+}
+
 /// Runs all cases, and tells every one that fails.
 ///
 /// # Errors
 /// The claims that aren't true, with what was seen instead.
 pub fn run_all(label: &str, cases: &[Case]) -> Result<()> {
     on_a_gateway(label, || {
-        let failed: Vec<String> =
-            cases.iter().filter_map(|case| Some(format!("{}: {:#}", case.name, case.run().err()?))).collect();
+        let mut programs = Programs::default();
+        let mut failed: Vec<String> = Vec::new();
+        for case in cases {
+            if let Err(error) = programs.told(&case.given).and_then(|program| case.run(program)) {
+                failed.push(format!("{}: {error:#}", case.name));
+            }
+        }
         if !failed.is_empty() {
             bail!("{} of {} claims are not true:\n{}", failed.len(), cases.len(), failed.join("\n"));
         }
-        Ok(())
+        programs.0.iter().try_for_each(|program| program.nothing_is_counted_elsewhere())
     })
 }

@@ -28,7 +28,7 @@ use crate::setup;
 use crate::test::Tally;
 
 /// The test programs that need nothing but a kernel.
-const TESTS: [&str; 2] = ["packets", "flow_table"];
+const TESTS: [&str; 3] = ["loading", "packets", "flow_table"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

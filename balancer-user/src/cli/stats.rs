@@ -31,6 +31,7 @@ pub(super) fn table(stats: &Stats, meaning: Meaning, palette: Palette) -> String
         ("backends", backends(stats)),
         ("dropped packets", reasons(&stats.drops, meaning)),
         ("answered packets", reasons(&stats.answers, meaning)),
+        ("passed packets", reasons(&stats.passed, meaning)),
     ];
     let mut text = format!("as of {}\n", stats.as_of);
     for (title, columns) in blocks.iter().filter(|(_, columns)| !columns.is_empty()) {

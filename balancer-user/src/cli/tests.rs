@@ -330,7 +330,10 @@ dropped packets
   too_big   7  larger than the way out takes, and not to be split
 
 answered packets
-  rst_no_flow  5
+  no_flow  5
+
+passed packets
+  tagged  2
 ";
         assert_eq!(stats::table(&example::stats(), meaning, Palette::PLAIN), expected);
     }

@@ -30,7 +30,7 @@ pub(super) const INTERFACES: usize = 16;
 pub(super) const HOOKS: usize = 16;
 
 /// Source addresses of one pool: a million flows towards each backend port.
-pub(super) const SNAT_ADDRESSES: usize = 16;
+pub(super) const SNAT_ADDRESSES: usize = balancer_common::limits::MAX_SNAT_ADDRESSES;
 
 /// Ranges of source ports after the subtraction: as many as the data plane holds.
 pub(super) const SNAT_RANGES: usize = balancer_common::limits::MAX_PORT_RANGES;

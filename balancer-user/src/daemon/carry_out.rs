@@ -138,7 +138,7 @@ impl Daemon {
         let written = match change {
             Change::Way(backend, Ok((source, hop))) => {
                 self.missing.ways.remove(&backend);
-                plan::ipv4(source).and_then(|source| self.parts.tables.set_way(backend, Some((source, hop))))
+                self.parts.tables.set_way(backend, Some((source, hop)))
             }
             Change::Way(backend, Err(problem)) => {
                 warn!(

@@ -1,52 +1,52 @@
 //! One configuration, three readers: what the data plane, the policy and the probers each have to know of it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::config::{self, Check, Config};
-use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::ModeChoice;
-use crate::dataplane::slots::{BackendPlan, PoolPlan, ServicePlan};
+use crate::dataplane::object::Wanted;
+use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
 use crate::policy::{BackendSettings, Failback, PoolSettings, ProbeSchedule, ServiceSettings, Wish};
 use crate::probe::{ProbeSetupError, Prober, TlsSettings, Verify};
 
 /// What the data plane has to know.
-pub(super) fn for_dataplane(config: &Config) -> Result<Vec<PoolPlan>, DataplaneError> {
+pub(super) fn for_dataplane(config: &Config) -> Vec<PoolPlan> {
     config.pools.iter().map(pool_plan).collect()
 }
 
-fn pool_plan(pool: &config::Pool) -> Result<PoolPlan, DataplaneError> {
-    if pool.forwarding == config::Forwarding::Dnat {
-        return Err(DataplaneError::NotCarriedOut("forwarding = \"dnat\""));
-    }
-    if !pool.snat_addresses.is_empty() {
-        return Err(DataplaneError::NotCarriedOut("snat_addresses"));
-    }
-    let services = pool.services.iter().map(|service| {
-        let SocketAddr::V4(listen) = service.listen else { return Err(no_ipv6()) };
-        Ok(ServicePlan { name: service.name.clone(), listen, backend_port: service.backend_port })
+fn pool_plan(pool: &config::Pool) -> PoolPlan {
+    let services = pool.services.iter().map(|service| ServicePlan {
+        name: service.name.clone(),
+        listen: service.listen,
+        backend_port: service.backend_port,
     });
     let backends = pool
         .backends
         .iter()
-        .map(|backend| Ok(BackendPlan { name: backend.name.clone(), address: ipv4(backend.address)? }));
-    Ok(PoolPlan {
+        .map(|backend| BackendPlan { name: backend.name.clone(), address: backend.address });
+    PoolPlan {
         name: pool.name.clone(),
+        forwarding: match pool.forwarding {
+            config::Forwarding::Snat => Forwarding::Snat,
+            config::Forwarding::Dnat => Forwarding::Dnat,
+        },
+        snat_addresses: pool.snat_addresses.clone(),
         snat_ports: pool.snat_ports.clone(),
-        services: services.collect::<Result<_, _>>()?,
-        backends: backends.collect::<Result<_, _>>()?,
-    })
-}
-
-/// What the tables take so far.
-pub(super) fn ipv4(address: IpAddr) -> Result<Ipv4Addr, DataplaneError> {
-    match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(_) => Err(no_ipv6()),
+        services: services.collect(),
+        backends: backends.collect(),
     }
 }
 
-fn no_ipv6() -> DataplaneError {
-    DataplaneError::NotCarriedOut("IPv6")
+/// The program and the sizes of its tables.
+pub(super) fn wanted(config: &Config) -> Wanted {
+    let mut listens = config.pools.iter().flat_map(|pool| &pool.services).map(|service| service.listen);
+    Wanted {
+        max_flows: config.gateway.max_flows,
+        max_half_open: config.gateway.max_half_open,
+        ipv4: listens.clone().any(|listen| listen.is_ipv4()),
+        ipv6: listens.any(|listen| listen.is_ipv6()),
+        frags: true,
+    }
 }
 
 /// What the policy has to know.

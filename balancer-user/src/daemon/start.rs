@@ -15,7 +15,7 @@ use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{self, Attachment, Target};
 use crate::dataplane::flows::{FlowTable, Lifetimes};
 use crate::dataplane::neighbours::Neighbours;
-use crate::dataplane::object::{self, Ebpf, TableSizes};
+use crate::dataplane::object::{self, Loaded};
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::slots::{self, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
@@ -38,7 +38,7 @@ pub(super) struct Parts {
     pub(super) pins: PinDirectory,
     /// Nothing had been pinned before this start.
     pub(super) fresh: bool,
-    ebpf: Ebpf,
+    program: Loaded,
     neighbours: Neighbours,
     _state: LockedDirectory,
 }
@@ -85,10 +85,11 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
             return Err(failure);
         }
     };
-    let Assembly { plan, slots, probers, tables, flows, ebpf, neighbours, watch, listener, socket } =
+    let Assembly { plan, slots, probers, tables, flows, program, neighbours, watch, listener, socket } =
         assembly;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
-    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, ebpf, neighbours, _state: state };
+    let parts =
+        Parts { config, plan, slots, probers, tables, pins, fresh, program, neighbours, _state: state };
     Ok(Started { parts, flows, watch, listener, socket })
 }
 
@@ -105,7 +106,7 @@ struct Assembly {
     probers: Vec<Vec<Option<Prober>>>,
     tables: Tables,
     flows: FlowTable,
-    ebpf: Ebpf,
+    program: Loaded,
     neighbours: Neighbours,
     watch: Watch,
     listener: UnixListener,
@@ -124,14 +125,14 @@ impl Assembly {
         refuse_foreign_programs(config, pins, &neighbours).await?;
         let (socket, listener) = ControlSocket::bind(&options.socket)?;
         let made = Self::dataplane(config, pins, &neighbours, options.replace).await;
-        let (plan, slots, tables, flows, ebpf, watch) = match made {
+        let (plan, slots, tables, flows, program, watch) = match made {
             Ok(made) => made,
             Err(error) => {
                 let _ = socket.remove();
                 return Err(error.into());
             }
         };
-        Ok(Self { plan, slots, probers, tables, flows, ebpf, neighbours, watch, listener, socket })
+        Ok(Self { plan, slots, probers, tables, flows, program, neighbours, watch, listener, socket })
     }
 
     async fn dataplane(
@@ -139,20 +140,26 @@ impl Assembly {
         pins: &PinDirectory,
         neighbours: &Neighbours,
         replace: bool,
-    ) -> Result<(Vec<PoolPlan>, Vec<PoolSlots>, Tables, FlowTable, Ebpf, Watch), DataplaneError> {
-        let plan = plan::for_dataplane(config)?;
-        let sizes =
-            TableSizes { max_flows: config.gateway.max_flows, max_half_open: config.gateway.max_half_open };
-        let mut ebpf = match object::load(sizes, Some(pins.versioned())) {
+    ) -> Result<(Vec<PoolPlan>, Vec<PoolSlots>, Tables, FlowTable, Loaded, Watch), DataplaneError> {
+        let plan = plan::for_dataplane(config);
+        let wanted = plan::wanted(config);
+        let mut program = match object::load(wanted, Some(pins.versioned())) {
             Err(error @ DataplaneError::NotAdoptable { .. }) if replace => {
                 let removed = pins.clear()?;
                 warn!(event = "replaced", pins = removed, cause = %error, "flows and counters start anew");
-                object::load(sizes, Some(pins.versioned()))?
+                object::load(wanted, Some(pins.versioned()))?
             }
             loaded => loaded?,
         };
-        let mut tables = Tables::take(&mut ebpf)?;
-        let mut flows = FlowTable::take(&mut ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
+        if let Err(problem) = &program.frags {
+            warn!(
+                event = "frags",
+                problem, "no frames in several buffers: a large MTU needs generic mode here"
+            );
+        }
+        let mut tables = Tables::take(&mut program.ebpf)?;
+        let mut flows =
+            FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
         let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep()?.busy)?;
         tables.write_pools(&plan, &slots)?;
         let mut interfaces = BTreeMap::new();
@@ -174,10 +181,10 @@ impl Assembly {
             .iter()
             .zip(&plan)
             .flat_map(|(slots, plan)| slots.backends.iter().zip(&plan.backends))
-            .map(|(slot, backend)| (slot.index, backend.address.into()))
+            .map(|(slot, backend)| (slot.index, backend.address))
             .collect();
         let watch = Watch { neighbours: Neighbours::connect()?, interfaces, backends };
-        Ok((plan, slots, tables, flows, ebpf, watch))
+        Ok((plan, slots, tables, flows, program, watch))
     }
 }
 
@@ -228,7 +235,7 @@ impl Parts {
                 Err(error) => return Err(error),
             }
         }
-        let program = object::program(&mut self.ebpf)?;
+        let program = self.program.program()?;
         let pins = self.pins.versioned();
         let choice = plan::mode_choice(&self.config);
         let attachments = attach::attach_all(program, &targets, choice, pins, &self.neighbours).await?;

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use balancer_common::abi::Traffic;
+use balancer_common::abi::{Tally, Traffic};
+use balancer_common::verdict::{Fate, Reason};
 
 use crate::config;
 use crate::control::protocol::{
@@ -34,6 +35,7 @@ pub(super) struct Missing {
 /// A copy of everything that the documents tell, but the number of flows.
 pub(super) struct Seen {
     status: Status,
+    tallies: Vec<(Reason, Tally)>,
     backends: Vec<BackendStats>,
     /// Each backend's slot, by pool and backend.
     slots: Vec<PoolSlots>,
@@ -42,7 +44,7 @@ pub(super) struct Seen {
 /// What the loop knows now.
 pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
     let parts = &daemon.parts;
-    let drops = parts.tables.drops()?;
+    let tallies = parts.tables.tallies()?;
     let status = Status {
         schema: StatusSchema::V1,
         as_of: SystemTime::now().into(),
@@ -56,7 +58,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
         pools: (0..parts.config.pools.len())
             .map(|index| pool(daemon, PoolIndex(index)))
             .collect::<Result<_, _>>()?,
-        drops: drops.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+        drops: by_reason(&tallies, |fate| fate != Fate::Pass, |tally| tally.dropped),
     };
     let backends = parts.config.pools.iter().zip(&parts.slots).flat_map(|(pool, slots)| {
         pool.backends.iter().zip(&slots.backends).map(|(backend, slot)| {
@@ -64,7 +66,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
             Ok(backend_stats(pool, backend, &traffic))
         })
     });
-    Ok(Seen { backends: backends.collect::<Result<_, _>>()?, status, slots: parts.slots.clone() })
+    Ok(Seen { backends: backends.collect::<Result<_, _>>()?, status, tallies, slots: parts.slots.clone() })
 }
 
 /// The status document.
@@ -100,8 +102,19 @@ pub(super) fn stats(seen: Seen, census: &Census) -> Stats {
         services: services.collect(),
         backends,
         drops: seen.status.drops,
-        answers: BTreeMap::new(),
+        answers: by_reason(&seen.tallies, |fate| fate == Fate::Answer, |tally| tally.answered),
+        passed: by_reason(&seen.tallies, |fate| fate == Fate::Pass, |tally| tally.passed),
     }
+}
+
+/// Every reason that can end like this, zero included.
+fn by_reason(
+    tallies: &[(Reason, Tally)],
+    can_end_so: fn(Fate) -> bool,
+    count: fn(&Tally) -> u64,
+) -> BTreeMap<String, u64> {
+    let reasons = tallies.iter().filter(|(reason, _)| can_end_so(reason.fate()));
+    reasons.map(|(reason, tally)| (reason.name().to_owned(), count(tally))).collect()
 }
 
 fn flows(census: &Census, slot: u16) -> u64 {

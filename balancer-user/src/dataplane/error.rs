@@ -133,9 +133,6 @@ pub enum DataplaneError {
         /// The kernel's answer.
         source: Box<rtnetlink::Error>,
     },
-    /// The configuration got through with something that this build can't carry out.
-    #[error("{0} is not carried out by this build; the configuration should have been refused")]
-    NotCarriedOut(&'static str),
     /// An interface isn't there.
     #[error("interface {0} does not exist")]
     NoInterface(String),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, IterableMap, MapData, MapError};
-use balancer_common::abi::{FlowEntry, FlowKey, SIDE_CLIENT};
+use balancer_common::abi::{Address4, Address6, FlowEntry, FlowKey, SIDE_CLIENT, WireAddress};
 use balancer_common::flow::Stage;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -32,9 +32,23 @@ pub struct Lifetimes {
 
 /// The flow tables.
 pub struct FlowTable {
-    established: HashMap<MapData, FlowKey, FlowEntry>,
-    half_open: HashMap<MapData, FlowKey, FlowEntry>,
+    v4: FamilyTables<Address4>,
+    v6: FamilyTables<Address6>,
     lifetimes: Lifetimes,
+}
+
+type Entries<A> = HashMap<MapData, FlowKey<A>, FlowEntry<A>>;
+
+/// Those of one address family.
+struct FamilyTables<A> {
+    established: Named<A>,
+    half_open: Named<A>,
+}
+
+/// A table and its name, for errors.
+struct Named<A> {
+    map: Entries<A>,
+    name: &'static str,
 }
 
 /// What one walk over the tables found.
@@ -47,12 +61,22 @@ pub struct Census {
 }
 
 /// How far a flow is and until when it may be idle, from the client's and the backend's entry.
-type Judge = fn(&Lifetimes, &FlowEntry, &FlowEntry) -> (Option<Stage>, Duration, u64);
+type Judge<A> = fn(&Lifetimes, &FlowEntry<A>, &FlowEntry<A>) -> (Option<Stage>, Duration, u64);
 
 impl FlowTable {
     /// From a loaded object.
     pub fn take(ebpf: &mut Ebpf, lifetimes: Lifetimes) -> Result<Self, DataplaneError> {
-        Ok(Self { established: take(ebpf, "ESTABLISHED")?, half_open: take(ebpf, "HALF_OPEN")?, lifetimes })
+        Ok(Self {
+            v4: FamilyTables {
+                established: Named::take(ebpf, "ESTABLISHED_4")?,
+                half_open: Named::take(ebpf, "HALF_OPEN_4")?,
+            },
+            v6: FamilyTables {
+                established: Named::take(ebpf, "ESTABLISHED_6")?,
+                half_open: Named::take(ebpf, "HALF_OPEN_6")?,
+            },
+            lifetimes,
+        })
     }
 
     /// Walks over all flows once, counts them and removes those whose time is over.
@@ -64,8 +88,8 @@ impl FlowTable {
     pub fn sweep_at(&mut self, now_ns: u64) -> Result<Census, DataplaneError> {
         let mut census = Census::default();
         let ager = Ager { now_ns, lifetimes: self.lifetimes };
-        walk(&mut self.half_open, "HALF_OPEN", &ager, in_handshake, &mut census)?;
-        walk(&mut self.established, "ESTABLISHED", &ager, by_stage, &mut census)?;
+        self.v4.sweep(&ager, &mut census)?;
+        self.v6.sweep(&ager, &mut census)?;
         Ok(census)
     }
 }
@@ -78,20 +102,20 @@ struct Ager {
 
 impl Ager {
     /// A packet that came after the walk had begun makes a flow as young as can be.
-    fn is_over(&self, entry: &FlowEntry, allowed: Duration, last_seen_ns: u64) -> bool {
+    fn is_over<A>(&self, entry: &FlowEntry<A>, allowed: Duration, last_seen_ns: u64) -> bool {
         Duration::from_nanos(self.now_ns.saturating_sub(last_seen_ns.max(entry.began_ns))) > allowed
     }
 }
 
 /// Only the client's own packets keep a handshake alive: a backend goes on answering a SYN that was forged.
-fn in_handshake(_: &Lifetimes, client: &FlowEntry, _: &FlowEntry) -> (Option<Stage>, Duration, u64) {
+fn in_handshake<A>(_: &Lifetimes, client: &FlowEntry<A>, _: &FlowEntry<A>) -> (Option<Stage>, Duration, u64) {
     (None, HALF_OPEN_IDLE, client.last_seen_ns)
 }
 
-fn by_stage(
+fn by_stage<A>(
     lifetimes: &Lifetimes,
-    client: &FlowEntry,
-    backend: &FlowEntry,
+    client: &FlowEntry<A>,
+    backend: &FlowEntry<A>,
 ) -> (Option<Stage>, Duration, u64) {
     let stage = Stage::of(client, backend);
     let idle = match stage {
@@ -102,93 +126,94 @@ fn by_stage(
     (Some(stage), idle, client.last_seen_ns.max(backend.last_seen_ns))
 }
 
-fn walk(
-    map: &mut HashMap<MapData, FlowKey, FlowEntry>,
-    name: &'static str,
-    ager: &Ager,
-    judge: Judge,
-    census: &mut Census,
-) -> Result<(), DataplaneError> {
-    let mut over = Vec::new();
-    // A key that is removed under the walk sends it back to the start; the bound ends a walk that keeps losing its place.
-    let bound = 2 * entries(map, name)?;
-    for item in map.iter().take(bound) {
-        let Ok((key, entry)) = item else { continue };
-        let Some(twin) = twin(map, name, &entry)? else {
-            // Made and removed together within microseconds, so alone means: in the making, or left over by a crash.
-            if ager.is_over(&entry, HALF_OPEN_IDLE, entry.last_seen_ns) {
-                over.push((key, entry));
-            }
-            continue;
-        };
-        if entry.side != SIDE_CLIENT {
-            continue;
-        }
-        let (stage, idle, last_seen_ns) = judge(&ager.lifetimes, &entry, &twin);
-        if ager.is_over(&entry, idle, last_seen_ns) {
-            over.push((key, entry));
-            continue;
-        }
-        census.busy.backends.insert(entry.backend);
-        census.busy.services.insert(entry.service);
-        if stage == Some(Stage::Established) {
-            *census.established.entry(entry.backend).or_default() += 1;
-        }
+impl<A: WireAddress> FamilyTables<A> {
+    fn sweep(&mut self, ager: &Ager, census: &mut Census) -> Result<(), DataplaneError> {
+        self.half_open.sweep(ager, in_handshake, census)?;
+        self.established.sweep(ager, by_stage, census)
     }
-    for (key, seen) in over {
-        remove_if_still_over(map, name, &key, &seen, ager, judge)?;
-    }
-    Ok(())
 }
 
-/// The walk took its time: the tuple may belong to a new flow by now.
-fn remove_if_still_over(
-    map: &mut HashMap<MapData, FlowKey, FlowEntry>,
-    name: &'static str,
-    key: &FlowKey,
-    seen: &FlowEntry,
-    ager: &Ager,
-    judge: Judge,
-) -> Result<(), DataplaneError> {
-    let Some(entry) = get(map, name, key)? else { return Ok(()) };
-    if entry.began_ns != seen.began_ns {
-        return Ok(());
+impl<A: WireAddress> Named<A> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DataplaneError> {
+        Ok(Self { map: take(ebpf, name)?, name })
     }
-    if let Some(twin) = twin(map, name, &entry)? {
-        let (_, idle, last_seen_ns) = judge(&ager.lifetimes, &entry, &twin);
-        if !ager.is_over(&entry, idle, last_seen_ns) {
+
+    fn sweep(&mut self, ager: &Ager, judge: Judge<A>, census: &mut Census) -> Result<(), DataplaneError> {
+        let mut over = Vec::new();
+        // A key that is removed under the walk sends it back to the start; the bound ends a walk that keeps losing its
+        // place.
+        let bound = 2 * self.entries()?;
+        for item in self.map.iter().take(bound) {
+            let Ok((key, entry)) = item else { continue };
+            let Some(twin) = self.twin(&entry)? else {
+                // Made and removed together within microseconds, so alone means: in the making, or left over by a crash.
+                if ager.is_over(&entry, HALF_OPEN_IDLE, entry.last_seen_ns) {
+                    over.push((key, entry));
+                }
+                continue;
+            };
+            if entry.side != SIDE_CLIENT {
+                continue;
+            }
+            let (stage, idle, last_seen_ns) = judge(&ager.lifetimes, &entry, &twin);
+            if ager.is_over(&entry, idle, last_seen_ns) {
+                over.push((key, entry));
+                continue;
+            }
+            census.busy.backends.insert(entry.backend);
+            census.busy.services.insert(entry.service);
+            if stage == Some(Stage::Established) {
+                *census.established.entry(entry.backend).or_default() += 1;
+            }
+        }
+        over.into_iter().try_for_each(|(key, seen)| self.remove_if_still_over(&key, &seen, ager, judge))
+    }
+
+    /// The walk took its time: the tuple may belong to a new flow by now.
+    fn remove_if_still_over(
+        &mut self,
+        key: &FlowKey<A>,
+        seen: &FlowEntry<A>,
+        ager: &Ager,
+        judge: Judge<A>,
+    ) -> Result<(), DataplaneError> {
+        let Some(entry) = self.get(key)? else { return Ok(()) };
+        if entry.began_ns != seen.began_ns {
             return Ok(());
         }
-    }
-    // The client's side first: without it no packet of the client finds the other.
-    for key in [*key, entry.becomes.reversed()] {
-        match map.remove(&key) {
-            Err(error) if !is_missing(&error) => {
-                return Err(DataplaneError::map("removing from", name)(error));
+        if let Some(twin) = self.twin(&entry)? {
+            let (_, idle, last_seen_ns) = judge(&ager.lifetimes, &entry, &twin);
+            if !ager.is_over(&entry, idle, last_seen_ns) {
+                return Ok(());
             }
-            _ => {}
+        }
+        // The client's side first: without it no packet of the client finds the other.
+        for key in [*key, entry.becomes.reversed()] {
+            match self.map.remove(&key) {
+                Err(error) if !is_missing(&error) => {
+                    return Err(DataplaneError::map("removing from", self.name)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn twin(&self, entry: &FlowEntry<A>) -> Result<Option<FlowEntry<A>>, DataplaneError> {
+        self.get(&entry.becomes.reversed())
+    }
+
+    fn get(&self, key: &FlowKey<A>) -> Result<Option<FlowEntry<A>>, DataplaneError> {
+        match self.map.get(key, 0) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(DataplaneError::map("reading", self.name)(error)),
         }
     }
-    Ok(())
-}
 
-fn twin(
-    map: &HashMap<MapData, FlowKey, FlowEntry>,
-    name: &'static str,
-    entry: &FlowEntry,
-) -> Result<Option<FlowEntry>, DataplaneError> {
-    get(map, name, &entry.becomes.reversed())
-}
-
-fn get(
-    map: &HashMap<MapData, FlowKey, FlowEntry>,
-    name: &'static str,
-    key: &FlowKey,
-) -> Result<Option<FlowEntry>, DataplaneError> {
-    match map.get(key, 0) {
-        Ok(entry) => Ok(Some(entry)),
-        Err(error) if is_missing(&error) => Ok(None),
-        Err(error) => Err(DataplaneError::map("reading", name)(error)),
+    fn entries(&self) -> Result<usize, DataplaneError> {
+        let info = self.map.map().info().map_err(DataplaneError::map("reading the size", self.name))?;
+        Ok(info.max_entries() as usize)
     }
 }
 
@@ -199,11 +224,6 @@ fn is_missing(error: &MapError) -> bool {
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
         _ => false,
     }
-}
-
-fn entries(map: &HashMap<MapData, FlowKey, FlowEntry>, name: &'static str) -> Result<usize, DataplaneError> {
-    let info = map.map().info().map_err(DataplaneError::map("reading the size", name))?;
-    Ok(info.max_entries() as usize)
 }
 
 /// The clock of the packet path: `CLOCK_MONOTONIC`.

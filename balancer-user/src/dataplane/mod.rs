@@ -1,8 +1,9 @@
 //! The data plane as the controller sees it: the only module that touches aya, maps and netlink.
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
-//! interfaces, `tables` are the maps with types, `slots` decides who lives where in them, `flows` lists and ages flows,
-//! `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which backend should be active.
+//! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `slots` decides
+//! who lives where in them, `flows` lists and ages flows, `neighbours` knows the way to backends, `features` what drivers
+//! can do. Deliberately absent: any opinion about which backend should be active.
 
 pub mod attach;
 mod error;
@@ -12,6 +13,7 @@ mod generic;
 pub mod neighbours;
 pub mod object;
 pub mod pins;
+mod roles;
 pub mod slots;
 pub mod tables;
 mod words;

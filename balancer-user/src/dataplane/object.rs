@@ -1,9 +1,10 @@
 //! The BPF object: embedded, loaded with its tables sized and, if wanted, pinned.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use aya::EbpfLoader;
-use aya::maps::MapData;
+use aya::maps::{MapData, MapInfo};
 use aya::programs::Xdp;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -15,7 +16,10 @@ pub use aya::Ebpf;
 /// What `cargo xtask build` made; empty in a build without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer.bpf.o"));
 
+/// Entry point for frames in several buffers (kernel 5.18).
 const PROGRAM: &str = "balancer";
+/// Entry point for kernels without them.
+const PROGRAM_LINEAR: &str = "balancer_linear";
 
 /// SHA-256 of the embedded object in hex; `None` in a build without it.
 #[must_use]
@@ -23,90 +27,166 @@ pub fn hash() -> Option<&'static str> {
     Some(env!("BALANCER_BPF_OBJECT_HASH")).filter(|hash| *hash != "none")
 }
 
-/// Sizes that the configuration decides.
+/// What the configuration decides about the program and its tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableSizes {
-    /// Established flows.
+pub struct Wanted {
+    /// Established flows, of each family that is wanted.
     pub max_flows: u32,
-    /// Handshakes under way.
+    /// Handshakes under way, of each family that is wanted.
     pub max_half_open: u32,
+    /// Services of this family; without any, its tables are empty.
+    pub ipv4: bool,
+    /// As `ipv4`; without any, the program leaves IPv6 alone.
+    pub ipv6: bool,
+    /// Frames may lie in several buffers, if the kernel can have them.
+    pub frags: bool,
 }
 
-impl TableSizes {
+/// Entries of the tables of a family that isn't wanted: the kernel has no empty ones.
+const UNUSED_ENTRIES: u32 = 1;
+
+impl Wanted {
     /// Each flow has an entry for each direction.
-    fn entries(&self) -> [(&'static str, u32); 2] {
+    fn entries(&self) -> [(&'static str, u32); 4] {
+        let sized = |wanted: bool, flows: u32| if wanted { flows.saturating_mul(2) } else { UNUSED_ENTRIES };
         [
-            ("ESTABLISHED", self.max_flows.saturating_mul(2)),
-            ("HALF_OPEN", self.max_half_open.saturating_mul(2)),
+            ("ESTABLISHED_4", sized(self.ipv4, self.max_flows)),
+            ("HALF_OPEN_4", sized(self.ipv4, self.max_half_open)),
+            ("ESTABLISHED_6", sized(self.ipv6, self.max_flows)),
+            ("HALF_OPEN_6", sized(self.ipv6, self.max_half_open)),
         ]
     }
 }
 
+/// A loaded program.
+pub struct Loaded {
+    /// It and its maps.
+    pub ebpf: Ebpf,
+    /// Whether frames may lie in several buffers, as they do with a large MTU; if not, why.
+    pub frags: Result<(), String>,
+    program: &'static str,
+}
+
+impl Loaded {
+    /// The XDP program.
+    pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
+        program(&mut self.ebpf, self.program)
+    }
+}
+
 /// Loads object and program. With `pins` its maps are made there, or adopted when they are there already: only if each
-/// of them is exactly what this build would make.
-pub fn load(sizes: TableSizes, pins: Option<&Path>) -> Result<Ebpf, DataplaneError> {
+/// of them is exactly what this build would make. A kernel that can't have frames in several buffers gets a program
+/// without.
+pub fn load(wanted: Wanted, pins: Option<&Path>) -> Result<Loaded, DataplaneError> {
     if OBJECT.is_empty() {
         return Err(DataplaneError::NoObject);
     }
-    let names = match pins {
-        Some(directory) => adoptable(sizes, directory)?,
-        None => Vec::new(),
+    let maps = match pins {
+        Some(directory) => adoptable(wanted, directory)?,
+        None => BTreeMap::new(),
     };
+    let linear = |why: String| -> Result<Loaded, DataplaneError> {
+        let ebpf = load_one(wanted, &maps, PROGRAM_LINEAR, false)?;
+        Ok(Loaded { ebpf, frags: Err(why), program: PROGRAM_LINEAR })
+    };
+    if !wanted.frags {
+        return linear("not wanted".into());
+    }
+    match load_one(wanted, &maps, PROGRAM, true) {
+        Ok(ebpf) => Ok(Loaded { ebpf, frags: Ok(()), program: PROGRAM }),
+        // Where the program isn't taken without them either, what is wrong has nothing to do with buffers.
+        Err(error @ DataplaneError::Program(_)) => linear(error.to_string()).map_err(|_| error),
+        Err(error) => Err(error),
+    }
+}
+
+/// Loads the object with one of its two programs. `maps`: where each is pinned, and with how many entries.
+fn load_one(
+    wanted: Wanted,
+    maps: &BTreeMap<String, (PathBuf, u32)>,
+    name: &str,
+    frags: bool,
+) -> Result<Ebpf, DataplaneError> {
+    let (ipv6, frags) = (u8::from(wanted.ipv6), u8::from(frags));
     let mut loader = EbpfLoader::new();
-    for (name, entries) in sizes.entries() {
+    loader.override_global("IPV6", &ipv6, true).override_global("FRAGS", &frags, true);
+    for (name, entries) in wanted.entries() {
         loader.map_max_entries(name, entries);
     }
-    if let Some(directory) = pins {
-        for name in &names {
-            loader.map_pin_path(name, directory.join(name));
-        }
+    for (name, (path, entries)) in maps {
+        loader.map_pin_path(name, path).map_max_entries(name, *entries);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Load(Box::new(error)))?;
-    program(&mut ebpf)?.load().map_err(|error| DataplaneError::Program(Box::new(error)))?;
+    program(&mut ebpf, name)?.load().map_err(|error| DataplaneError::Program(Box::new(error)))?;
     Ok(ebpf)
 }
 
-/// The XDP program of a loaded object.
-pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    ebpf.program_mut(PROGRAM)
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
+    ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(DataplaneError::ObjectLacks("XDP program"))
 }
 
-/// The names of the object's maps, after each one that is pinned was compared with what this build would make: aya
-/// reuses a pinned map without a look.
-fn adoptable(sizes: TableSizes, directory: &Path) -> Result<Vec<String>, DataplaneError> {
+/// Where the object's maps are pinned and how many entries they have, after each one that is pinned was compared with
+/// what this build would make: aya reuses a pinned map without a look.
+fn adoptable(wanted: Wanted, directory: &Path) -> Result<BTreeMap<String, (PathBuf, u32)>, DataplaneError> {
     let object = aya_obj::Object::parse(OBJECT)
         .map_err(|error| DataplaneError::Load(Box::new(aya::EbpfError::ParseError(error))))?;
-    let mut names = Vec::new();
-    for (name, map) in &object.maps {
+    let sized = wanted.entries();
+    let mut maps = BTreeMap::new();
+    // The sections of constants are maps too, of the program alone.
+    for (name, map) in object.maps.iter().filter(|(name, _)| !name.starts_with('.')) {
         let path = directory.join(name);
-        names.push(name.clone());
-        if !path.exists() {
-            continue;
+        let flow_table = sized.iter().find(|(sized, _)| sized == name).map(|(_, entries)| *entries);
+        let mut entries = flow_table.unwrap_or(map.max_entries());
+        if path.exists() {
+            let pinned = pinned(&path)?;
+            let found = pinned.max_entries();
+            if flow_table.is_some() && found == UNUSED_ENTRIES && entries != found {
+                // Nothing can be in it: it is made anew when its family comes into use.
+                std::fs::remove_file(&path).map_err(|error| DataplaneError::Pin {
+                    path: path.clone(),
+                    problem: error.to_string(),
+                })?;
+            } else {
+                if flow_table.is_some() && entries == UNUSED_ENTRIES {
+                    // The last flows of a family that has gone out of use.
+                    entries = found;
+                }
+                refuse_other(&path, &pinned, map, entries)?;
+            }
         }
-        let not_adoptable = |difference| DataplaneError::NotAdoptable { path: path.clone(), difference };
-        let pinned = MapData::from_pin(&path)
-            .and_then(|pinned| pinned.info())
-            .map_err(|error| not_adoptable(format!("it can't be opened ({error})")))?;
-        let entries = sizes
-            .entries()
-            .into_iter()
-            .find_map(|(sized, entries)| (sized == name).then_some(entries))
-            .unwrap_or(map.max_entries());
-        let facts = [
-            ("its type", pinned.map_type().map_or(u32::MAX, |kind| kind as u32), map.map_type()),
-            ("its key size", pinned.key_size(), map.key_size()),
-            ("its value size", pinned.value_size(), map.value_size()),
-            ("its number of entries", pinned.max_entries(), entries),
-        ];
-        if let Some((what, found, wanted)) = facts.into_iter().find(|(_, found, wanted)| found != wanted) {
-            return Err(not_adoptable(format!(
-                "{what} is {found}, this configuration and build want {wanted}"
-            )));
-        }
+        maps.insert(name.clone(), (path, entries));
     }
-    Ok(names)
+    Ok(maps)
+}
+
+fn pinned(path: &Path) -> Result<MapInfo, DataplaneError> {
+    MapData::from_pin(path).and_then(|pinned| pinned.info()).map_err(|error| DataplaneError::NotAdoptable {
+        path: path.to_owned(),
+        difference: format!("it can't be opened ({error})"),
+    })
+}
+
+fn refuse_other(
+    path: &Path,
+    pinned: &MapInfo,
+    map: &aya_obj::Map,
+    entries: u32,
+) -> Result<(), DataplaneError> {
+    let facts = [
+        ("its type", pinned.map_type().map_or(u32::MAX, |kind| kind as u32), map.map_type()),
+        ("its key size", pinned.key_size(), map.key_size()),
+        ("its value size", pinned.value_size(), map.value_size()),
+        ("its number of entries", pinned.max_entries(), entries),
+    ];
+    match facts.into_iter().find(|(_, found, wanted)| found != wanted) {
+        None => Ok(()),
+        Some((what, found, wanted)) => Err(DataplaneError::NotAdoptable {
+            path: path.to_owned(),
+            difference: format!("{what} is {found}, this configuration and build want {wanted}"),
+        }),
+    }
 }
 
 /// Names what this process lacks before the kernel's bare EPERM does.

@@ -5,7 +5,7 @@
 //! still refer to is not given to anybody else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use balancer_common::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES};
@@ -18,9 +18,9 @@ pub struct Occupied {
     /// Pools by slot: their names.
     pub pools: BTreeMap<u16, String>,
     /// Services by listen address: pool's slot and own slot.
-    pub services: BTreeMap<SocketAddrV4, (u16, u16)>,
+    pub services: BTreeMap<SocketAddr, (u16, u16)>,
     /// Backends by slot: pool's slot, name, address.
-    pub backends: BTreeMap<u16, (u16, String, Ipv4Addr)>,
+    pub backends: BTreeMap<u16, (u16, String, IpAddr)>,
     /// Slots of backends that new flows go to.
     pub active: BTreeSet<u16>,
 }
@@ -34,11 +34,24 @@ pub struct Busy {
     pub backends: BTreeSet<u16>,
 }
 
+/// What backends see of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// An address of the gateway.
+    Snat,
+    /// The client's own address.
+    Dnat,
+}
+
 /// A pool as the data plane has to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPlan {
     /// Its name.
     pub name: String,
+    /// What backends see of clients.
+    pub forwarding: Forwarding,
+    /// Addresses for the gateway's side of flows to backends; none: what the kernel would use towards each.
+    pub snat_addresses: Vec<IpAddr>,
     /// Ports for the gateway's side of flows to backends.
     pub snat_ports: Vec<RangeInclusive<u16>>,
     /// Its services, in the order of the configuration.
@@ -53,7 +66,7 @@ pub struct ServicePlan {
     /// Its name.
     pub name: String,
     /// Where clients connect to.
-    pub listen: SocketAddrV4,
+    pub listen: SocketAddr,
     /// The port on the backends.
     pub backend_port: u16,
 }
@@ -64,7 +77,7 @@ pub struct BackendPlan {
     /// Its name.
     pub name: String,
     /// Where it is.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A slot, and whether its holder is new there (then its counters start from zero).
@@ -180,12 +193,14 @@ mod tests {
     fn pool(name: &str, ports: &[u16], backends: &[(&str, u8)]) -> PoolPlan {
         PoolPlan {
             name: name.into(),
+            forwarding: Forwarding::Snat,
+            snat_addresses: Vec::new(),
             snat_ports: vec![1024..=2047],
             services: ports
                 .iter()
                 .map(|port| ServicePlan {
                     name: format!("port{port}"),
-                    listen: SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), *port),
+                    listen: SocketAddr::from(([203, 0, 113, 10], *port)),
                     backend_port: *port,
                 })
                 .collect(),
@@ -193,7 +208,7 @@ mod tests {
                 .iter()
                 .map(|(name, last)| BackendPlan {
                     name: (*name).into(),
-                    address: Ipv4Addr::new(10, 0, 2, *last),
+                    address: IpAddr::from([10, 0, 2, *last]),
                 })
                 .collect(),
         }

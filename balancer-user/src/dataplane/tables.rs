@@ -2,34 +2,38 @@
 //!
 //! Order is everything here: what a word or a key makes reachable is written before it, and taken away after it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::Ebpf;
 use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use balancer_common::abi::{
-    ActiveWord, Address, Backend, Interface, NextHop, Pool, Port, Service, ServiceKey, Traffic, name_bytes,
-    name_text,
+    ActiveWord, Address, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Interface, NextHop, Pool, Port, Service,
+    ServiceKey, Tally, Traffic, name_bytes, name_text,
 };
-use balancer_common::limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES};
+use balancer_common::limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES, MAX_SNAT_ADDRESSES};
 use balancer_common::ports;
 use balancer_common::verdict::Reason;
 
 use super::DataplaneError;
-use super::slots::{Occupied, PoolPlan, PoolSlots, ServicePlan};
+use super::roles::{RolePlan, RoleTables};
+use super::slots::{Forwarding, Occupied, PoolPlan, PoolSlots, ServicePlan};
 use super::words::MappedWords;
 
 /// Handles on all maps but the flow tables.
 pub struct Tables {
     services: HashMap<MapData, ServiceKey, Service>,
-    listen_addresses: HashMap<MapData, u32, u32>,
+    roles: RoleTables,
+    role_plan: RolePlan,
     pools: Array<MapData, Pool>,
     active: MappedWords,
     backends: Array<MapData, Backend>,
     next_hops: MappedWords,
     interfaces: Array<MapData, Interface>,
+    interface_slots: HashMap<MapData, u32, u32>,
     devices: DevMap<MapData>,
-    drops: PerCpuArray<MapData, u64>,
+    reasons: PerCpuArray<MapData, Tally>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
 }
@@ -44,7 +48,11 @@ pub(super) fn take<M: TryFrom<Map, Error = aya::maps::MapError>>(
 }
 
 /// An array of words of the loaded object, mapped into memory.
-fn take_words(ebpf: &mut Ebpf, name: &'static str, length: usize) -> Result<MappedWords, DataplaneError> {
+pub(super) fn take_words(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    length: usize,
+) -> Result<MappedWords, DataplaneError> {
     match ebpf.take_map(name) {
         Some(Map::Array(map)) => MappedWords::new(&map, name, length),
         _ => Err(DataplaneError::ObjectLacks(name)),
@@ -56,14 +64,16 @@ impl Tables {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
         Ok(Self {
             services: take(ebpf, "SERVICES")?,
-            listen_addresses: take(ebpf, "LISTEN_ADDRESSES")?,
+            roles: RoleTables::take(ebpf)?,
+            role_plan: RolePlan::default(),
             pools: take(ebpf, "POOLS")?,
             active: take_words(ebpf, "ACTIVE", MAX_POOLS)?,
             backends: take(ebpf, "BACKENDS")?,
             next_hops: take_words(ebpf, "NEXT_HOPS", MAX_BACKENDS)?,
             interfaces: take(ebpf, "INTERFACES")?,
+            interface_slots: take(ebpf, "INTERFACE_SLOTS")?,
             devices: take(ebpf, "DEVICES")?,
-            drops: take(ebpf, "DROPS")?,
+            reasons: take(ebpf, "REASONS")?,
             service_traffic: take(ebpf, "SERVICE_TRAFFIC")?,
             backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
         })
@@ -116,7 +126,20 @@ impl Tables {
             }
             self.write_pool(pool, slots)?;
         }
-        Ok(())
+        self.role_plan = RolePlan::new(plan, slots);
+        self.roles.widen(&self.role_plan, &self.source_addresses()?)
+    }
+
+    /// The gateway's addresses towards backends, by backend's slot.
+    fn source_addresses(&self) -> Result<BTreeMap<u16, IpAddr>, DataplaneError> {
+        let mut sources = BTreeMap::new();
+        for (slot, backend) in self.backends.iter().enumerate() {
+            let backend = backend.map_err(DataplaneError::map("reading", "BACKENDS"))?;
+            if backend.snat_address != Address::default() {
+                sources.insert(slot as u16, backend.snat_address.into());
+            }
+        }
+        Ok(sources)
     }
 
     /// Makes every service of the plan reachable, and those that aren't in it unreachable.
@@ -135,7 +158,7 @@ impl Tables {
             .services
             .keys()
             .filter_map(Result::ok)
-            .filter(|key| !wanted.iter().any(|(service, ..)| SocketAddrV4::from(*key) == service.listen))
+            .filter(|key| !wanted.iter().any(|(service, ..)| SocketAddr::from(*key) == service.listen))
             .collect();
         for key in stale {
             self.services.remove(&key).map_err(DataplaneError::map("removing from", "SERVICES"))?;
@@ -144,10 +167,6 @@ impl Tables {
             if slot.fresh {
                 clear(&mut self.service_traffic, "SERVICE_TRAFFIC", slot.index)?;
             }
-            let address = u32::from_ne_bytes(service.listen.ip().octets());
-            self.listen_addresses
-                .insert(address, 1, 0)
-                .map_err(DataplaneError::map("writing", "LISTEN_ADDRESSES"))?;
             let value = Service {
                 slot: slot.index,
                 pool: *pool,
@@ -160,22 +179,7 @@ impl Tables {
                 .map_err(DataplaneError::map("writing", "SERVICES"))?;
         }
         self.retire_pools(slots)?;
-        let stale: Vec<u32> = self
-            .listen_addresses
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|address| {
-                !wanted
-                    .iter()
-                    .any(|(service, ..)| u32::from_ne_bytes(service.listen.ip().octets()) == *address)
-            })
-            .collect();
-        for address in stale {
-            self.listen_addresses
-                .remove(&address)
-                .map_err(DataplaneError::map("removing from", "LISTEN_ADDRESSES"))?;
-        }
-        Ok(())
+        self.roles.set(&self.role_plan, &self.source_addresses()?)
     }
 
     /// What a pool's word says: the backend that its new flows go to, by slot, and what the controller keeps with it.
@@ -189,7 +193,7 @@ impl Tables {
     }
 
     /// The way to a backend: our address towards it, then the word that makes the way usable. `None`: there is none.
-    pub fn set_way(&mut self, backend: u16, way: Option<(Ipv4Addr, NextHop)>) -> Result<(), DataplaneError> {
+    pub fn set_way(&mut self, backend: u16, way: Option<(IpAddr, NextHop)>) -> Result<(), DataplaneError> {
         let Some((source, hop)) = way else {
             self.next_hops.store(backend.into(), 0);
             return Ok(());
@@ -197,6 +201,8 @@ impl Tables {
         let mut value =
             self.backends.get(&backend.into(), 0).map_err(DataplaneError::map("reading", "BACKENDS"))?;
         if value.snat_address != Address::from(source) {
+            // An address that packets come back to is known before the first one leaves with it.
+            self.roles.widen(&self.role_plan, &BTreeMap::from([(backend, source)]))?;
             value.snat_address = source.into();
             self.write_backend(backend, &value)?;
         }
@@ -206,6 +212,21 @@ impl Tables {
 
     /// An interface's facts, and the kernel's device in the same slot.
     pub fn set_interface(&mut self, slot: u16, interface: Interface) -> Result<(), DataplaneError> {
+        let earlier: Vec<u32> = self
+            .interface_slots
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(ifindex, held)| *held == u32::from(slot) && *ifindex != interface.ifindex)
+            .map(|(ifindex, _)| ifindex)
+            .collect();
+        for ifindex in earlier {
+            self.interface_slots
+                .remove(&ifindex)
+                .map_err(DataplaneError::map("removing from", "INTERFACE_SLOTS"))?;
+        }
+        self.interface_slots
+            .insert(interface.ifindex, u32::from(slot), 0)
+            .map_err(DataplaneError::map("writing", "INTERFACE_SLOTS"))?;
         self.interfaces
             .set(slot.into(), interface, 0)
             .map_err(DataplaneError::map("writing", "INTERFACES"))?;
@@ -233,14 +254,19 @@ impl Tables {
         free.ok_or(DataplaneError::NoSlot { what: "an interface", limit: MAX_INTERFACES - 1 })
     }
 
-    /// Drops by reason, zero included.
-    pub fn drops(&self) -> Result<Vec<(Reason, u64)>, DataplaneError> {
-        let count = |reason: &Reason| {
+    /// What became of packets that were neither forwarded nor simply passed, by reason, zero included.
+    pub fn tallies(&self) -> Result<Vec<(Reason, Tally)>, DataplaneError> {
+        let tally = |reason: &Reason| {
             let values =
-                self.drops.get(&(*reason as u32), 0).map_err(DataplaneError::map("reading", "DROPS"))?;
-            Ok((*reason, values.iter().sum()))
+                self.reasons.get(&(*reason as u32), 0).map_err(DataplaneError::map("reading", "REASONS"))?;
+            let sum = values.iter().fold(Tally::default(), |sum, cpu| Tally {
+                dropped: sum.dropped + cpu.dropped,
+                answered: sum.answered + cpu.answered,
+                passed: sum.passed + cpu.passed,
+            });
+            Ok((*reason, sum))
         };
-        Reason::ALL.iter().map(count).collect()
+        Reason::ALL.iter().map(tally).collect()
     }
 
     /// A service's traffic.
@@ -269,7 +295,25 @@ impl Tables {
     fn write_pool(&mut self, pool: &PoolPlan, slots: &PoolSlots) -> Result<(), DataplaneError> {
         let (snat_ports, snat_range_count, snat_port_count) = ports::pack(&pool.snat_ports)
             .ok_or(DataplaneError::NoSlot { what: "a range of SNAT ports", limit: MAX_PORT_RANGES })?;
-        let value = Pool { snat_range_count, snat_port_count, snat_ports, name: name_bytes(&pool.name) };
+        let mut snat_addresses = [Address::default(); MAX_SNAT_ADDRESSES];
+        if pool.snat_addresses.len() > MAX_SNAT_ADDRESSES {
+            return Err(DataplaneError::NoSlot { what: "a SNAT address", limit: MAX_SNAT_ADDRESSES });
+        }
+        for (to, from) in snat_addresses.iter_mut().zip(&pool.snat_addresses) {
+            *to = (*from).into();
+        }
+        let value = Pool {
+            forwarding: match pool.forwarding {
+                Forwarding::Snat => FORWARDING_SNAT,
+                Forwarding::Dnat => FORWARDING_DNAT,
+            },
+            snat_address_count: pool.snat_addresses.len() as u32,
+            snat_range_count,
+            snat_port_count,
+            snat_addresses,
+            snat_ports,
+            name: name_bytes(&pool.name),
+        };
         self.pools.set(slots.pool.index.into(), value, 0).map_err(DataplaneError::map("writing", "POOLS"))
     }
 

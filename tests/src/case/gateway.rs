@@ -1,44 +1,57 @@
 //! The real program in the kernel, told what it knows by the production code, run on one frame at a time.
 //!
-//! Everything the controller writes is written by its own calls. Handles of this module's own, on the same maps, are
-//! used only for what production has no call for: counting entries, and letting flows grow old.
+//! Everything the controller writes is written by its own calls; what else is done to tables is in `tables`.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
-use balancer_common::abi::{ActiveWord, FlowEntry, FlowKey, Interface, NextHop, SIDE_CLIENT, Traffic};
+use balancer_common::abi::{ActiveWord, Interface, NextHop, Traffic};
 use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
-use balancer_common::verdict::Reason;
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
-use balancer_user::dataplane::object;
-use balancer_user::dataplane::slots::{Busy, Occupied, PoolSlots, assign};
+use balancer_user::dataplane::object::{self, Loaded, Wanted};
+use balancer_user::dataplane::slots::{Busy, PoolPlan, PoolSlots, assign};
 use balancer_user::dataplane::tables::Tables;
 use nix::net::if_::if_nametoindex;
 
-use super::scene::{GATEWAY, Given, Member, Side};
+use super::counters::Counters;
+use super::given::Given;
+use super::plan;
+use super::scene::{Member, Scene, Side};
+use super::tables::{Answers, FlowMaps};
 
 /// Room for a frame that grew.
 const GROWTH_BYTES: usize = 256;
-const WAN_MTU: u32 = 1500;
 /// The contract's `idle_timeout`: how long established flows live in a [`Gateway`].
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3600 + 5 * 60);
 
+/// Where the program finds its interfaces; a slot more than they need is never used.
+const INTERFACE_SLOTS: [(Side, u16); 2] = [(Side::Lan, 1), (Side::Wan, 2)];
+
+/// Programs that nobody uses: loading one takes longer than all cases of a topic.
+static IDLE: Mutex<Vec<Gateway>> = Mutex::new(Vec::new());
+
+/// A program of its own for as long as it lives.
+pub struct Borrowed(Option<Gateway>);
+
 /// A loaded program and its tables; they are gone when it is dropped.
 pub struct Gateway {
-    ebpf: Ebpf,
+    wanted: Wanted,
+    program: Loaded,
     tables: Tables,
     /// The product's own view of the flow tables.
     pub flows: FlowTable,
-    half_open: HashMap<MapData, FlowKey, FlowEntry>,
-    established: HashMap<MapData, FlowKey, FlowEntry>,
+    flow_maps: FlowMaps,
+    answers: Answers,
     given: Given,
+    plan: Vec<PoolPlan>,
     slots: Vec<PoolSlots>,
+    /// Ways and active backends are as they were given.
+    is_as_given: bool,
 }
 
 /// What the program did with a frame.
@@ -61,67 +74,139 @@ pub enum Action {
     Redirect,
 }
 
-/// Every counter, and how many entries the flow tables have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Drops by reason.
-    pub drops: BTreeMap<Reason, u64>,
-    /// Traffic by service; all are there.
-    pub services: BTreeMap<SocketAddrV4, Traffic>,
-    /// Traffic by backend's name; all are there.
-    pub backends: BTreeMap<String, Traffic>,
-    /// Entries of handshakes under way, two for each.
-    pub half_open_entries: usize,
-    /// Entries of established flows, two for each.
-    pub established_entries: usize,
+fn idle(suits: impl Fn(&Gateway) -> bool) -> Option<Gateway> {
+    let mut idle = IDLE.lock().ok()?;
+    let at = idle.iter().position(suits)?;
+    Some(idle.swap_remove(at))
+}
+
+impl Deref for Borrowed {
+    type Target = Gateway;
+
+    fn deref(&self) -> &Gateway {
+        self.0.as_ref().expect("it is there until it is given back")
+    }
+}
+
+impl DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut Gateway {
+        self.0.as_mut().expect("it is there until it is given back")
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let (Some(gateway), Ok(mut idle)) = (self.0.take(), IDLE.lock()) {
+            idle.push(gateway);
+        }
+    }
 }
 
 impl Gateway {
-    /// Loads the program and tells it what is given. The calling thread is in the lab's gateway, and stays there.
+    /// A program that has been told this and knows no flows: one that nobody uses, or a new one. The calling thread is
+    /// in the lab's gateway, and stays there.
     ///
     /// # Errors
     /// Without the object, capabilities, or the interfaces `wan0` and `lan0`.
-    pub fn load(given: &Given) -> Result<Self> {
-        let mut ebpf = object::load(given.sizes, None).context("load the program")?;
-        let half_open = second_handle(&ebpf, "HALF_OPEN")?;
-        let established = second_handle(&ebpf, "ESTABLISHED")?;
-        let mut tables = Tables::take(&mut ebpf)?;
-        let flows = FlowTable::take(&mut ebpf, Lifetimes { established: IDLE_TIMEOUT })?;
-        let slots = assign(&given.plan, &Occupied::default(), &Busy::default())?;
-        tables.write_pools(&given.plan, &slots)?;
-        let given = given.clone();
-        let mut gateway = Self { ebpf, tables, flows, half_open, established, given, slots };
-        gateway.tell_interfaces_and_ways()?;
-        gateway.tables.publish_services(&gateway.given.plan, &gateway.slots)?;
-        Ok(gateway)
+    pub fn told(given: &Given) -> Result<Borrowed> {
+        let mut gateway = match idle(|gateway| gateway.wanted == plan::wanted(given)) {
+            Some(gateway) => gateway,
+            None => Self::load(given)?,
+        };
+        gateway.tell_all(given)?;
+        Ok(Borrowed(Some(gateway)))
     }
 
-    fn tell_interfaces_and_ways(&mut self) -> Result<()> {
-        for side in self.given.sides.clone() {
-            let ifindex = ifindex(side)?;
-            let slot = self.tables.interface_slot(ifindex)?;
-            let mtu = if side == Side::Lan { self.given.lan_mtu } else { WAN_MTU };
-            self.tables.set_interface(slot, Interface { ifindex, mtu, mac: side.mac(), padding: 0 })?;
-        }
-        let backends: Vec<(u16, Member)> = self.members().collect();
-        for (slot, member) in backends {
-            if !self.given.unreachable.contains(&member) {
-                self.set_way(slot, Some(member))?;
-            }
-        }
-        for (pool, slots) in self.given.plan.iter().zip(&self.slots) {
-            let first = slots.backends.first().map(|slot| slot.index);
-            let active =
-                if pool.name == "mail" { first } else { self.given.active.and_then(|it| self.slot(it)) };
-            self.tables.set_active(slots.pool.index, ActiveWord::new(active.unwrap_or(0), 0, 0));
+    fn load(given: &Given) -> Result<Self> {
+        let wanted = plan::wanted(given);
+        let mut program = object::load(wanted, None).context("load the program")?;
+        Ok(Self {
+            wanted,
+            flow_maps: FlowMaps::of(&program.ebpf)?,
+            answers: Answers::of(&program.ebpf)?,
+            tables: Tables::take(&mut program.ebpf)?,
+            flows: FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?,
+            program,
+            given: given.clone(),
+            plan: Vec::new(),
+            slots: Vec::new(),
+            is_as_given: false,
+        })
+    }
+
+    /// Tells it this instead of what it has been told before, as a reload does, and forgets all flows.
+    fn tell_all(&mut self, given: &Given) -> Result<()> {
+        self.given = given.clone();
+        self.plan = plan::pools(given);
+        self.slots = assign(&self.plan, &self.tables.occupied()?, &Busy::default())?;
+        self.tables.write_pools(&self.plan, &self.slots)?;
+        self.tell_interfaces()?;
+        self.is_as_given = false;
+        self.begin_anew()?;
+        Ok(self.tables.publish_services(&self.plan, &self.slots)?)
+    }
+
+    /// Tells it this, and makes it forget all flows; what was counted stays.
+    ///
+    /// # Errors
+    /// When the tables can't be read or written, or when this wants another program.
+    pub fn tell(&mut self, given: &Given) -> Result<()> {
+        ensure!(self.wanted == plan::wanted(given), "this wants another program");
+        if self.given == *given { self.begin_anew() } else { self.tell_all(given) }
+    }
+
+    /// Whether it can be told this.
+    pub(super) fn can_be_told(&self, given: &Given) -> bool {
+        self.wanted == plan::wanted(given)
+    }
+
+    /// Forgets all flows, that it has answered anybody, and what happened to backends since it was told of them; what was
+    /// counted stays.
+    ///
+    /// # Errors
+    /// When the tables can't be read or written.
+    pub fn begin_anew(&mut self) -> Result<()> {
+        self.flow_maps.clear()?;
+        self.answers.allow_anew()?;
+        if !self.is_as_given {
+            self.tell_ways_and_active()?;
+            self.is_as_given = true;
         }
         Ok(())
     }
 
-    /// The backends of the plan with their slots.
-    fn members(&self) -> impl Iterator<Item = (u16, Member)> {
-        let all = [super::scene::PRIMARY, super::scene::BACKUP, super::scene::POSTMAN];
-        all.into_iter().filter_map(|member| Some((self.slot(member)?, member)))
+    /// An unknown interface's place is taken by another one: there is no call to forget one.
+    fn tell_interfaces(&mut self) -> Result<()> {
+        for (side, slot) in INTERFACE_SLOTS {
+            let is_known = self.given.sides.contains(&side);
+            let ifindex = if is_known { ifindex(side.interface())? } else { ifindex("lo")? };
+            let mtu = if side == Side::Lan { self.given.lan_mtu } else { self.given.wan_mtu };
+            self.tables.set_interface(slot, Interface { ifindex, mtu, mac: side.mac(), padding: 0 })?;
+        }
+        Ok(())
+    }
+
+    fn tell_ways_and_active(&mut self) -> Result<()> {
+        let [(_, interface), _] = INTERFACE_SLOTS;
+        for pool in self.given.clone().pools {
+            for member in pool.scene.members() {
+                let slot = self.slot(member).context("a backend of the plan")?;
+                let is_reachable = !self.given.unreachable.contains(&member);
+                let hop = NextHop { mac: member.mac, interface };
+                self.tables.set_way(slot, is_reachable.then_some((pool.scene.gateway, hop)))?;
+            }
+            self.set_active(pool.scene, pool.active);
+        }
+        Ok(())
+    }
+
+    /// Makes a backend the active one of this pool, or nobody.
+    fn set_active(&self, scene: &Scene, member: Option<Member>) {
+        let slot = member.and_then(|member| self.slot(member));
+        let pools = self.plan.iter().zip(&self.slots);
+        for (_, slots) in pools.filter(|(pool, _)| pool.name == scene.name) {
+            self.tables.set_active(slots.pool.index, ActiveWord::new(slot.unwrap_or(0), 0, 0));
+        }
     }
 
     /// The slot of a backend, if the plan has it.
@@ -131,31 +216,33 @@ impl Gateway {
     }
 
     fn backend_slots(&self) -> Vec<(String, u16)> {
-        let pools = self.given.plan.iter().zip(&self.slots);
+        let pools = self.plan.iter().zip(&self.slots);
         let named = pools.flat_map(|(pool, slots)| pool.backends.iter().zip(&slots.backends));
         named.map(|(backend, slot)| (backend.name.clone(), slot.index)).collect()
     }
 
-    fn service_slots(&self) -> Vec<(SocketAddrV4, u16)> {
-        let pools = self.given.plan.iter().zip(&self.slots);
+    fn service_slots(&self) -> Vec<(SocketAddr, u16)> {
+        let pools = self.plan.iter().zip(&self.slots);
         let listening = pools.flat_map(|(pool, slots)| pool.services.iter().zip(&slots.services));
         listening.map(|(service, slot)| (service.listen, slot.index)).collect()
     }
 
-    fn set_way(&mut self, slot: u16, member: Option<Member>) -> Result<()> {
-        let lan = self.tables.interface_slot(ifindex(Side::Lan)?)?;
-        let way = member.map(|member| (GATEWAY, NextHop { mac: member.mac, interface: lan }));
-        Ok(self.tables.set_way(slot, way)?)
-    }
-
-    /// Makes a backend the active one of its pool; `None`: `passwords` has none.
+    /// Makes a backend the active one of its pool.
     ///
     /// # Errors
     /// When the plan has no such backend.
-    pub fn activate(&mut self, member: Option<Member>) -> Result<()> {
-        let slot = member.map(|member| self.slot(member).context("a backend of the plan")).transpose()?;
-        self.tables.set_active(self.slots[0].pool.index, ActiveWord::new(slot.unwrap_or(0), 0, 0));
+    pub fn activate(&mut self, member: Member) -> Result<()> {
+        let (pool, _) = self.given.member(member.address).context("a backend of the plan")?;
+        let scene = pool.scene;
+        self.is_as_given = false;
+        self.set_active(scene, Some(member));
         Ok(())
+    }
+
+    /// Leaves a pool without an active backend.
+    pub fn deactivate(&mut self, scene: &Scene) {
+        self.is_as_given = false;
+        self.set_active(scene, None);
     }
 
     /// Takes back the way to a backend.
@@ -164,7 +251,8 @@ impl Gateway {
     /// When the plan has no such backend.
     pub fn lose_way(&mut self, member: Member) -> Result<()> {
         let slot = self.slot(member).context("a backend of the plan")?;
-        self.set_way(slot, None)
+        self.is_as_given = false;
+        Ok(self.tables.set_way(slot, None)?)
     }
 
     /// Makes all flows older: as if nothing had happened for this long.
@@ -172,14 +260,7 @@ impl Gateway {
     /// # Errors
     /// When the tables can't be read or written.
     pub fn grow_older(&mut self, by: Duration) -> Result<()> {
-        for table in [&mut self.half_open, &mut self.established] {
-            let entries: Vec<(FlowKey, FlowEntry)> = table.iter().collect::<Result<_, _>>()?;
-            for (key, mut entry) in entries {
-                entry.last_seen_ns = entry.last_seen_ns.saturating_sub(by.as_nanos() as u64);
-                table.insert(key, entry, 0)?;
-            }
-        }
-        Ok(())
+        self.flow_maps.grow_older(by)
     }
 
     /// Removes the client's side of every flow, as nothing ever should: what remains is half a flow.
@@ -187,13 +268,7 @@ impl Gateway {
     /// # Errors
     /// When the tables can't be read or written.
     pub fn tear_flows_apart(&mut self) -> Result<()> {
-        for table in [&mut self.half_open, &mut self.established] {
-            let entries: Vec<(FlowKey, FlowEntry)> = table.iter().collect::<Result<_, _>>()?;
-            for (key, _) in entries.iter().filter(|(_, entry)| entry.side == SIDE_CLIENT) {
-                table.remove(key)?;
-            }
-        }
-        Ok(())
+        self.flow_maps.tear_apart()
     }
 
     /// Deletes the device of this side, as when a card is pulled.
@@ -212,14 +287,14 @@ impl Gateway {
     /// When the kernel refuses to run it, or the program answers with anything but an [`Action`].
     pub fn run(&mut self, through: Side, frame: &[u8]) -> Result<Outcome> {
         let mut after = vec![0; frame.len() + GROWTH_BYTES];
-        let context = xdp_md(frame.len(), ifindex(through)?);
+        let context = xdp_md(frame.len(), ifindex(through.interface())?);
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut after),
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = object::program(&mut self.ebpf)?.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        let result = self.program.program()?.test_run(options).context("BPF_PROG_TEST_RUN")?;
         after.truncate(result.data_size_out as usize);
         let action = match result.return_value {
             1 => Action::Drop,
@@ -235,12 +310,13 @@ impl Gateway {
     /// # Errors
     /// When a table can't be read.
     pub fn counters(&self) -> Result<Counters> {
-        let mut counters = Counters {
-            drops: self.tables.drops()?.into_iter().collect(),
-            half_open_entries: self.half_open.keys().count(),
-            established_entries: self.established.keys().count(),
-            ..Counters::default()
-        };
+        let [half_open_entries, established_entries] = self.flow_maps.count();
+        let mut counters = Counters { half_open_entries, established_entries, ..Counters::default() };
+        for (reason, tally) in self.tables.tallies()? {
+            counters.drops.insert(reason, tally.dropped);
+            counters.answers.insert(reason, tally.answered);
+            counters.passed.insert(reason, tally.passed);
+        }
         for (listen, slot) in self.service_slots() {
             counters.services.insert(listen, self.tables.service_traffic(slot)?);
         }
@@ -279,12 +355,6 @@ fn xdp_md(length: usize, ingress: u32) -> Vec<u8> {
     [0, length as u32, 0, ingress, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-fn ifindex(side: Side) -> Result<u32> {
-    if_nametoindex(side.interface()).with_context(|| format!("look for {} in this network", side.interface()))
-}
-
-/// The production code takes the maps out of the object, so this one finds the map by its id.
-fn second_handle(ebpf: &Ebpf, name: &str) -> Result<HashMap<MapData, FlowKey, FlowEntry>> {
-    let Some(Map::HashMap(map)) = ebpf.map(name) else { anyhow::bail!("the object has no hash map {name}") };
-    Ok(HashMap::try_from(Map::HashMap(MapData::from_id(map.info()?.id())?))?)
+fn ifindex(interface: &str) -> Result<u32> {
+    if_nametoindex(interface).with_context(|| format!("look for {interface} in this network"))
 }

@@ -1,192 +1,18 @@
-//! What the program has to do with a packet, from scratch: the packet that must leave is built anew from its fields,
-//! and what must be counted is added to what was.
+//! What the program has to do with a packet, from scratch: the packet that must leave is built anew from its fields.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
-use balancer_common::verdict::Reason;
-
-use super::gateway::{Action, Counters, Outcome};
-use super::scene::{GATEWAY, Given, Member, neighbour};
-use crate::packet::{Packet, difference};
-
-/// What a case expects of one packet.
-#[derive(Clone, Debug)]
-pub struct Expect {
-    pub(super) fate: Fate,
-    /// How many flows the tables gain by it.
-    half_open: i64,
-    established: i64,
-    new_flows: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fate {
-    ToBackend(Member, SnatPort),
-    ToClient(SocketAddrV4),
-    Passed,
-    Dropped(Reason),
-}
-
-/// The gateway's port towards the backend.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum SnatPort {
-    /// The client's own.
-    Kept,
-    /// This one.
-    Exactly(u16),
-    /// One of the pool's that isn't the client's.
-    Another,
-}
-
-/// The packet leaves for this backend, from the client's own port.
-#[must_use]
-pub fn forwarded_to(member: Member) -> Expect {
-    Expect::new(Fate::ToBackend(member, SnatPort::Kept))
-}
-
-/// A backend's packet leaves for this client, as if the service had sent it.
-#[must_use]
-pub fn returned_to(client: SocketAddrV4) -> Expect {
-    Expect::new(Fate::ToClient(client))
-}
-
-/// The kernel gets the frame as it came.
-#[must_use]
-pub fn passed() -> Expect {
-    Expect::new(Fate::Passed)
-}
-
-/// The frame goes nowhere, unchanged.
-#[must_use]
-pub fn dropped(reason: Reason) -> Expect {
-    Expect::new(Fate::Dropped(reason))
-}
-
-impl Expect {
-    fn new(fate: Fate) -> Self {
-        Self { fate, half_open: 0, established: 0, new_flows: 0 }
-    }
-
-    /// The gateway's port towards the backend is this one. It is said of packets that are forwarded to a backend.
-    #[must_use]
-    pub fn from_port(self, port: u16) -> Self {
-        self.with_port(SnatPort::Exactly(port))
-    }
-
-    /// As [`Expect::from_port`]: one of the pool's ports, and not the client's.
-    #[must_use]
-    pub fn from_another_port(self) -> Self {
-        self.with_port(SnatPort::Another)
-    }
-
-    fn with_port(self, port: SnatPort) -> Self {
-        let Fate::ToBackend(member, _) = self.fate else {
-            panic!("{:?} has no port of the gateway's", self.fate)
-        };
-        Self { fate: Fate::ToBackend(member, port), ..self }
-    }
-
-    /// A half-open flow begins.
-    #[must_use]
-    pub fn opening(self) -> Self {
-        Self { half_open: self.half_open + 1, ..self }
-    }
-
-    /// The half-open flow becomes an established one.
-    #[must_use]
-    pub fn establishing(self) -> Self {
-        Self { half_open: -1, established: 1, new_flows: 1, ..self }
-    }
-
-    /// The half-open flow is forgotten.
-    #[must_use]
-    pub fn forgetting_the_handshake(self) -> Self {
-        Self { half_open: self.half_open - 1, ..self }
-    }
-
-    /// An established flow is forgotten.
-    #[must_use]
-    pub fn forgetting_the_flow(self) -> Self {
-        Self { established: self.established - 1, ..self }
-    }
-
-    /// Everything that isn't as expected, one a line.
-    pub(super) fn compare(
-        &self,
-        given: &Given,
-        input: &Input,
-        outcome: &Outcome,
-        before: &Counters,
-        after: &Counters,
-    ) -> Vec<String> {
-        let mut differences = Vec::new();
-        let expected = match self.translated(given, input, &outcome.frame) {
-            Ok(expected) => expected,
-            Err(problem) => return vec![problem],
-        };
-        let action = match self.fate {
-            Fate::ToBackend(..) | Fate::ToClient(_) => Action::Redirect,
-            Fate::Passed => Action::Pass,
-            Fate::Dropped(_) => Action::Drop,
-        };
-        if outcome.action != action {
-            differences.push(format!("{action:?} expected, {:?} seen", outcome.action));
-        }
-        let in_frame = difference(&expected.frame, &outcome.frame).unwrap_or_default();
-        differences.extend(in_frame.lines().map(str::to_owned));
-        let counters = self.counted(before, input.frame().len() as u64, &expected);
-        differences.extend(counters.differences(after));
-        differences
-    }
-
-    /// The frame that must come out, and whose traffic it is.
-    fn translated(&self, given: &Given, input: &Input, seen: &[u8]) -> Result<Expected, String> {
-        let (packet, change) = match (self.fate, input) {
-            (Fate::Passed | Fate::Dropped(_), _) => {
-                return Ok(Expected { frame: input.frame(), traffic_of: None });
-            }
-            (_, Input::Raw(_)) => return Err("only TCP packets can be expected to go on".into()),
-            (Fate::ToBackend(member, snat), Input::Tcp(packet)) => {
-                (packet, to_backend(given, packet, member, snat, seen)?)
-            }
-            (Fate::ToClient(client), Input::Tcp(packet)) => (packet, to_client(given, packet, client)?),
-        };
-        let (out, mac) = neighbour(*change.next_hop.ip());
-        let packet = packet.as_ref().clone().with(|packet| {
-            packet.source_mac = out.mac();
-            packet.destination_mac = mac;
-            packet.source = change.source;
-            packet.destination = change.next_hop;
-            packet.ttl = packet.ttl.saturating_sub(1);
-        });
-        Ok(Expected { frame: packet.to_frame(), traffic_of: Some((change.service, change.backend)) })
-    }
-
-    fn counted(&self, before: &Counters, bytes: u64, expected: &Expected) -> Counters {
-        let mut after = before.clone();
-        if let Fate::Dropped(reason) = self.fate {
-            *after.drops.entry(reason).or_default() += 1;
-        }
-        if let Some((service, backend)) = &expected.traffic_of {
-            let service = after.services.entry(*service).or_default();
-            let backend = after.backends.entry(backend.clone()).or_default();
-            for traffic in [service, backend] {
-                traffic.packets += 1;
-                traffic.bytes += bytes;
-                traffic.new_flows += self.new_flows;
-            }
-        }
-        after.half_open_entries = after.half_open_entries.saturating_add_signed(2 * self.half_open as isize);
-        after.established_entries =
-            after.established_entries.saturating_add_signed(2 * self.established as isize);
-        after
-    }
-}
+use super::answer;
+use super::expect::{Expect, Fate, Peer};
+use super::given::{Given, Pool};
+use super::scene::{Member, Service, Side, neighbour};
+use crate::packet::{ETHERNET_BYTES, Ethernet, Icmp, Ip, Mac, Packet};
 
 /// What goes into the program.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
     Tcp(Box<Packet>),
+    Icmp(Box<Icmp>),
     Raw(Vec<u8>),
 }
 
@@ -194,102 +20,170 @@ impl Input {
     pub(super) fn frame(&self) -> Vec<u8> {
         match self {
             Self::Tcp(packet) => packet.to_frame(),
+            Self::Icmp(message) => message.to_frame(),
             Self::Raw(frame) => frame.clone(),
         }
     }
 }
 
-struct Expected {
-    frame: Vec<u8>,
-    /// The service and the backend's name.
-    traffic_of: Option<(SocketAddrV4, String)>,
+/// What comes in, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) input: &'a Input,
+    pub(super) through: Side,
 }
 
-/// A packet's new addresses, and whose traffic it is.
-struct Change {
-    source: SocketAddrV4,
-    next_hop: SocketAddrV4,
-    service: SocketAddrV4,
-    backend: String,
+/// What must come out.
+pub(super) struct Expected {
+    pub(super) frame: Vec<u8>,
+    /// The service and the backend's name.
+    pub(super) traffic_of: Option<(SocketAddr, &'static str)>,
+}
+
+/// The frame that must come out of `arrival`, and whose traffic it is. What the model can't know (a SNAT port that the
+/// program chooses) is taken from what was `seen`.
+pub(super) fn model(
+    expect: &Expect,
+    given: &Given,
+    arrival: Arrival<'_>,
+    seen: &[u8],
+) -> Result<Expected, String> {
+    let unchanged = |input: &Input| Expected { frame: input.frame(), traffic_of: None };
+    match (expect.fate, arrival.input) {
+        (Fate::Passed(_) | Fate::Dropped(_), input) => Ok(unchanged(input)),
+        (Fate::Answered(reason), Input::Tcp(packet)) => {
+            let frame = answer::to(packet, reason, given, arrival.through)?;
+            Ok(Expected { frame, traffic_of: None })
+        }
+        (Fate::ToBackend(member, peer), Input::Tcp(packet)) => to_backend(given, packet, member, peer, seen),
+        (Fate::ToClient(client), Input::Tcp(packet)) => to_client(given, packet, client, expect.way_back),
+        (Fate::ToBackend(member, peer), Input::Icmp(message)) => {
+            error_to_backend(given, message, member, peer)
+        }
+        (Fate::ToClient(client), Input::Icmp(message)) => error_to_client(given, message, client),
+        (fate, _) => Err(format!("{fate:?} can't be expected of this frame")),
+    }
 }
 
 fn to_backend(
     given: &Given,
     packet: &Packet,
     member: Member,
-    snat: SnatPort,
+    peer: Peer,
     seen: &[u8],
-) -> Result<Change, String> {
-    let (pool, service) =
-        given.service(packet.destination).ok_or(format!("{} is no service", packet.destination))?;
+) -> Result<Expected, String> {
+    let (pool, service) = service(given, packet.destination)?;
+    let source = if pool.is_snat() { seen_source(pool, packet, peer, seen)? } else { packet.source };
+    let packet = packet.clone().with(|packet| {
+        packet.source = source;
+        packet.destination = member.at(service.backend_port);
+        leave(&mut packet.ethernet, &mut packet.ip, neighbour(member.address));
+    });
+    Ok(Expected { frame: packet.to_frame(), traffic_of: Some((service.listen, member.name)) })
+}
+
+/// Whom the backend sees; what the program was free to choose must be one of the pool's addresses and ports.
+fn seen_source(pool: &Pool, packet: &Packet, peer: Peer, seen: &[u8]) -> Result<SocketAddr, String> {
     let own = packet.source.port();
-    let port = match snat {
-        SnatPort::Kept => own,
-        SnatPort::Exactly(port) => port,
-        SnatPort::Another => {
-            let at = 34 + packet.ip_options.len();
-            let port = seen.get(at..at + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
+    if let Peer::Exactly(peer) = peer {
+        return Ok(peer);
+    }
+    let addresses = pool.scene.addresses_of_ours();
+    let (address, port) = source_in(packet, seen).ok_or("the frame has no source")?;
+    if !addresses.contains(&address) {
+        return Err(format!("source {address} is none of {addresses:?}"));
+    }
+    match peer {
+        Peer::AnotherPort => {
             if port == own || !pool.snat_ports.iter().any(|range| range.contains(&port)) {
                 return Err(format!("source port {port} is {own}, or none of {:?}", pool.snat_ports));
             }
-            port
+            Ok(SocketAddr::new(address, port))
         }
-    };
-    Ok(Change {
-        source: SocketAddrV4::new(GATEWAY, port),
-        next_hop: member.at(service.backend_port),
-        service: service.listen,
-        backend: member.name.to_owned(),
-    })
-}
-
-fn to_client(given: &Given, packet: &Packet, client: SocketAddrV4) -> Result<Change, String> {
-    let service = given.service_behind(packet.source).ok_or(format!("{} is no backend's", packet.source))?;
-    let backend = given
-        .plan
-        .iter()
-        .flat_map(|pool| &pool.backends)
-        .find(|backend| backend.address == *packet.source.ip())
-        .ok_or("no such backend")?;
-    Ok(Change {
-        source: service.listen,
-        next_hop: client,
-        service: service.listen,
-        backend: backend.name.clone(),
-    })
-}
-
-impl Counters {
-    /// Each counter that `seen` has otherwise.
-    fn differences(&self, seen: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |what: String, expected: String, seen: String| {
-            if expected != seen {
-                differences.push(format!("{what}: {expected} expected, {seen} seen"));
-            }
-        };
-        for (reason, count) in &self.drops {
-            let other = seen.drops.get(reason).copied().unwrap_or(0);
-            compare(format!("drops {}", reason.name()), count.to_string(), other.to_string());
-        }
-        for (listen, traffic) in &self.services {
-            let other = seen.services.get(listen).copied().unwrap_or_default();
-            compare(format!("service {listen}"), format!("{traffic:?}"), format!("{other:?}"));
-        }
-        for (name, traffic) in &self.backends {
-            let other = seen.backends.get(name).copied().unwrap_or_default();
-            compare(format!("backend {name}"), format!("{traffic:?}"), format!("{other:?}"));
-        }
-        compare(
-            "entries of handshakes".into(),
-            self.half_open_entries.to_string(),
-            seen.half_open_entries.to_string(),
-        );
-        compare(
-            "entries of flows".into(),
-            self.established_entries.to_string(),
-            seen.established_entries.to_string(),
-        );
-        differences
+        Peer::OwnPort | Peer::Exactly(_) => Ok(SocketAddr::new(address, own)),
     }
+}
+
+/// The source that stands in a frame of the same shape as this packet's.
+fn source_in(packet: &Packet, frame: &[u8]) -> Option<(IpAddr, u16)> {
+    let at = ETHERNET_BYTES + 4 * packet.ethernet.tags.len();
+    let address = match packet.source.ip() {
+        IpAddr::V4(_) => IpAddr::from(<[u8; 4]>::try_from(frame.get(at + 12..at + 16)?).ok()?),
+        IpAddr::V6(_) => IpAddr::from(<[u8; 16]>::try_from(frame.get(at + 8..at + 24)?).ok()?),
+    };
+    let port = at + packet.ip_length() - packet.tcp_length();
+    let port = <[u8; 2]>::try_from(frame.get(port..port + 2)?).ok()?;
+    Some((address, u16::from_be_bytes(port)))
+}
+
+fn to_client(
+    given: &Given,
+    packet: &Packet,
+    client: SocketAddr,
+    way_back: Option<(Side, Mac)>,
+) -> Result<Expected, String> {
+    let (_, service, member) = behind(given, packet.source)?;
+    let packet = packet.clone().with(|packet| {
+        packet.source = service.listen;
+        packet.destination = client;
+        let way = way_back.unwrap_or_else(|| neighbour(client.ip()));
+        leave(&mut packet.ethernet, &mut packet.ip, way);
+    });
+    Ok(Expected { frame: packet.to_frame(), traffic_of: Some((service.listen, member.name)) })
+}
+
+/// An error in the clients' network about what the service sent: its backend must recognise what it sent itself.
+fn error_to_backend(given: &Given, error: &Icmp, member: Member, peer: Peer) -> Result<Expected, String> {
+    let quoted = error.quoted().ok_or("only errors about packets can be expected to go on")?;
+    let (pool, service) = service(given, quoted.source)?;
+    let client = quoted.destination;
+    let peer = match peer {
+        _ if !pool.is_snat() => client,
+        Peer::OwnPort => SocketAddr::new(pool.scene.addresses_of_ours()[0], client.port()),
+        Peer::Exactly(peer) => peer,
+        Peer::AnotherPort => return Err("an error says nothing new about ports".into()),
+    };
+    let error = error.clone().with(|error| {
+        if pool.is_snat() {
+            error.source = peer.ip();
+        }
+        error.destination = member.address;
+        leave(&mut error.ethernet, &mut error.ip, neighbour(member.address));
+    });
+    let error = error.quoting(|quoted| {
+        quoted.source = member.at(service.backend_port);
+        quoted.destination = peer;
+    });
+    Ok(Expected { frame: error.to_frame(), traffic_of: Some((service.listen, member.name)) })
+}
+
+/// An error in the backends' network about what the client sent.
+fn error_to_client(given: &Given, error: &Icmp, client: SocketAddr) -> Result<Expected, String> {
+    let quoted = error.quoted().ok_or("only errors about packets can be expected to go on")?;
+    let (_, service, member) = behind(given, quoted.destination)?;
+    let error = error.clone().with(|error| {
+        error.source = service.listen.ip();
+        error.destination = client.ip();
+        leave(&mut error.ethernet, &mut error.ip, neighbour(client.ip()));
+    });
+    let error = error.quoting(|quoted| {
+        quoted.source = client;
+        quoted.destination = service.listen;
+    });
+    Ok(Expected { frame: error.to_frame(), traffic_of: Some((service.listen, member.name)) })
+}
+
+fn service(given: &Given, listen: SocketAddr) -> Result<(&Pool, Service), String> {
+    given.service(listen).ok_or_else(|| format!("{listen} is no service"))
+}
+
+fn behind(given: &Given, offered: SocketAddr) -> Result<(&Pool, Service, Member), String> {
+    given.behind(offered).ok_or_else(|| format!("{offered} is no backend's"))
+}
+
+/// What every packet that goes on has changed: the frame's addresses, and one hop less.
+fn leave(ethernet: &mut Ethernet, ip: &mut Ip, (side, next_hop): (Side, Mac)) {
+    ethernet.source = side.mac();
+    ethernet.destination = next_hop;
+    ip.ttl = ip.ttl.saturating_sub(1);
 }

@@ -1,53 +1,56 @@
 //! Full tables: who is in goes on, who isn't stays out, and is counted.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{
-    CLIENT, Case, OTHER_CLIENT, PRIMARY, WEB, dropped, forwarded_to, gateway, returned_to, run_all, tcp,
-    usual,
-};
+use balancer_tests::case::{Case, Given, Scene, dropped, forwarded_to, returned_to, run_all, usual};
 
-use super::{CLIENT_NEXT, from_backend, from_client, syn, syn_ack};
+use super::everywhere;
 
 pub(super) fn cases() -> Vec<Case> {
-    let elsewhere = SocketAddrV4::new(*CLIENT.ip(), 20000);
+    everywhere(full)
+}
+
+/// Room for one handshake and one flow.
+fn tiny() -> Given {
+    usual().max_half_open(1).max_flows(1)
+}
+
+fn full(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let elsewhere = flow.of(SocketAddr::new(scene.client.ip(), 20000));
+    let other = flow.of(scene.other_client);
     vec![
-        Case::new("more handshakes than max_half_open are refused, and those under way are completed")
-            .given(usual().max_half_open(1))
-            .packet(syn(CLIENT, WEB))
-            .expect(forwarded_to(PRIMARY).opening())
-            .packet(syn(elsewhere, WEB))
+        Case::of(scene, "more handshakes than max_half_open are refused, and those under way are completed")
+            .given(tiny())
+            .opening(flow)
+            .packet(elsewhere.syn())
             .expect(dropped(Reason::HalfOpenFull))
-            .packet(syn(CLIENT, WEB))
-            .expect(forwarded_to(PRIMARY))
-            .packet(syn_ack(PRIMARY.at(10001), gateway(30000)))
-            .expect(returned_to(CLIENT))
-            .packet(from_client(CLIENT, WEB))
-            .expect(forwarded_to(PRIMARY).establishing())
-            .packet(syn(elsewhere, WEB))
-            .expect(forwarded_to(PRIMARY).opening()),
-        Case::new("a refused connection makes room for another handshake")
-            .given(usual().max_half_open(1))
-            .packet(syn(CLIENT, WEB))
-            .expect(forwarded_to(PRIMARY).opening())
-            .packet(tcp(PRIMARY.at(10001), gateway(30000)).rst_ack().acks(CLIENT_NEXT))
-            .expect(returned_to(CLIENT).forgetting_the_handshake())
-            .packet(syn(OTHER_CLIENT, WEB))
-            .expect(forwarded_to(PRIMARY).opening()),
-        Case::new("more flows than max_flows are refused, and old ones don't suffer")
-            .given(usual().max_flows(1))
-            .handshake(CLIENT, WEB, PRIMARY)
-            .packet(syn(elsewhere, WEB))
-            .expect(forwarded_to(PRIMARY).opening())
-            .packet(syn_ack(PRIMARY.at(10001), gateway(20000)))
-            .expect(returned_to(elsewhere))
-            .packet(from_client(elsewhere, WEB))
+            .packet(flow.syn())
+            .expect(forwarded_to(scene.primary))
+            .packet(flow.syn_ack())
+            .expect(returned_to(scene.client))
+            .packet(flow.request())
+            .expect(forwarded_to(scene.primary).establishing())
+            .opening(elsewhere),
+        Case::of(scene, "a refused connection makes room for another handshake")
+            .given(tiny())
+            .opening(flow)
+            .packet(flow.refusal())
+            .expect(returned_to(scene.client).forgetting_the_handshake())
+            .opening(other),
+        Case::of(scene, "more flows than max_flows are refused, and old ones don't suffer")
+            .given(tiny())
+            .handshake(flow)
+            .opening(elsewhere)
+            .packet(elsewhere.syn_ack())
+            .expect(returned_to(elsewhere.client))
+            .packet(elsewhere.request())
             .expect(dropped(Reason::FlowTableFull))
-            .packet(from_client(CLIENT, WEB).payload(b"goes on"))
-            .expect(forwarded_to(PRIMARY))
-            .packet(from_backend(PRIMARY.at(10001), gateway(30000)).payload(b"both ways"))
-            .expect(returned_to(CLIENT)),
+            .packet(flow.request().payload(b"goes on"))
+            .expect(forwarded_to(scene.primary))
+            .packet(flow.response().payload(b"both ways"))
+            .expect(returned_to(scene.client)),
     ]
 }
 

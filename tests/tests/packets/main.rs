@@ -1,56 +1,55 @@
 //! What the packet path does with packets, case by case, in the kernel.
 //!
-//! Each module is a topic: a list of cases, and the test that runs it in a lab of its own. `segments` and `nonsense`
-//! are the same by random packets. Adding a [`Reason`] makes [`every_reason_has_a_case`] fail until a case has it.
+//! Each module is a topic: a list of cases, and the test that runs it in a lab of its own. Most cases are made once for
+//! each of the four scenes: IPv4 and IPv6, snat and dnat. `segments` and `nonsense` are the same by random packets.
+//! Adding a [`Reason`] makes [`every_reason_has_a_case`] fail until a case has it.
 
+mod answers;
 mod closing;
+mod cycle;
+mod extensions;
 mod failover;
 mod handshake;
+mod icmp;
+mod icmp_others;
+mod jumbo;
 mod limits;
 mod nonsense;
+mod partial;
 mod refused;
+mod relearning;
 mod segments;
 mod snat;
+mod spoofed;
+mod strays;
 mod translation;
 mod untouched;
 mod vanished;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
 
-use balancer_common::verdict::Reason;
-use balancer_tests::case::{BACKEND_ISN, CLIENT_ISN, Case, tcp};
-use balancer_tests::packet::Packet;
+use balancer_common::verdict::{Fate, Reason};
+use balancer_tests::case::{Case, Counter, Forwarding, SCENES, Scene};
 use proptest::prelude::ProptestConfig;
 
-/// The client's sequence number after the handshake.
-const CLIENT_NEXT: u32 = CLIENT_ISN.wrapping_add(1);
-/// The backend's sequence number after the handshake.
-const BACKEND_NEXT: u32 = BACKEND_ISN.wrapping_add(1);
-
-/// A client's SYN, as handshakes begin in these cases.
-fn syn(client: SocketAddrV4, service: SocketAddrV4) -> Packet {
-    tcp(client, service).syn().seq(CLIENT_ISN)
+/// Cases that hold in every scene.
+fn everywhere(cases: impl Fn(&'static Scene) -> Vec<Case>) -> Vec<Case> {
+    SCENES.into_iter().flat_map(cases).collect()
 }
 
-/// A SYN of another connection than [`syn`].
-fn another_syn(client: SocketAddrV4, service: SocketAddrV4) -> Packet {
-    tcp(client, service).syn().seq(CLIENT_ISN.wrapping_add(0x0100_0000))
+/// Cases that hold in the scenes of one way of forwarding.
+fn in_all(forwarding: Forwarding, cases: impl Fn(&'static Scene) -> Vec<Case>) -> Vec<Case> {
+    SCENES.into_iter().filter(|scene| scene.forwarding == forwarding).flat_map(cases).collect()
 }
 
-/// A backend's answer to [`syn`].
-fn syn_ack(backend: SocketAddrV4, gateway: SocketAddrV4) -> Packet {
-    tcp(backend, gateway).syn_ack().seq(BACKEND_ISN).acks(CLIENT_NEXT)
+/// Cases that hold in the scenes of one family.
+fn in_all_ipv4(cases: impl Fn(&'static Scene) -> Vec<Case>) -> Vec<Case> {
+    SCENES.into_iter().filter(|scene| scene.is_ipv4()).flat_map(cases).collect()
 }
 
-/// The client's first segment after the handshake, an ACK until told otherwise.
-fn from_client(client: SocketAddrV4, service: SocketAddrV4) -> Packet {
-    tcp(client, service).ack().seq(CLIENT_NEXT).acks(BACKEND_NEXT)
-}
-
-/// The backend's first segment after the handshake, an ACK until told otherwise.
-fn from_backend(backend: SocketAddrV4, gateway: SocketAddrV4) -> Packet {
-    tcp(backend, gateway).ack().seq(BACKEND_NEXT).acks(CLIENT_NEXT)
+/// As [`in_all_ipv4`], the other family.
+fn in_all_ipv6(cases: impl Fn(&'static Scene) -> Vec<Case>) -> Vec<Case> {
+    SCENES.into_iter().filter(|scene| !scene.is_ipv4()).flat_map(cases).collect()
 }
 
 /// How many random packets: some thousands, and as many as `BALANCER_PACKET_RUNS` says.
@@ -62,12 +61,21 @@ fn runs() -> ProptestConfig {
 
 fn all_cases() -> Vec<Case> {
     [
+        answers::cases(),
         closing::cases(),
+        extensions::cases(),
         failover::cases(),
         handshake::cases(),
+        icmp::cases(),
+        icmp_others::cases(),
+        jumbo::cases(),
         limits::cases(),
+        partial::cases(),
         refused::cases(),
+        relearning::cases(),
         snat::cases(),
+        spoofed::cases(),
+        strays::cases(),
         translation::cases(),
         untouched::cases(),
         vanished::cases(),
@@ -75,11 +83,21 @@ fn all_cases() -> Vec<Case> {
     .concat()
 }
 
+/// What counts packets for this reason. What is answered is dropped beyond the limit, and where it deserves no answer.
+fn counters(reason: Reason) -> &'static [Counter] {
+    match reason.fate() {
+        Fate::Drop => &[Counter::Drops],
+        Fate::Answer => &[Counter::Answers, Counter::Drops],
+        Fate::Pass => &[Counter::Passed],
+    }
+}
+
 #[test]
 fn every_reason_has_a_case() {
-    let provoked: BTreeSet<Reason> = all_cases().iter().flat_map(Case::reasons).collect();
-    let missing: Vec<Reason> =
-        Reason::ALL.iter().copied().filter(|reason| !provoked.contains(reason)).collect();
+    let provoked: BTreeSet<(Counter, Reason)> = all_cases().iter().flat_map(Case::reasons).collect();
+    let all =
+        Reason::ALL.iter().flat_map(|reason| counters(*reason).iter().map(|counter| (*counter, *reason)));
+    let missing: Vec<_> = all.filter(|counted| !provoked.contains(counted)).collect();
     assert!(missing.is_empty(), "no case provokes {missing:?}");
 }
 
@@ -89,4 +107,11 @@ fn every_claim_is_made_once() {
     for case in all_cases() {
         assert!(claims.insert(case.name().to_owned()), "twice: {}", case.name());
     }
+}
+
+#[test]
+fn there_are_more_than_a_thousand_cases() {
+    let cases = all_cases().len();
+    println!("{cases} packet cases");
+    assert!(cases > 1000, "only {cases}");
 }

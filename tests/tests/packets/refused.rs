@@ -1,14 +1,11 @@
-//! What is for a service and can't be one of its flows' packets: dropped with its reason, never leaked to the kernel.
-
-use std::net::{Ipv4Addr, SocketAddrV4};
+//! What is for a service and can't be read, has impossible flags, or has nowhere to go: dropped with its reason, never
+//! leaked to the kernel.
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{
-    API, CLIENT, Case, MAIL, PRIMARY, Side, VIP, WEB, dropped, forwarded_to, gateway, run_all, tcp, usual,
-};
+use balancer_tests::case::{Case, Scene, Side, dropped, forwarded_to, run_all, tcp, usual};
 use balancer_tests::packet::{MORE_FRAGMENTS, Packet, flags};
 
-use super::{from_backend, from_client, syn};
+use super::{everywhere, in_all_ipv4, in_all_ipv6};
 
 /// Flag combinations that no TCP sends.
 const IMPOSSIBLE: [(&str, u8); 9] = [
@@ -24,145 +21,153 @@ const IMPOSSIBLE: [(&str, u8); 9] = [
 ];
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = unreadable();
-    cases.extend(impossible_flags());
-    cases.extend(spoofed());
-    cases.extend(of_no_flow());
-    cases.extend(nowhere_to_go());
-    cases
+    [
+        in_all_ipv4(fragments),
+        in_all_ipv4(lengths_of_ipv4),
+        in_all_ipv6(lengths_of_ipv6),
+        everywhere(lengths_of_tcp),
+        everywhere(from_backends),
+        everywhere(impossible_flags),
+        everywhere(nowhere_to_go),
+    ]
+    .concat()
 }
 
 /// A SYN to a service, changed so that it must be dropped and leave nothing behind.
-fn syn_is_dropped(claim: &str, reason: Reason, change: impl FnOnce(&mut Packet)) -> Case {
-    Case::new(claim).packet(syn(CLIENT, WEB).with(change)).expect(dropped(reason))
+fn syn_is_dropped(
+    scene: &'static Scene,
+    claim: &str,
+    reason: Reason,
+    change: impl FnOnce(&mut Packet),
+) -> Case {
+    Case::of(scene, claim).packet(scene.flow().syn().with(change)).expect(dropped(reason))
 }
 
-fn unreadable() -> Vec<Case> {
+fn fragments(scene: &'static Scene) -> Vec<Case> {
+    let fragment =
+        |claim, word| syn_is_dropped(scene, claim, Reason::Fragment, |packet| packet.ip.fragment = word);
     vec![
-        syn_is_dropped("a first fragment is dropped", Reason::Fragment, |packet| {
-            packet.fragment = MORE_FRAGMENTS;
+        fragment("a first fragment is dropped", MORE_FRAGMENTS),
+        fragment("a later fragment is dropped", 1),
+        fragment("the last fragment that can be is dropped", 0x1fff),
+        Case::of(scene, "a fragment in a live flow is dropped too")
+            .handshake(scene.flow())
+            .packet(scene.flow().request().with(|packet| packet.ip.fragment = MORE_FRAGMENTS))
+            .expect(dropped(Reason::Fragment)),
+    ]
+}
+
+fn lengths_of_ipv4(scene: &'static Scene) -> Vec<Case> {
+    let bad = |claim, change: fn(&mut Packet)| syn_is_dropped(scene, claim, Reason::BadLength, change);
+    vec![
+        bad("an IP header of four words is dropped", |packet| packet.ip.wrong.header_words = Some(4)),
+        bad("an IP header beyond the packet is dropped", |packet| packet.ip.wrong.header_words = Some(15)),
+        bad("a packet longer than its frame is dropped", |packet| packet.ip.wrong.length = Some(41)),
+        bad("a packet that ends in its TCP header is dropped", |packet| packet.ip.wrong.length = Some(39)),
+        bad("a packet that ends in its IP header is dropped", |packet| packet.ip.wrong.length = Some(19)),
+        bad("a frame that ends in the TCP header is dropped", |packet| {
+            packet.ip.wrong.length = Some(30);
+            packet.ethernet.cut_to = Some(14 + 30);
         }),
-        syn_is_dropped("a later fragment is dropped", Reason::Fragment, |packet| packet.fragment = 1),
-        syn_is_dropped("the last fragment that can be is dropped", Reason::Fragment, |packet| {
-            packet.fragment = 0x1fff;
+        bad("a total length of zero is dropped", |packet| packet.ip.wrong.length = Some(0)),
+    ]
+}
+
+fn lengths_of_ipv6(scene: &'static Scene) -> Vec<Case> {
+    let bad = |claim, change: fn(&mut Packet)| syn_is_dropped(scene, claim, Reason::BadLength, change);
+    vec![
+        bad("a packet longer than its frame is dropped", |packet| packet.ip.wrong.length = Some(21)),
+        bad("a packet that ends in its TCP header is dropped", |packet| packet.ip.wrong.length = Some(19)),
+        bad("a frame that ends in the TCP header is dropped", |packet| {
+            packet.ip.wrong.length = Some(10);
+            packet.ethernet.cut_to = Some(14 + 50);
         }),
-        syn_is_dropped("an IP header of four words is dropped", Reason::BadLength, |packet| {
-            packet.wrong.ip_header_words = Some(4);
+        bad("a payload length of zero is dropped", |packet| packet.ip.wrong.length = Some(0)),
+        bad("a frame that ends behind the IPv6 header is dropped", |packet| {
+            packet.ethernet.cut_to = Some(14 + 40);
         }),
-        syn_is_dropped("an IP header beyond the packet is dropped", Reason::BadLength, |packet| {
-            packet.wrong.ip_header_words = Some(15);
+    ]
+}
+
+fn lengths_of_tcp(scene: &'static Scene) -> Vec<Case> {
+    let bad = |claim, change: fn(&mut Packet)| syn_is_dropped(scene, claim, Reason::BadLength, change);
+    let flow = scene.flow();
+    vec![
+        bad("a TCP header of four words is dropped", |packet| packet.header_words = Some(4)),
+        bad("a TCP header beyond the packet is dropped", |packet| packet.header_words = Some(6)),
+        bad("a TCP header in the frame's padding is dropped", |packet| {
+            packet.header_words = Some(6);
+            packet.ethernet.padding = vec![1; 6];
         }),
-        syn_is_dropped("a packet longer than its frame is dropped", Reason::BadLength, |packet| {
-            packet.wrong.total_length = Some(41);
-        }),
-        syn_is_dropped("a packet that ends in its TCP header is dropped", Reason::BadLength, |packet| {
-            packet.wrong.total_length = Some(39);
-        }),
-        syn_is_dropped("a frame that ends in the TCP header is dropped", Reason::BadLength, |packet| {
-            packet.wrong.total_length = Some(30);
-            packet.wrong.cut_to = Some(14 + 30);
-        }),
-        syn_is_dropped("a total length of zero is dropped", Reason::BadLength, |packet| {
-            packet.wrong.total_length = Some(0);
-        }),
-        syn_is_dropped("a TCP header of four words is dropped", Reason::BadLength, |packet| {
-            packet.wrong.tcp_header_words = Some(4);
-        }),
-        syn_is_dropped("a TCP header beyond the packet is dropped", Reason::BadLength, |packet| {
-            packet.wrong.tcp_header_words = Some(6);
-        }),
-        Case::new("what can't be read in a live flow is dropped too")
-            .handshake(CLIENT, WEB, PRIMARY)
-            .packet(from_client(CLIENT, WEB).with(|packet| packet.fragment = MORE_FRAGMENTS))
-            .expect(dropped(Reason::Fragment))
-            .packet(from_client(CLIENT, WEB).with(|packet| packet.wrong.tcp_header_words = Some(15)))
+        Case::of(scene, "what can't be read in a live flow is dropped too")
+            .handshake(flow)
+            .packet(flow.request().with(|packet| packet.header_words = Some(15)))
             .expect(dropped(Reason::BadLength)),
     ]
 }
 
-fn impossible_flags() -> Vec<Case> {
+/// Towards the gateway's own addresses in snat. In dnat a backend's packets are addressed to clients: what can't be read
+/// is like any other host's.
+fn from_backends(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    if scene.forwarding == balancer_tests::case::Forwarding::Dnat {
+        return Vec::new();
+    }
+    let mut cases = vec![
+        Case::of(scene, "what can't be read of a backend's answer is dropped")
+            .handshake(flow)
+            .packet(flow.response().with(|packet| packet.header_words = Some(15)))
+            .expect(dropped(Reason::BadLength)),
+    ];
+    if scene.is_ipv4() {
+        cases.push(
+            Case::of(scene, "a fragment of a backend's answer is dropped")
+                .packet(flow.response().with(|packet| packet.ip.fragment = 7))
+                .expect(dropped(Reason::Fragment)),
+        );
+    }
+    cases
+}
+
+fn impossible_flags(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let api = flow.to_api();
     IMPOSSIBLE
         .into_iter()
         .map(|(name, flags)| {
-            Case::new(&format!("{name}: dropped without a flow, in a handshake, and in a flow"))
-                .packet(tcp(CLIENT, WEB).flags(flags))
+            let claim = format!("{name}: dropped without a flow, in a handshake, and in a flow");
+            Case::of(scene, &claim)
+                .packet(tcp(scene.client, flow.listen()).flags(flags))
                 .expect(dropped(Reason::BadFlags))
-                .packet(syn(CLIENT, API))
-                .expect(forwarded_to(PRIMARY).opening())
-                .packet(tcp(CLIENT, API).flags(flags))
+                .packet(api.syn())
+                .expect(forwarded_to(scene.primary).opening())
+                .packet(tcp(scene.client, api.listen()).flags(flags))
                 .expect(dropped(Reason::BadFlags))
-                .handshake(CLIENT, WEB, PRIMARY)
-                .packet(from_client(CLIENT, WEB).flags(flags))
+                .handshake(flow)
+                .packet(flow.request().flags(flags))
                 .expect(dropped(Reason::BadFlags))
-                .packet(from_backend(PRIMARY.at(10001), gateway(30000)).flags(flags))
+                .packet(flow.response().flags(flags))
                 .expect(dropped(Reason::BadFlags))
         })
         .collect()
 }
 
-fn spoofed() -> Vec<Case> {
-    let first_octets = [0, 127, 224, 239, 240, 255].map(|first| Ipv4Addr::new(first, 0, 0, 1));
-    let sources = first_octets.into_iter().chain([VIP, *MAIL.ip(), Ipv4Addr::BROADCAST]);
-    sources
-        .map(|source| {
-            Case::new(&format!("no client is {source}"))
-                .packet(syn(SocketAddrV4::new(source, 30000), WEB))
-                .expect(dropped(Reason::SpoofedSource))
-        })
-        .chain([Case::new("nobody is both ends of a connection")
-            .packet(syn(WEB, WEB))
-            .expect(dropped(Reason::SpoofedSource))])
-        .collect()
-}
-
-fn of_no_flow() -> Vec<Case> {
-    let strays = [
-        ("an ACK", tcp(CLIENT, WEB).ack().acks(1), Reason::NoFlow),
-        ("data", tcp(CLIENT, WEB).ack().acks(1).payload(b"data"), Reason::NoFlow),
-        ("a FIN", tcp(CLIENT, WEB).fin().acks(1), Reason::NoFlow),
-        ("a RST", tcp(CLIENT, WEB).rst(), Reason::NoFlow),
-        ("a RST with ACK", tcp(CLIENT, API).rst_ack(), Reason::NoFlow),
-        ("a SYN-ACK", tcp(CLIENT, WEB).syn_ack().acks(1), Reason::StraySynAck),
-    ];
-    strays
-        .into_iter()
-        .map(|(what, packet, reason)| {
-            Case::new(&format!("{what} of no flow is dropped")).packet(packet).expect(dropped(reason))
-        })
-        .collect()
-}
-
-fn nowhere_to_go() -> Vec<Case> {
+fn nowhere_to_go(scene: &'static Scene) -> Vec<Case> {
+    let syn_in = |claim, given, reason| {
+        Case::of(scene, claim).given(given).packet(scene.flow().syn()).expect(dropped(reason))
+    };
     vec![
-        Case::new("without an active backend a SYN is dropped")
-            .given(usual().nobody_active())
-            .packet(syn(CLIENT, WEB))
-            .expect(dropped(Reason::NoBackend)),
-        Case::new("without a way to the backend a SYN is dropped")
-            .given(usual().no_way_to(PRIMARY))
-            .packet(syn(CLIENT, WEB))
-            .expect(dropped(Reason::NoNextHop)),
-        Case::new("without a way back a SYN is dropped")
-            .given(usual().unknown_interface(Side::Wan))
-            .packet(syn(CLIENT, WEB))
-            .expect(dropped(Reason::NoNextHop)),
-        syn_is_dropped("a SYN with its last hop used up opens nothing", Reason::TtlExpired, |packet| {
-            packet.ttl = 1;
-        }),
-        syn_is_dropped("a SYN without any hop left opens nothing", Reason::TtlExpired, |packet| {
-            packet.ttl = 0;
-        }),
-        syn_is_dropped("a SYN that is too big opens nothing", Reason::TooBig, |packet| {
-            packet.payload = vec![0; 1461];
-        }),
-        Case::new("a used up TTL is dropped in a live flow, both ways, and harms it not")
-            .handshake(CLIENT, WEB, PRIMARY)
-            .packet(from_client(CLIENT, WEB).ttl(1))
-            .expect(dropped(Reason::TtlExpired))
-            .packet(from_backend(PRIMARY.at(10001), gateway(30000)).ttl(0))
-            .expect(dropped(Reason::TtlExpired))
-            .packet(from_client(CLIENT, WEB).ttl(2))
-            .expect(forwarded_to(PRIMARY)),
+        syn_in("without an active backend a SYN is dropped", usual().nobody_active(), Reason::NoBackend),
+        syn_in(
+            "without a way to the backend a SYN is dropped",
+            usual().no_way_to(scene.primary),
+            Reason::NoNextHop,
+        ),
+        syn_in(
+            "without a way back a SYN is dropped",
+            usual().unknown_interface(Side::Wan),
+            Reason::NoNextHop,
+        ),
     ]
 }
 

@@ -1,12 +1,10 @@
 //! What a translation keeps and what it changes: addresses, ports, one of the TTL, both checksums, and nothing else.
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{
-    CLIENT, Case, PRIMARY, WEB, dropped, forwarded_to, gateway, returned_to, run_all, tcp, usual,
-};
-use balancer_tests::packet::{Packet, flags};
+use balancer_tests::case::{Case, Scene, answered, dropped, forwarded_to, returned_to, run_all, usual};
+use balancer_tests::packet::{Checksum, Packet, flags};
 
-use super::{from_backend, from_client, syn};
+use super::{everywhere, in_all_ipv4, in_all_ipv6};
 
 /// MSS, SACK permitted, timestamps, window scale: what Linux sends with a SYN.
 const SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -16,112 +14,139 @@ const TIMESTAMPS: [u8; 12] = [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
 const ROUTER_ALERT: [u8; 4] = [148, 4, 0, 0];
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = kept();
-    cases.extend(wrong());
-    cases.extend(sizes());
-    cases
+    [
+        everywhere(kept),
+        in_all_ipv4(kept_of_ipv4),
+        in_all_ipv6(kept_of_ipv6),
+        everywhere(checksums),
+        everywhere(sizes),
+    ]
+    .concat()
 }
 
-/// The change is made to a SYN, to a client's data and to a backend's data.
-fn kept_everywhere(claim: &str, change: impl Fn(&mut Packet)) -> Case {
-    Case::new(claim)
-        .packet(syn(CLIENT, WEB).with(&change))
-        .expect(forwarded_to(PRIMARY).opening())
-        .packet(super::syn_ack(PRIMARY.at(10001), gateway(30000)).with(&change))
-        .expect(returned_to(CLIENT))
-        .packet(from_client(CLIENT, WEB).payload(b"question").with(&change))
-        .expect(forwarded_to(PRIMARY).establishing())
-        .packet(from_backend(PRIMARY.at(10001), gateway(30000)).payload(b"an answer").with(&change))
-        .expect(returned_to(CLIENT))
+/// The change is made to every packet of a flow's beginning.
+fn kept_everywhere(scene: &'static Scene, claim: &str, change: impl Fn(&mut Packet)) -> Case {
+    let flow = scene.flow();
+    Case::of(scene, claim)
+        .packet(flow.syn().with(&change))
+        .expect(forwarded_to(scene.primary).opening())
+        .packet(flow.syn_ack().with(&change))
+        .expect(returned_to(scene.client))
+        .packet(flow.request().payload(b"question").with(&change))
+        .expect(forwarded_to(scene.primary).establishing())
+        .packet(flow.response().payload(b"an answer").with(&change))
+        .expect(returned_to(scene.client))
 }
 
-fn kept() -> Vec<Case> {
+fn kept(scene: &'static Scene) -> Vec<Case> {
+    let kept = |claim: &str, change: fn(&mut Packet)| kept_everywhere(scene, claim, change);
     vec![
-        kept_everywhere("DSCP and ECN are kept", |packet| packet.tos = 0xb9),
-        kept_everywhere("the IP identification is kept, with or without don't-fragment", |packet| {
-            packet.id = 0xffff;
-            packet.fragment = 0;
-        }),
-        kept_everywhere("the reserved fragment bit is nobody's business", |packet| packet.fragment = 0xc000),
-        kept_everywhere("TCP options of any kind are kept", |packet| {
-            packet.tcp_options = SYN_OPTIONS.to_vec()
-        }),
-        kept_everywhere("as many TCP options as fit are kept", |packet| packet.tcp_options = vec![1; 40]),
-        kept_everywhere("IP options are kept", |packet| packet.ip_options = ROUTER_ALERT.to_vec()),
-        kept_everywhere("as many IP and TCP options as fit are kept", |packet| {
-            packet.ip_options = ROUTER_ALERT.repeat(10);
-            packet.tcp_options = vec![1; 40];
-        }),
-        kept_everywhere("window and urgent pointer are kept", |packet| {
+        kept("DSCP and ECN are kept", |packet| packet.ip.tos = 0xb9),
+        kept("TCP options of any kind are kept", |packet| packet.options = SYN_OPTIONS.to_vec()),
+        kept("as many TCP options as fit are kept", |packet| packet.options = vec![1; 40]),
+        kept("window and urgent pointer are kept", |packet| {
             packet.window = 0;
             packet.urgent = 0xffff;
         }),
-        kept_everywhere("ECN's flags are kept", |packet| packet.flags |= flags::ECE | flags::CWR),
-        kept_everywhere("timestamps are kept", |packet| packet.tcp_options = TIMESTAMPS.to_vec()),
-        kept_everywhere("the frame's padding is kept, and counted", |packet| packet.padding = vec![0xee; 6]),
-        kept_everywhere("a TTL of 2 leaves as 1", |packet| packet.ttl = 2),
-        kept_everywhere("a TTL of 255 leaves as 254", |packet| packet.ttl = 255),
-        Case::new("a zero checksum is as good as any")
-            .packet(with_zero_checksum(syn(CLIENT, WEB)))
-            .expect(forwarded_to(PRIMARY).opening()),
-        Case::new("a checksum may become zero")
-            .packet(syn(CLIENT, WEB).with(|packet| packet.urgent = urgent_for_a_zero_checksum_behind()))
-            .expect(forwarded_to(PRIMARY).opening()),
+        kept("ECN's flags are kept", |packet| packet.flags |= flags::ECE | flags::CWR),
+        kept("timestamps are kept", |packet| packet.options = TIMESTAMPS.to_vec()),
+        kept("the frame's padding is kept, and counted", |packet| packet.ethernet.padding = vec![0xee; 6]),
+        kept("a TTL of 2 leaves as 1", |packet| packet.ip.ttl = 2),
+        kept("a TTL of 255 leaves as 254", |packet| packet.ip.ttl = 255),
     ]
 }
 
-fn checksum_of(packet: &Packet) -> u16 {
-    let frame = packet.to_frame();
-    u16::from_be_bytes([frame[50], frame[51]])
+fn kept_of_ipv4(scene: &'static Scene) -> Vec<Case> {
+    let kept = |claim: &str, change: fn(&mut Packet)| kept_everywhere(scene, claim, change);
+    vec![
+        kept("the IP identification is kept, with or without don't-fragment", |packet| {
+            packet.ip.id = 0xffff;
+            packet.ip.fragment = 0;
+        }),
+        kept("the reserved fragment bit is nobody's business", |packet| packet.ip.fragment = 0xc000),
+        kept("IP options are kept", |packet| packet.ip.options = ROUTER_ALERT.to_vec()),
+        kept("as many IP and TCP options as fit are kept", |packet| {
+            packet.ip.options = ROUTER_ALERT.repeat(10);
+            packet.options = vec![1; 40];
+        }),
+        kept("a wrong IP checksum stays wrong by as much", |packet| packet.ip.wrong.checksum_by = 0x8000),
+    ]
+}
+
+fn kept_of_ipv6(scene: &'static Scene) -> Vec<Case> {
+    let kept = |claim: &str, change: fn(&mut Packet)| kept_everywhere(scene, claim, change);
+    vec![
+        kept("a flow label of all ones is kept", |packet| packet.ip.flow_label = 0xf_ffff),
+        kept("no flow label stays none", |packet| packet.ip.flow_label = 0),
+    ]
 }
 
 /// The urgent pointer that is all that is missing to a sum of all ones.
 fn with_zero_checksum(packet: Packet) -> Packet {
-    let urgent = checksum_of(&packet.clone().with(|packet| packet.urgent = 0));
+    let urgent = packet.clone().with(|packet| packet.urgent = 0).checksum_field();
     let packet = packet.with(|packet| packet.urgent = urgent);
-    assert_eq!(checksum_of(&packet), 0);
+    assert_eq!(packet.checksum_field(), 0);
     packet
 }
 
-fn urgent_for_a_zero_checksum_behind() -> u16 {
-    let behind = tcp(gateway(30000), PRIMARY.at(10001)).syn().seq(balancer_tests::case::CLIENT_ISN);
-    with_zero_checksum(behind).urgent
-}
-
-fn wrong() -> Vec<Case> {
+fn checksums(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let kept = |claim: &str, change: fn(&mut Packet)| kept_everywhere(scene, claim, change);
+    let behind = flow.syn().with(|packet| {
+        packet.source = flow.peer;
+        packet.destination = flow.backend();
+    });
+    let urgent = with_zero_checksum(behind).urgent;
     vec![
-        kept_everywhere("a wrong TCP checksum stays wrong by as much", |packet| {
-            packet.wrong.tcp_checksum_by = 0x0101;
+        kept("a wrong TCP checksum stays wrong by as much", |packet| {
+            packet.checksum = Checksum::WrongBy(0x0101);
         }),
-        kept_everywhere("a wrong IP checksum stays wrong by as much", |packet| {
-            packet.wrong.ip_checksum_by = 0x8000;
+        kept("the least mistake in a checksum survives", |packet| {
+            packet.checksum = Checksum::WrongBy(0xfffe);
+            packet.ip.wrong.checksum_by = 1;
         }),
-        kept_everywhere("the least mistake in a checksum survives", |packet| {
-            packet.wrong.tcp_checksum_by = 0xfffe;
-            packet.wrong.ip_checksum_by = 1;
-        }),
+        Case::of(scene, "a zero checksum is as good as any")
+            .packet(with_zero_checksum(flow.syn()))
+            .expect(forwarded_to(scene.primary).opening()),
+        Case::of(scene, "a checksum may become zero")
+            .packet(flow.syn().with(|packet| packet.urgent = urgent))
+            .expect(forwarded_to(scene.primary).opening()),
     ]
 }
 
-fn sizes() -> Vec<Case> {
+/// So much data that the packet has this many bytes.
+fn filled(packet: Packet, bytes: usize) -> Packet {
+    let headers = packet.ip_length();
+    packet.payload(&vec![1; bytes - headers])
+}
+
+fn sizes(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let to_backend = |bytes| filled(flow.request(), bytes);
+    let to_client = |bytes| filled(flow.response(), bytes);
+    let without_leave = |packet: Packet| packet.with(|packet| packet.ip.fragment = 0);
+    // IPv6 has no bit for it: nobody on the way may fragment.
+    let too_big = if scene.is_ipv4() { dropped } else { answered };
     vec![
-        Case::new("what just fits the way out goes, and one byte more doesn't")
-            .handshake(CLIENT, WEB, PRIMARY)
-            .packet(from_client(CLIENT, WEB).payload(&[1; 1460]))
-            .expect(forwarded_to(PRIMARY))
-            .packet(from_client(CLIENT, WEB).payload(&[1; 1461]))
-            .expect(dropped(Reason::TooBig))
-            .packet(from_backend(PRIMARY.at(10001), gateway(30000)).payload(&[1; 1461]))
-            .expect(dropped(Reason::TooBig)),
-        Case::new("each side has its own limit, and padding doesn't count")
+        Case::of(scene, "what just fits the way out goes, and one byte more doesn't")
+            .handshake(flow)
+            .packet(to_backend(1500))
+            .expect(forwarded_to(scene.primary))
+            .packet(to_backend(1501))
+            .expect(answered(Reason::TooBig))
+            .packet(to_client(1500))
+            .expect(returned_to(scene.client))
+            .packet(to_client(1501))
+            .expect(answered(Reason::TooBig)),
+        Case::of(scene, "each side has its own limit, and padding doesn't count")
             .given(usual().lan_mtu(1400))
-            .handshake(CLIENT, WEB, PRIMARY)
-            .packet(from_client(CLIENT, WEB).payload(&[1; 1360]).with(|packet| packet.padding = vec![0; 100]))
-            .expect(forwarded_to(PRIMARY))
-            .packet(from_client(CLIENT, WEB).payload(&[1; 1361]).with(|packet| packet.fragment = 0))
-            .expect(dropped(Reason::TooBig))
-            .packet(from_backend(PRIMARY.at(10001), gateway(30000)).payload(&[1; 1460]))
-            .expect(returned_to(CLIENT)),
+            .handshake(flow)
+            .packet(to_backend(1400).with(|packet| packet.ethernet.padding = vec![0; 100]))
+            .expect(forwarded_to(scene.primary))
+            .packet(without_leave(to_backend(1401)))
+            .expect(too_big(Reason::TooBig))
+            .packet(to_client(1500))
+            .expect(returned_to(scene.client)),
     ]
 }
 

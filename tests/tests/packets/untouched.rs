@@ -1,99 +1,184 @@
-//! The other half of the iron rule: what is not for a service passes, byte-identical and uncounted.
+//! The other half of the iron rule: what is not for a service passes, byte-identical and uncounted. Tagged frames pass
+//! too, and are counted: who expected them to be balanced finds out why they aren't.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
-use balancer_tests::case::{CLIENT, Case, PRIMARY, VIP, WEB, gateway, passed, run_all, tcp};
-use balancer_tests::packet::{IPV4, MORE_FRAGMENTS, Packet, flags};
+use balancer_common::verdict::Reason;
+use balancer_tests::case::{Case, Scene, icmp, passed, passed_for, run_all, tcp, usual};
+use balancer_tests::packet::{Extension, MORE_FRAGMENTS, PROVIDER_VLAN, Packet, VLAN, flags};
 
-use super::{syn, syn_ack};
-
-const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 99), 443);
-const OTHER_PORT: SocketAddrV4 = SocketAddrV4::new(VIP, 22);
+use super::{everywhere, in_all_ipv4, in_all_ipv6};
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = other_destinations();
-    cases.extend(other_protocols());
-    cases.extend(other_frames());
-    cases
+    [
+        everywhere(other_destinations),
+        everywhere(other_protocols),
+        everywhere(other_frames),
+        everywhere(tagged),
+        in_all_ipv4(fragments_of_others),
+        in_all_ipv4(other_ipv4),
+        in_all_ipv6(other_ipv6),
+        in_all_ipv6(without_ipv6_services),
+    ]
+    .concat()
 }
 
-fn packet_passes(claim: &str, packet: Packet) -> Case {
-    Case::new(claim).packet(packet).expect(passed())
+fn passes(scene: &'static Scene, claim: &str, packet: Packet) -> Case {
+    Case::of(scene, claim).packet(packet).expect(passed())
 }
 
-fn frame_passes(claim: &str, frame: Vec<u8>) -> Case {
-    Case::new(claim).frame(frame).expect(passed())
+/// Another host, behind the gateway or not.
+fn elsewhere(scene: &Scene) -> SocketAddr {
+    SocketAddr::new(scene.stranger(), 443)
 }
 
-fn other_destinations() -> Vec<Case> {
+fn other_port(scene: &Scene) -> SocketAddr {
+    SocketAddr::new(scene.vip(), 22)
+}
+
+fn other_destinations(scene: &'static Scene) -> Vec<Case> {
+    let from_client = |to| tcp(scene.client, to);
+    let to_port = || from_client(other_port(scene));
+    let to_host = || from_client(elsewhere(scene));
     vec![
-        packet_passes("another port of the VIP is the kernel's", syn(CLIENT, OTHER_PORT)),
-        packet_passes("mid-stream to another port of the VIP is the kernel's", tcp(CLIENT, OTHER_PORT).ack()),
-        packet_passes(
-            "scans of other ports are the kernel's",
-            tcp(CLIENT, OTHER_PORT).flags(flags::SYN | flags::FIN),
+        passes(scene, "another port of the VIP is the kernel's", to_port().syn()),
+        passes(scene, "mid-stream to another port of the VIP is the kernel's", to_port().ack()),
+        passes(scene, "scans of other ports are the kernel's", to_port().flags(flags::SYN | flags::FIN)),
+        passes(scene, "another host's port 443 is its own", to_host().syn()),
+        passes(scene, "a TTL of 1 to another host is the kernel's to answer", to_host().syn().ttl(1)),
+        passes(
+            scene,
+            "a spoofed source to another host is the kernel's to judge",
+            tcp(scene.web.listen, elsewhere(scene)).syn(),
         ),
-        packet_passes("another host's port 443 is its own", syn(CLIENT, ELSEWHERE)),
-        packet_passes("a TTL of 1 to another host is the kernel's to answer", syn(CLIENT, ELSEWHERE).ttl(1)),
-        packet_passes("a spoofed source to another host is the kernel's to judge", syn(WEB, ELSEWHERE)),
-        packet_passes(
-            "a fragment to another host passes",
-            syn(CLIENT, ELSEWHERE).with(|packet| packet.fragment = MORE_FRAGMENTS),
-        ),
-        packet_passes(
+        passes(
+            scene,
             "an impossible length to another host passes",
-            syn(CLIENT, ELSEWHERE).with(|packet| packet.wrong.tcp_header_words = Some(15)),
+            to_host().syn().with(|packet| packet.header_words = Some(15)),
         ),
-        packet_passes(
-            "a backend's answer to the gateway's own connection passes",
-            syn_ack(PRIMARY.at(10001), gateway(40000)),
+        passes(
+            scene,
+            "what a service's own address sends elsewhere passes",
+            tcp(scene.web.listen, elsewhere(scene)).ack(),
         ),
-        packet_passes("what a service's own address sends elsewhere passes", tcp(WEB, ELSEWHERE).ack()),
+        passes(
+            scene,
+            "what a client sends straight to a backend passes",
+            tcp(scene.client, scene.flow().backend()).syn(),
+        ),
     ]
 }
 
-/// A SYN to a service in which another protocol's number stands.
-fn with_protocol(number: u8) -> Vec<u8> {
-    let mut frame = syn(CLIENT, WEB).to_frame();
-    frame[14 + 9] = number;
-    frame
-}
-
-fn other_protocols() -> Vec<Case> {
-    [(1, "ICMP"), (17, "UDP"), (4, "IP in IP"), (47, "GRE"), (50, "ESP"), (132, "SCTP"), (0, "protocol 0")]
-        .into_iter()
-        .map(|(number, name)| frame_passes(&format!("{name} to the VIP passes"), with_protocol(number)))
-        .collect()
-}
-
-fn with_ether_type(ether_type: u16) -> Vec<u8> {
-    syn(CLIENT, WEB).with(|packet| packet.ether_type = ether_type).to_frame()
-}
-
-/// The frame with a VLAN tag after its addresses.
-fn tagged(frame: &[u8], tag_type: u16) -> Vec<u8> {
-    let tag = [tag_type.to_be_bytes(), 100_u16.to_be_bytes()].concat();
-    [&frame[..12], &tag, &frame[12..]].concat()
-}
-
-fn other_frames() -> Vec<Case> {
-    let frame = syn(CLIENT, WEB).to_frame();
-    let addressed = |mac| syn(CLIENT, WEB).with(|packet| packet.destination_mac = mac);
+fn fragments_of_others(scene: &'static Scene) -> Vec<Case> {
+    let fragment = |to, protocol, word| {
+        tcp(scene.client, to).syn().with(|packet| {
+            packet.ip.fragment = word;
+            packet.ip.protocol = protocol;
+        })
+    };
     vec![
-        frame_passes("ARP passes", with_ether_type(0x0806)),
-        frame_passes("IPv6 passes", with_ether_type(0x86dd)),
-        frame_passes("a length instead of a type passes", with_ether_type(0x0026)),
-        frame_passes("a tagged frame passes", tagged(&frame, 0x8100)),
-        frame_passes("a twice tagged frame passes", tagged(&tagged(&frame, 0x8100), 0x88a8)),
-        packet_passes("a broadcast frame passes", addressed([0xff; 6])),
-        packet_passes("a multicast frame passes", addressed([1, 0, 0x5e, 0, 0, 1])),
-        packet_passes(
-            "another version than 4 passes",
-            syn(CLIENT, WEB).with(|packet| packet.wrong.version = Some(6)),
+        passes(scene, "a fragment to another host passes", fragment(elsewhere(scene), None, MORE_FRAGMENTS)),
+        passes(scene, "a first fragment of UDP passes", fragment(scene.web.listen, Some(17), MORE_FRAGMENTS)),
+        passes(scene, "a later fragment of UDP passes", fragment(scene.web.listen, Some(17), 9)),
+    ]
+}
+
+fn other_protocols(scene: &'static Scene) -> Vec<Case> {
+    [
+        (17, "UDP"),
+        (4, "IPv4 in IP"),
+        (41, "IPv6 in IP"),
+        (47, "GRE"),
+        (50, "ESP"),
+        (132, "SCTP"),
+        (59, "nothing"),
+        (253, "an experiment"),
+    ]
+    .into_iter()
+    .map(|(number, name)| {
+        let packet = scene.flow().syn().with(|packet| packet.ip.protocol = Some(number));
+        passes(scene, &format!("{name} to the VIP passes"), packet)
+    })
+    .collect()
+}
+
+fn other_frames(scene: &'static Scene) -> Vec<Case> {
+    let syn = |change: fn(&mut Packet)| scene.flow().syn().with(change);
+    let with_type = |claim: &str, ether_type| {
+        let packet = scene.flow().syn().with(|packet| packet.ethernet.ether_type = Some(ether_type));
+        passes(scene, claim, packet)
+    };
+    let other_family = if scene.is_ipv4() { 0x86dd } else { 0x0800 };
+    vec![
+        with_type("ARP passes", 0x0806),
+        with_type("what says it is of the other family passes", other_family),
+        with_type("a length instead of a type passes", 0x0026),
+        with_type("MPLS passes", 0x8847),
+        passes(scene, "a broadcast frame passes", syn(|packet| packet.ethernet.destination = [0xff; 6])),
+        passes(
+            scene,
+            "a multicast frame passes",
+            syn(|packet| packet.ethernet.destination = [1, 0, 0x5e, 0, 0, 1]),
         ),
-        frame_passes("a frame of its header alone passes", frame[..14].to_vec()),
-        frame_passes("a frame that ends in the IP header passes", frame[..33].to_vec()),
-        frame_passes("IPv4 of no content passes", [&frame[..12], &IPV4.to_be_bytes(), &[0; 46]].concat()),
+        passes(scene, "another version passes", syn(|packet| packet.ip.wrong.version = Some(5))),
+        passes(scene, "a frame of its header alone passes", syn(|packet| packet.ethernet.cut_to = Some(14))),
+        passes(
+            scene,
+            "a frame that ends in the IP header passes",
+            syn(|packet| packet.ethernet.cut_to = Some(14 + 19)),
+        ),
+    ]
+}
+
+fn tagged(scene: &'static Scene) -> Vec<Case> {
+    let with_tags = |claim: &str, packet: Packet, tags: &[(u16, u16)]| {
+        Case::of(scene, claim)
+            .packet(packet.with(|packet| packet.ethernet.tags = tags.to_vec()))
+            .expect(passed_for(Reason::Tagged))
+    };
+    let flow = scene.flow();
+    vec![
+        with_tags("a tagged SYN passes", flow.syn(), &[(VLAN, 100)]),
+        with_tags("a SYN with a priority tag passes", flow.syn(), &[(VLAN, 0xe000)]),
+        with_tags("a SYN with a provider's tag passes", flow.syn(), &[(PROVIDER_VLAN, 100)]),
+        with_tags("a twice tagged SYN passes", flow.syn(), &[(PROVIDER_VLAN, 7), (VLAN, 100)]),
+        with_tags("a tagged answer of a backend passes", flow.response(), &[(VLAN, 100)]),
+    ]
+}
+
+fn other_ipv4(scene: &'static Scene) -> Vec<Case> {
+    let frame = |content: &[u8]| [&[2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 2, 1, 8, 0][..], content].concat();
+    vec![
+        Case::of(scene, "IPv4 of no content passes").frame(frame(&[0; 46])).expect(passed()),
+        Case::of(scene, "IPv4 without a header passes").frame(frame(&[])).expect(passed()),
+    ]
+}
+
+/// Failure class 8: who has no IPv6 services has nothing to fear for his IPv6.
+fn without_ipv6_services(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let passes = |claim: &str, packet: Packet| {
+        Case::of(scene, claim).given(usual().without_ipv6()).packet(packet).expect(passed())
+    };
+    vec![
+        passes("without IPv6 services a SYN passes", flow.syn()),
+        passes("without IPv6 services an answer of a host passes", flow.syn_ack()),
+        passes(
+            "without IPv6 services any extension headers pass",
+            flow.syn().with(|packet| packet.ip.extensions = vec![Extension::routing(1); 9]),
+        ),
+        Case::of(scene, "without IPv6 services errors pass")
+            .given(usual().without_ipv6())
+            .icmp(icmp(scene.stranger(), scene.vip(), 1, 1).about(&flow.response_behind()))
+            .expect(passed()),
+    ]
+}
+
+fn other_ipv6(scene: &'static Scene) -> Vec<Case> {
+    let frame = |content: &[u8]| [&[2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 2, 1, 0x86, 0xdd][..], content].concat();
+    vec![
+        Case::of(scene, "IPv6 of no content passes").frame(frame(&[0; 46])).expect(passed()),
+        Case::of(scene, "IPv6 without a header passes").frame(frame(&[])).expect(passed()),
     ]
 }
 

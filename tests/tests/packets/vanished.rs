@@ -1,24 +1,30 @@
 //! A card is pulled: what should leave through it is dropped and counted. Its lab is good for nothing afterwards, so
-//! this case has one to itself.
+//! each of these cases has one to itself.
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{CLIENT, Case, Change, OTHER_CLIENT, PRIMARY, Side, WEB, dropped, run_all};
+use balancer_tests::case::{Case, Change, SNAT4, SNAT6, Scene, Side, dropped, run_all};
 
-use super::{from_client, syn};
+fn pulled(scene: &'static Scene) -> Case {
+    let flow = scene.flow();
+    Case::of(scene, "what should leave through a device that is gone is dropped")
+        .handshake(flow)
+        .then(Change::Pull(Side::Lan))
+        .packet(flow.request())
+        .expect(dropped(Reason::RedirectFailed))
+        .packet(flow.of(scene.other_client).syn())
+        .expect(dropped(Reason::RedirectFailed))
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("what should leave through a device that is gone is dropped")
-            .handshake(CLIENT, WEB, PRIMARY)
-            .then(Change::Pull(Side::Lan))
-            .packet(from_client(CLIENT, WEB))
-            .expect(dropped(Reason::RedirectFailed))
-            .packet(syn(OTHER_CLIENT, WEB))
-            .expect(dropped(Reason::RedirectFailed)),
-    ]
+    vec![pulled(&SNAT4), pulled(&SNAT6)]
 }
 
 #[test]
-fn a_vanished_device() {
-    run_all("vanished", &cases()).unwrap();
+fn a_vanished_device_under_ipv4() {
+    run_all("vanished4", &[pulled(&SNAT4)]).unwrap();
+}
+
+#[test]
+fn a_vanished_device_under_ipv6() {
+    run_all("vanished6", &[pulled(&SNAT6)]).unwrap();
 }

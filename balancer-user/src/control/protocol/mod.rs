@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stats_document_has_the_contracts_keys_in_its_order_and_nothing_else() {
+    fn the_stats_document_has_the_contracts_keys_in_its_order_and_what_passed_behind() {
         let text = serde_json::to_string(&example::stats()).unwrap();
         assert_eq!(text, compact(example::STATS));
     }

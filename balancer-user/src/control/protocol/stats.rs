@@ -30,6 +30,8 @@ pub struct Stats {
     pub drops: BTreeMap<String, u64>,
     /// Packets answered on purpose (RST, ICMP), by reason: every reason, zero included.
     pub answers: BTreeMap<String, u64>,
+    /// Packets that were left to the kernel and are worth a number, by reason: every reason, zero included.
+    pub passed: BTreeMap<String, u64>,
 }
 
 impl Document for Stats {

@@ -1,0 +1,307 @@
+//! IP addresses and ports as they stand in packets and tables.
+//!
+//! Flows are kept by family, with addresses no longer than they must be; what is asked for once in a connection keeps
+//! an [`Address`], which can be of either.
+
+use core::fmt::Debug;
+use core::hash::Hash;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::checksum::{Delta, Sum};
+
+mod sealed {
+    /// Only what is in this file is copied to and from the kernel as bytes.
+    pub trait Sealed {}
+    impl Sealed for super::Address4 {}
+    impl Sealed for super::Address6 {}
+}
+
+/// An address of one family as it stands in the packet: [`Address4`] or [`Address6`] and no others.
+pub trait WireAddress:
+    Copy + Debug + Default + Ord + Hash + Into<Address> + From<Address> + sealed::Sealed + 'static
+{
+    /// What changing this address to `new` adds to a checksum that covers it.
+    #[must_use]
+    fn change(self, new: Self, delta: Delta) -> Delta;
+
+    /// Adds the address to a sum.
+    #[must_use]
+    fn sum(self, sum: Sum) -> Sum;
+
+    /// Whether no host on a network can have it: unspecified, loopback, multicast and beyond.
+    fn is_no_hosts(self) -> bool;
+
+    /// Some of its bits, to choose by.
+    fn low_bits(self) -> u32;
+}
+
+/// An IPv4 address as it stands in the packet. In half words, as packets have it at even addresses, and checksums add
+/// half words.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address4([u16; 2]);
+
+/// An IPv6 address as it stands in the packet, in half words too.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address6([u16; 8]);
+
+macro_rules! wire_address {
+    ($name:ident, $halves:literal) => {
+        impl $name {
+            /// From the half words of a header, as they stand in memory.
+            #[inline(always)]
+            pub const fn from_halves(halves: [u16; $halves]) -> Self {
+                Self(halves)
+            }
+
+            /// The half words for a header.
+            #[inline(always)]
+            pub const fn to_halves(self) -> [u16; $halves] {
+                self.0
+            }
+
+            /// From the bytes of a header.
+            pub const fn from_wire(bytes: [u8; 2 * $halves]) -> Self {
+                let mut halves = [0; $halves];
+                let mut half = 0;
+                while half < $halves {
+                    halves[half] = u16::from_ne_bytes([bytes[2 * half], bytes[2 * half + 1]]);
+                    half += 1;
+                }
+                Self(halves)
+            }
+
+            /// The bytes for a header.
+            pub const fn to_wire(self) -> [u8; 2 * $halves] {
+                let mut bytes = [0; 2 * $halves];
+                let mut half = 0;
+                while half < $halves {
+                    [bytes[2 * half], bytes[2 * half + 1]] = self.0[half].to_ne_bytes();
+                    half += 1;
+                }
+                bytes
+            }
+        }
+    };
+}
+
+wire_address!(Address4, 2);
+wire_address!(Address6, 8);
+
+impl WireAddress for Address4 {
+    #[inline(always)]
+    fn change(self, new: Self, delta: Delta) -> Delta {
+        delta.word(self.0[0], new.0[0]).word(self.0[1], new.0[1])
+    }
+
+    #[inline(always)]
+    fn sum(self, sum: Sum) -> Sum {
+        sum.word(self.0[0]).word(self.0[1])
+    }
+
+    /// This network, loopback, multicast, reserved and broadcast.
+    #[inline(always)]
+    fn is_no_hosts(self) -> bool {
+        matches!(self.0[0].to_ne_bytes()[0], 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
+    fn low_bits(self) -> u32 {
+        u16::from_be(self.0[1]).into()
+    }
+}
+
+impl WireAddress for Address6 {
+    #[inline(always)]
+    fn change(self, new: Self, mut delta: Delta) -> Delta {
+        for half in 0..8 {
+            delta = delta.word(self.0[half], new.0[half]);
+        }
+        delta
+    }
+
+    #[inline(always)]
+    fn sum(self, mut sum: Sum) -> Sum {
+        for half in self.0 {
+            sum = sum.word(half);
+        }
+        sum
+    }
+
+    /// Unspecified, loopback, IPv4 in its mapped form, and multicast.
+    #[inline(always)]
+    fn is_no_hosts(self) -> bool {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        let is_multicast = a.to_ne_bytes()[0] == 0xff;
+        if a | b | c | d | e != 0 {
+            return is_multicast;
+        }
+        let is_below_two = f | g == 0 && u16::from_be(h) <= 1;
+        is_below_two || f == u16::MAX
+    }
+
+    #[inline(always)]
+    fn low_bits(self) -> u32 {
+        u16::from_be(self.0[7]).into()
+    }
+}
+
+/// An address of either family; IPv4 in its mapped form, `::ffff:a.b.c.d`, which no packet on a wire has.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(Address6);
+
+impl Address {
+    /// The IPv4 address in it, if it is one.
+    #[inline(always)]
+    pub const fn to_v4(self) -> Option<Address4> {
+        match self.0.0 {
+            [0, 0, 0, 0, 0, u16::MAX, high, low] => Some(Address4([high, low])),
+            _ => None,
+        }
+    }
+}
+
+impl From<Address4> for Address {
+    #[inline(always)]
+    fn from(address: Address4) -> Self {
+        Self(Address6([0, 0, 0, 0, 0, u16::MAX, address.0[0], address.0[1]]))
+    }
+}
+
+impl From<Address6> for Address {
+    #[inline(always)]
+    fn from(address: Address6) -> Self {
+        Self(address)
+    }
+}
+
+impl From<Address> for Address4 {
+    /// Of an IPv6 address, what stands where IPv4 would: who keeps families apart never asks for it.
+    #[inline(always)]
+    fn from(address: Address) -> Self {
+        Self([address.0.0[6], address.0.0[7]])
+    }
+}
+
+impl From<Address> for Address6 {
+    #[inline(always)]
+    fn from(address: Address) -> Self {
+        address.0
+    }
+}
+
+impl From<Ipv4Addr> for Address4 {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::from_wire(address.octets())
+    }
+}
+
+impl From<Ipv6Addr> for Address6 {
+    fn from(address: Ipv6Addr) -> Self {
+        Self::from_wire(address.octets())
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Address4::from(v4).into(),
+            IpAddr::V6(v6) => Address6::from(v6).into(),
+        }
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        match address.to_v4() {
+            Some(v4) => Self::V4(v4.to_wire().into()),
+            None => Self::V6(address.0.to_wire().into()),
+        }
+    }
+}
+
+/// A TCP port as it stands in the packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(u16);
+
+impl Port {
+    /// From the bytes of a header.
+    #[inline(always)]
+    pub const fn from_wire(bytes: [u8; 2]) -> Self {
+        Self(u16::from_ne_bytes(bytes))
+    }
+
+    /// The bytes for a header.
+    #[inline(always)]
+    pub const fn to_wire(self) -> [u8; 2] {
+        self.0.to_ne_bytes()
+    }
+
+    /// From the number that people write.
+    #[inline(always)]
+    pub const fn new(number: u16) -> Self {
+        Self::from_wire(number.to_be_bytes())
+    }
+
+    /// The number that people write.
+    #[inline(always)]
+    pub const fn number(self) -> u16 {
+        u16::from_be_bytes(self.to_wire())
+    }
+
+    /// What changing this port to `new` adds to a checksum that covers it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn change(self, new: Self, delta: Delta) -> Delta {
+        delta.word(self.0, new.0)
+    }
+}
+
+/// An address and a port, as people write them.
+pub fn socket(address: Address, port: Port) -> SocketAddr {
+    SocketAddr::new(address.into(), port.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_address_of_either_family_comes_back(v4 in any::<[u8; 4]>(), v6 in any::<[u8; 16]>()) {
+            let v4 = IpAddr::from(v4);
+            prop_assert_eq!(IpAddr::from(Address::from(v4)), v4);
+            let v6 = Ipv6Addr::from(v6);
+            if v6.to_ipv4_mapped().is_none() {
+                prop_assert_eq!(IpAddr::from(Address::from(IpAddr::V6(v6))), IpAddr::V6(v6));
+            }
+        }
+    }
+
+    #[test]
+    fn who_no_host_can_be_is_known() {
+        for text in ["0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255", "240.0.0.1"] {
+            assert!(Address4::from(text.parse::<Ipv4Addr>().unwrap()).is_no_hosts(), "{text}");
+        }
+        for text in ["1.0.0.0", "10.0.0.1", "126.1.1.1", "128.0.0.1", "223.255.255.255"] {
+            assert!(!Address4::from(text.parse::<Ipv4Addr>().unwrap()).is_no_hosts(), "{text}");
+        }
+        for text in ["::", "::1", "::ffff:10.0.0.1", "ff02::1"] {
+            assert!(Address6::from(text.parse::<Ipv6Addr>().unwrap()).is_no_hosts(), "{text}");
+        }
+        for text in ["::2", "2001:db8::1", "fe80::1", "fd00::1", "64:ff9b::1"] {
+            assert!(!Address6::from(text.parse::<Ipv6Addr>().unwrap()).is_no_hosts(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers_for_people_and_bytes_for_the_wire() {
+        assert_eq!(Port::new(443).to_wire(), [1, 187]);
+        assert_eq!(Port::from_wire([1, 187]).number(), 443);
+    }
+}

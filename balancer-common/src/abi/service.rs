@@ -1,0 +1,206 @@
+//! What the controller tells of services, pools and backends.
+
+use core::net::SocketAddr;
+
+use super::address::{Address, Port, socket};
+use crate::limits::{MAX_PORT_RANGES, MAX_SNAT_ADDRESSES, NAME_BYTES};
+
+/// Key of a service: its listen address and port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// The VIP.
+    pub address: Address,
+    /// The port that clients connect to.
+    pub port: Port,
+    /// Zero.
+    pub padding: [u16; 3],
+}
+
+impl From<SocketAddr> for ServiceKey {
+    fn from(listen: SocketAddr) -> Self {
+        Self { address: listen.ip().into(), port: Port::new(listen.port()), padding: [0; 3] }
+    }
+}
+
+impl From<ServiceKey> for SocketAddr {
+    fn from(key: ServiceKey) -> Self {
+        socket(key.address, key.port)
+    }
+}
+
+/// A service, found by its [`ServiceKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Index of its counters.
+    pub slot: u16,
+    /// Index of its pool.
+    pub pool: u16,
+    /// The port on the backends.
+    pub backend_port: Port,
+    /// Zero.
+    pub padding: u16,
+    /// Its name, zero-filled: the tables explain themselves, also without a controller.
+    pub name: [u8; NAME_BYTES],
+}
+
+/// Ports `first ..= first + count - 1`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest port, as a number.
+    pub first: u16,
+    /// How many ports.
+    pub count: u16,
+}
+
+/// [`Pool::forwarding`]: backends see an address of the gateway.
+pub const FORWARDING_SNAT: u32 = 0;
+/// [`Pool::forwarding`]: backends see the client's address.
+pub const FORWARDING_DNAT: u32 = 1;
+
+/// A pool's settings; which backend is active stands apart, in its [`ActiveWord`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// [`FORWARDING_SNAT`] or [`FORWARDING_DNAT`].
+    pub forwarding: u32,
+    /// How many of `snat_addresses` are in use; 0: each backend's own [`Backend::snat_address`].
+    pub snat_address_count: u32,
+    /// How many of `snat_ports` are in use; 0: this slot holds no pool.
+    pub snat_range_count: u32,
+    /// Ports in all ranges together.
+    pub snat_port_count: u32,
+    /// Addresses for the gateway's side of flows to backends.
+    pub snat_addresses: [Address; MAX_SNAT_ADDRESSES],
+    /// Ports for the gateway's side of flows to backends.
+    pub snat_ports: [PortRange; MAX_PORT_RANGES],
+    /// Its name, zero-filled.
+    pub name: [u8; NAME_BYTES],
+}
+
+/// A backend, found by its slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it is; all zero: this slot holds no backend.
+    pub address: Address,
+    /// The gateway's address towards it.
+    pub snat_address: Address,
+    /// Slot of its pool.
+    pub pool: u64,
+    /// Its name, zero-filled.
+    pub name: [u8; NAME_BYTES],
+}
+
+/// What an address is, as the packet path has to know it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Bits: [`Roles::LISTEN`], [`Roles::SNAT`], [`Roles::BACKEND`], [`Roles::GATEWAY`].
+    pub bits: u16,
+    /// A backend's slot, if it is one's: of several at one address any, as the way to them is the same.
+    pub backend: u16,
+}
+
+impl Roles {
+    /// A service listens there.
+    pub const LISTEN: u16 = 1;
+    /// Flows to backends come from there.
+    pub const SNAT: u16 = 2;
+    /// A backend is there.
+    pub const BACKEND: u16 = 4;
+    /// It is the gateway's own towards a backend, whether flows come from it or not.
+    pub const GATEWAY: u16 = 8;
+
+    /// Whether it is one of these.
+    #[inline(always)]
+    pub const fn is(self, roles: u16) -> bool {
+        self.bits & roles != 0
+    }
+}
+
+/// What ports are, two bits each: whether flows to backends may come from them, and whether backends offer a service
+/// there. Over all pools together, for packets that belong to no flow.
+pub mod port_roles {
+    /// Ports a word.
+    const PORTS: usize = 32;
+    /// Words for all ports.
+    pub const WORDS: usize = 65_536 / PORTS;
+    /// Flows to backends may come from it.
+    pub const SNAT: u64 = 1;
+    /// A backend offers a service there.
+    pub const BACKEND: u64 = 2;
+
+    /// Where the bits of a port stand: word and shift.
+    #[inline(always)]
+    pub const fn place(port: u16) -> (usize, u32) {
+        (port as usize / PORTS, (port as u32 % PORTS as u32) * 2)
+    }
+}
+
+/// Which backend a pool's new flows go to: one aligned word, so that a change is one store, seen by all services of the
+/// pool at once. The packet path reads only the backend; the rest is what a controller has to know that comes after this
+/// one: what the operator asked for, and the id of the last change.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActiveWord(pub u64);
+
+impl ActiveWord {
+    /// The word for a backend's slot (0: none), the controller's mark and the last change's id.
+    pub const fn new(backend: u16, mark: u16, change: u32) -> Self {
+        Self(backend as u64 | (mark as u64) << 16 | (change as u64) << 32)
+    }
+
+    /// The backend's slot; `None` while the pool has none.
+    #[inline(always)]
+    pub const fn backend(self) -> Option<u16> {
+        match self.0 as u16 {
+            0 => None,
+            slot => Some(slot),
+        }
+    }
+
+    /// What the controller wants to remember with it; means nothing here.
+    pub const fn mark(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The id of the change that led to it.
+    pub const fn change(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+// Sizes are sums of the fields: nothing is padded implicitly, and both sides see the same bytes.
+const _: () = assert!(size_of::<ServiceKey>() == 24);
+const _: () = assert!(size_of::<Service>() == 8 + NAME_BYTES);
+const _: () = assert!(size_of::<Pool>() == 16 + 16 * MAX_SNAT_ADDRESSES + 4 * MAX_PORT_RANGES + NAME_BYTES);
+const _: () = assert!(size_of::<Backend>() == 40 + NAME_BYTES);
+const _: () = assert!(size_of::<Roles>() == 4);
+const _: () = assert!(size_of::<ActiveWord>() == 8 && align_of::<ActiveWord>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_active_word_keeps_its_parts_apart() {
+        let word = ActiveWord::new(4095, 0x8001, u32::MAX);
+        assert_eq!((word.backend(), word.mark(), word.change()), (Some(4095), 0x8001, u32::MAX));
+        assert_eq!(ActiveWord::default().backend(), None);
+    }
+
+    #[test]
+    fn every_port_has_two_bits_of_its_own() {
+        let mut words = std::vec![0_u64; port_roles::WORDS];
+        for port in 0..=u16::MAX {
+            let (word, shift) = port_roles::place(port);
+            let bits = (port_roles::SNAT | port_roles::BACKEND) << shift;
+            assert_eq!(words[word] & bits, 0, "{port}");
+            words[word] |= bits;
+        }
+        assert!(words.iter().all(|word| *word == u64::MAX));
+    }
+}

@@ -1,0 +1,45 @@
+//! What is given, in the words of the production code.
+
+use balancer_user::dataplane::object::Wanted;
+use balancer_user::dataplane::slots::{self, BackendPlan, PoolPlan, ServicePlan};
+
+use super::given::{Given, Pool};
+use super::scene::Forwarding;
+
+/// The program that a controller would load.
+pub(super) fn wanted(given: &Given) -> Wanted {
+    let has = |is_ipv4: bool| given.pools.iter().any(|pool| pool.scene.is_ipv4() == is_ipv4);
+    Wanted {
+        max_flows: given.max_flows,
+        max_half_open: given.max_half_open,
+        ipv4: has(true),
+        ipv6: has(false),
+        frags: true,
+    }
+}
+
+/// The pools as a controller would hand them over.
+pub(super) fn pools(given: &Given) -> Vec<PoolPlan> {
+    given.pools.iter().map(pool).collect()
+}
+
+fn pool(pool: &Pool) -> PoolPlan {
+    let scene = pool.scene;
+    let service = |service: super::Service| ServicePlan {
+        name: service.name.into(),
+        listen: service.listen,
+        backend_port: service.backend_port,
+    };
+    let backend = |member: super::Member| BackendPlan { name: member.name.into(), address: member.address };
+    PoolPlan {
+        name: scene.name.into(),
+        forwarding: match scene.forwarding {
+            Forwarding::Snat => slots::Forwarding::Snat,
+            Forwarding::Dnat => slots::Forwarding::Dnat,
+        },
+        snat_addresses: scene.snat_addresses.to_vec(),
+        snat_ports: pool.snat_ports.clone(),
+        services: scene.services().map(service).into(),
+        backends: scene.members().map(backend).into(),
+    }
+}
