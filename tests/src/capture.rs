@@ -1,5 +1,5 @@
-//! Watches an interface of a host and checks every frame's IPv4 and TCP checksum, as no stack does it: a stack that
-//! drops a bad segment only makes the connection a little slower, and the test passes.
+//! Watches an interface of a host and checks every frame's IPv4, TCP and ICMP checksum, of both families, as no stack
+//! does it: a stack that drops a bad segment only makes the connection a little slower, and the test passes.
 //!
 //! A frame whose TCP checksum isn't in it yet (the kernel says so in PACKET_AUXDATA) is counted apart: sent with
 //! checksum offload, or received and merged by GRO. GRO merges only segments whose checksum it has verified, a bad
@@ -12,7 +12,7 @@ mod frame;
 use std::{
     collections::BTreeMap,
     io::IoSliceMut,
-    net::SocketAddrV4,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
@@ -89,9 +89,24 @@ pub struct Path {
     /// Whether the host received or sent it.
     pub direction: Direction,
     /// As on the wire.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// As on the wire.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
+}
+
+/// An ICMP error, of either family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IcmpError {
+    /// Whether the host received or sent it.
+    pub direction: Direction,
+    /// Who complains.
+    pub source: IpAddr,
+    /// To whom.
+    pub destination: IpAddr,
+    /// ICMP's or ICMPv6's type and code.
+    pub kind: (u8, u8),
+    /// The MTU, in errors that tell one; else 0.
+    pub mtu: u32,
 }
 
 /// What a capture saw.
@@ -103,16 +118,22 @@ pub struct Report {
     pub checked: u64,
     /// TCP segments whose checksum was not in the frame.
     pub not_ready: u64,
+    /// Bytes of the largest TCP segment that was sent, with all its headers.
+    pub largest_sent: usize,
     /// Frames with a wrong checksum or length.
     pub bad: u64,
     /// The first 32 of them.
     pub bad_checksums: Vec<String>,
+    /// All segments per path. Received ones may have been merged by GRO; sent ones are as they leave.
+    pub segments: BTreeMap<Path, u64>,
     /// Segments with SYN (SYN-ACK too) per path.
     pub syns: BTreeMap<Path, u64>,
     /// Segments with RST per path.
     pub rsts: BTreeMap<Path, u64>,
-    /// SYN and RST segments of paths beyond the first 100,000.
+    /// Segments of paths beyond the first 100,000, counted in each list that they miss in.
     pub unlisted: u64,
+    /// ICMP errors received and sent.
+    pub icmp_errors: BTreeMap<IcmpError, u64>,
     /// Frames the kernel had no room to queue: not seen, so nothing is known about them.
     pub missed: u64,
 }
@@ -251,6 +272,11 @@ impl Report {
         self.frames += 1;
         match decode(frame, received.tcp_checksum) {
             Frame::Other | Frame::Ip => {}
+            Frame::IcmpError { source, destination, kind, mtu } => {
+                let error = IcmpError { direction: received.direction, source, destination, kind, mtu };
+                // As many different ones as there are hosts and complaints: bounded by the lab.
+                *self.icmp_errors.entry(error).or_default() += 1;
+            }
             Frame::Bad(what) => {
                 self.bad += 1;
                 if self.bad_checksums.len() < BAD_MAX {
@@ -262,14 +288,19 @@ impl Report {
                     TcpChecksum::InFrame => self.checked += 1,
                     TcpChecksum::NotReady => self.not_ready += 1,
                 }
-                self.note_flags(&segment, received.direction);
+                if received.direction == Direction::Out {
+                    self.largest_sent = self.largest_sent.max(frame.len());
+                }
+                self.note_segment(&segment, received.direction);
             }
         }
     }
 
-    fn note_flags(&mut self, segment: &Segment, direction: Direction) {
+    fn note_segment(&mut self, segment: &Segment, direction: Direction) {
         let path = Path { direction, source: segment.source, destination: segment.destination };
-        for (is_set, paths) in [(segment.is_syn, &mut self.syns), (segment.is_rst, &mut self.rsts)] {
+        for (is_set, paths) in
+            [(true, &mut self.segments), (segment.is_syn, &mut self.syns), (segment.is_rst, &mut self.rsts)]
+        {
             if !is_set {
                 continue;
             }

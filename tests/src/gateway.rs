@@ -236,7 +236,7 @@ impl Gateway {
     }
 }
 
-/// A status document with one pool; displays as JSON.
+/// A status document, asked about its first pool unless told otherwise; displays as JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status(pub Value);
 
@@ -247,7 +247,7 @@ impl fmt::Display for Status {
 }
 
 impl Status {
-    /// The pool.
+    /// The first pool.
     #[must_use]
     pub fn pool(&self) -> &Value {
         &self.0["pools"][0]
@@ -275,6 +275,20 @@ impl Status {
     #[must_use]
     pub fn is(&self, backend: &str, health: &str) -> bool {
         self.backend(backend)["health"] == health
+    }
+
+    /// Whether all backends of all pools are up.
+    #[must_use]
+    pub fn are_all_up(&self) -> bool {
+        let pools = self.0["pools"].as_array().into_iter().flatten();
+        let mut backends = pools.flat_map(|pool| pool["backends"].as_array().into_iter().flatten());
+        backends.all(|backend| backend["health"] == "up")
+    }
+
+    /// A pool of a site that has several; null when there is none of this name.
+    #[must_use]
+    pub fn pool_named(&self, name: &str) -> &Value {
+        named(&self.0["pools"], name)
     }
 
     /// Why a backend is as it is: `SERVICE: REASON` in a pool of several services.

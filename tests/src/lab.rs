@@ -7,29 +7,32 @@
 //! Deliberately not here: `balancer` itself (tests start it as a black box), static neighbours, and netem (not every
 //! kernel has it).
 
+mod cabling;
 mod guardian;
 mod host;
 mod name;
 mod process;
+mod subnet;
 mod topology;
 
 use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder},
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 
+use cabling::Hosts;
 use guardian::{Belongings, Guardian};
 use name::LabName;
-use topology::Hosts;
 
 pub use host::{Host, Interface};
 pub use process::Process;
+pub use subnet::Family;
 pub use topology::Topology;
 
 /// In a kept lab's directory: the script that ends it. Its presence tells a sweep to leave the lab alone.
@@ -65,7 +68,7 @@ impl Lab {
             .mode(0o700)
             .create(&belongings.dir)
             .with_context(|| format!("make the lab's directory {} (needs root)", belongings.dir.display()))
-            .and_then(|()| topology::build(belongings.name.as_str(), topology, &belongings.dir));
+            .and_then(|()| cabling::build(belongings.name.as_str(), topology, &belongings.dir));
         match built {
             Ok(hosts) => Ok(Self { guardian, belongings, hosts }),
             Err(error) => {
@@ -114,10 +117,28 @@ impl Lab {
         &self.hosts.backends
     }
 
-    /// The virtual address; it is on the gateway's first interface.
+    /// The routers between the gateway and others, the one at the clients' side first.
     #[must_use]
-    pub fn vip(&self) -> Ipv4Addr {
-        self.hosts.vip
+    pub fn routers(&self) -> &[Host] {
+        &self.hosts.routers
+    }
+
+    /// The virtual address, of the lab's first family; it is on the gateway's first interface.
+    #[must_use]
+    pub fn vip(&self) -> IpAddr {
+        self.hosts.vips[0]
+    }
+
+    /// The virtual addresses, one for each of the lab's families.
+    #[must_use]
+    pub fn vips(&self) -> &[IpAddr] {
+        &self.hosts.vips
+    }
+
+    /// The further addresses of the gateway that are there for SNAT.
+    #[must_use]
+    pub fn snat_addresses(&self) -> &[IpAddr] {
+        &self.hosts.snat_addresses
     }
 
     /// A directory of the lab's own, mode 0700, below /run.

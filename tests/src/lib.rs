@@ -16,3 +16,4 @@ pub mod packet;
 pub mod poll;
 pub mod site;
 pub mod traffic;
+pub mod wire;

@@ -1,5 +1,5 @@
 //! Real TLS traffic, for tests and for people who watch: a server that answers with its name, and clients that ask
-//! who answers. The program is `lab-host`; how it is told what to do is in `src/bin/lab-host.rs`.
+//! who answers, or move a lot of bytes. The program is `lab-host`; how it is told what to do is in `src/bin/lab-host.rs`.
 //!
 //! Results are JSON on stdout. Deliberately not here: HTTP beyond one GET, and reuse of connections by the clients:
 //! each attempt is a new flow with a full handshake, which is what a failover is measured with.
@@ -7,4 +7,5 @@
 pub mod attempt;
 pub mod load;
 pub mod server;
+pub mod transfer;
 pub mod watch;

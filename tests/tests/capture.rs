@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     os::fd::AsRawFd,
     time::Duration,
 };
@@ -30,9 +30,10 @@ fn one_wrong_bit_in_a_checksum_is_seen_by_sender_and_receiver() {
     let at_client = Capture::start(client, "eth0").unwrap();
     let at_backend = Capture::start(backend, "eth0").unwrap();
 
-    let mut packet = syn(client.address(), backend.address()).unwrap();
+    let [from, to] = [client, backend].map(|host| v4(host.address()));
+    let mut packet = syn(from, to).unwrap();
     packet[TCP_CHECKSUM] ^= 1;
-    client.enter(|| send_as_is(&packet, backend.address())).unwrap().unwrap();
+    client.enter(|| send_as_is(&packet, to)).unwrap().unwrap();
     poll_until(PATIENCE, "the backend's stack to refuse the segment", || {
         match backend.snmp("Tcp", "InCsumErrors").unwrap() {
             1 => Ok(()),
@@ -51,10 +52,9 @@ fn one_wrong_bit_in_a_checksum_is_seen_by_sender_and_receiver() {
 #[test]
 fn a_refusal_is_a_syn_out_and_a_reset_in() {
     let lab = Lab::new("reset", &Topology::one_armed()).unwrap();
-    let (client, backend) = (lab.client(), SocketAddrV4::new(lab.backend(0).address(), 9));
+    let (client, backend) = (lab.client(), SocketAddr::new(lab.backend(0).address(), 9));
     let capture = Capture::start(client, "eth0").unwrap();
-    let refused =
-        client.enter(|| TcpStream::connect_timeout(&backend.into(), PATIENCE)).unwrap().unwrap_err();
+    let refused = client.enter(|| TcpStream::connect_timeout(&backend, PATIENCE)).unwrap().unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 
     let report = capture.stop().unwrap();
@@ -71,6 +71,13 @@ fn an_interface_that_is_not_there_is_an_error() {
     let lab = Lab::new("none", &Topology::one_armed()).unwrap();
     let error = format!("{:#}", Capture::start(lab.client(), "wan7").unwrap_err());
     assert!(error.contains("there is no interface wan7"), "{error}");
+}
+
+fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address} in a lab of IPv4"),
+    }
 }
 
 fn syn(from: Ipv4Addr, to: Ipv4Addr) -> Result<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use balancer_tests::{
     capture::{Capture, Direction},
     certificates::{Authority, ServerFiles, Validity},
-    lab::{Host, Lab, Process, Topology},
+    lab::{Family, Host, Lab, Process, Topology},
     poll::poll_until,
 };
 use serde_json::Value;
@@ -26,15 +26,49 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn the_kernel_forwards_nothing_between_the_gateways_sides() {
-    let lab = Lab::new("two", &Topology::two_armed()).unwrap();
+    let lab = Lab::new("two", &Topology::two_armed().dual_stack()).unwrap();
     assert_eq!(lab.gateway().sysctl("net/ipv4/ip_forward").unwrap(), "0");
-    reaches(lab.client(), lab.vip()).unwrap();
-    reaches(lab.client(), lab.gateway().address()).unwrap();
+    assert_eq!(lab.gateway().sysctl("net/ipv6/conf/all/forwarding").unwrap(), "0");
+    let of = |host: &Host, family: usize| host.interfaces()[0].addresses[family];
+    for (family, &vip) in lab.vips().iter().enumerate() {
+        reaches(lab.client(), vip).unwrap();
+        reaches(lab.client(), of(lab.gateway(), family)).unwrap();
+        for backend in lab.backends().iter().map(|backend| of(backend, family)) {
+            reaches(lab.gateway(), backend).unwrap();
+            assert!(reaches(lab.client(), backend).is_err(), "the client reaches {backend}");
+        }
+        reaches(lab.backend(0), of(lab.backend(1), family)).unwrap();
+    }
+}
+
+#[test]
+fn routers_stand_between_the_gateway_and_its_clients_and_backends() {
+    let topology = Topology::two_armed().dual_stack().client_router().backend_router();
+    let lab = Lab::new("routed", &topology).unwrap();
+    let of = |host: &Host, family: usize| host.interfaces()[0].addresses[family];
+    for (family, &vip) in lab.vips().iter().enumerate() {
+        reaches(lab.client(), vip).unwrap();
+        reaches(lab.gateway(), of(lab.client(), family)).unwrap();
+        reaches(lab.gateway(), of(lab.backend(0), family)).unwrap();
+        reaches(lab.backend(1), vip).unwrap();
+        assert!(reaches(lab.client(), of(lab.backend(0), family)).is_err());
+    }
+}
+
+#[test]
+fn every_arm_has_its_backends_and_clients_may_stand_beside_them() {
+    let topology = Topology::three_armed().family(Family::V6).lan_clients(1).snat_addresses(2).mtu(9000);
+    let lab = Lab::new("three", &topology).unwrap();
+    let [_, beside] = lab.clients() else { panic!("two clients wanted") };
     for backend in lab.backends() {
         reaches(lab.gateway(), backend.address()).unwrap();
-        assert!(reaches(lab.client(), backend.address()).is_err(), "client reaches {}", backend.role());
     }
-    reaches(lab.backend(0), lab.backend(1).address()).unwrap();
+    reaches(beside, lab.backend(0).address()).unwrap();
+    reaches(beside, lab.vip()).unwrap();
+    assert!(reaches(beside, lab.backend(1).address()).is_err(), "another arm's subnet");
+    let [first, second] = lab.snat_addresses() else { panic!("two SNAT addresses wanted") };
+    reaches(lab.backend(0), *first).unwrap();
+    reaches(lab.backend(0), *second).unwrap();
 }
 
 #[test]
@@ -49,12 +83,15 @@ fn several_clients_share_the_wan_side() {
 
 #[test]
 fn one_armed_hosts_reach_each_other_over_tls() {
-    let lab = Lab::new("one", &Topology::one_armed()).unwrap();
-    reaches(lab.client(), lab.vip()).unwrap();
-    let (authority, files) = certificates(&lab).unwrap();
-    let _server = serve(lab.backend(0), &files, "server1").unwrap();
-    let report = load(lab.client(), lab.backend(0).address(), &authority, &["--expect", "server1"]).unwrap();
-    assert_eq!(report["ok"], 100, "{report}");
+    for family in [Family::V4, Family::V6] {
+        let lab = Lab::new("one", &Topology::one_armed().family(family)).unwrap();
+        reaches(lab.client(), lab.vip()).unwrap();
+        let (authority, files) = certificates(&lab).unwrap();
+        let _server = serve(lab.backend(0), &files, "server1").unwrap();
+        let report =
+            load(lab.client(), lab.backend(0).address(), &authority, &["--expect", "server1"]).unwrap();
+        assert_eq!(report["ok"], 100, "{report}");
+    }
 }
 
 #[test]
@@ -110,7 +147,7 @@ fn a_silenced_host_answers_nobody_until_it_is_restored() {
     backend.nft_silence().unwrap();
     backend.nft_silence().unwrap();
     assert!(reaches(lab.client(), backend.address()).is_err());
-    reaches(backend, Ipv4Addr::LOCALHOST).expect("loopback is no cable");
+    reaches(backend, Ipv4Addr::LOCALHOST.into()).expect("loopback is no cable");
     backend.nft_restore().unwrap();
     backend.nft_restore().unwrap();
     poll_until(PATIENCE, "the backend's return", || reaches(lab.client(), backend.address())).unwrap();
@@ -121,7 +158,7 @@ fn a_watcher_sees_the_server_go_and_come_back() {
     let lab = Lab::new("watch", &Topology::one_armed()).unwrap();
     let (authority, files) = certificates(&lab).unwrap();
     let server = serve(lab.backend(0), &files, "server1").unwrap();
-    let target = format!("{}:443", lab.backend(0).address());
+    let target = SocketAddr::new(lab.backend(0).address(), 443).to_string();
     let ca_file = authority.ca_file().display().to_string();
     let watcher = lab
         .client()
@@ -257,7 +294,7 @@ fn a_kept_lab_stays_until_it_is_ended() {
 }
 
 /// Whether packets get there and back: a refused connection is an answer too.
-fn reaches(from: &Host, to: Ipv4Addr) -> Result<()> {
+fn reaches(from: &Host, to: IpAddr) -> Result<()> {
     const DISCARD: u16 = 9;
     let connected =
         from.enter(|| TcpStream::connect_timeout(&(to, DISCARD).into(), Duration::from_secs(1)))?;
@@ -276,7 +313,7 @@ fn certificates(lab: &Lab) -> Result<(Authority, ServerFiles)> {
 }
 
 fn serve(host: &Host, files: &ServerFiles, name: &str) -> Result<Process> {
-    let listen = format!("{}:443", host.address());
+    let listen = SocketAddr::new(host.address(), 443).to_string();
     let (cert, key) = (files.certificate.display().to_string(), files.key.display().to_string());
     let mut server =
         host.spawn([LAB_HOST, "serve", "--listen", &listen, "--cert", &cert, "--key", &key, "--name", name])?;
@@ -285,8 +322,8 @@ fn serve(host: &Host, files: &ServerFiles, name: &str) -> Result<Process> {
 }
 
 /// The report of `lab-host load`, whose exit code has to agree with it.
-fn load(host: &Host, to: Ipv4Addr, authority: &Authority, more: &[&str]) -> Result<Value> {
-    let target = format!("{to}:443");
+fn load(host: &Host, to: IpAddr, authority: &Authority, more: &[&str]) -> Result<Value> {
+    let target = SocketAddr::new(to, 443).to_string();
     let ca_file = authority.ca_file().display().to_string();
     let words = [LAB_HOST, "load", "--target", &target, "--sni", SERVER_NAME, "--ca", &ca_file];
     let mut loader = host.spawn(words.iter().chain(more))?;

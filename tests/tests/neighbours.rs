@@ -24,7 +24,7 @@ const ROUTER: &str = "fe80::12";
 fn backends_of_both_families_are_found_and_followed() -> Result<()> {
     let lab = lab("found")?;
     let backend = lab.backend(0);
-    let (v4, own_v4) = (lab.backend(0).address().into(), "10.0.2.1");
+    let (v4, own_v4) = (lab.backend(0).address(), "10.0.2.1");
     for (address, own) in [(BACKEND.parse()?, GATEWAY), (v4, own_v4)] {
         let route = route(&lab, address)?.context("a route")?;
         assert_eq!((route.next_hop, route.source), (address, Some(own.parse()?)));

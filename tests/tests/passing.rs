@@ -3,8 +3,8 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
-    os::fd::AsRawFd,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream},
+    os::fd::{AsRawFd, OwnedFd},
     thread,
 };
 
@@ -15,11 +15,14 @@ use balancer_tests::{
     poll::poll_until,
     site::{Options, Programs, Site, WEB},
 };
-use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, Ipv4HeaderSlice};
+use etherparse::{
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, Icmpv6Header, Icmpv6Slice, Icmpv6Type,
+    Ipv4HeaderSlice,
+};
 use nix::sys::{
     socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt,
-        socket, sockopt,
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrLike,
+        recv, sendto, setsockopt, socket, sockopt,
     },
     time::{TimeVal, TimeValLike},
 };
@@ -56,18 +59,18 @@ fn a_port_without_a_service_is_refused_by_the_kernel() -> Result<()> {
 }
 
 #[test]
-fn icmp_and_arp_pass() -> Result<()> {
-    let site = site("icmp", &Topology::two_armed())?;
+fn icmp_and_neighbour_discovery_pass() -> Result<()> {
+    let site = site("icmp", &Topology::two_armed().dual_stack())?;
     let lab = site.lab();
-    for address in [lab.vip(), lab.gateway().address()] {
+    for address in [lab.vips(), &lab.gateway().interfaces()[0].addresses].concat() {
         echo(lab.client(), address)?;
     }
     // Everybody forgets everybody, and has to ask again through the program.
     for host in [lab.client(), lab.gateway(), lab.backend(0)] {
         host.run(["ip", "neighbour", "flush", "all"])?;
     }
-    echo(lab.client(), lab.vip())?;
-    echo(lab.backend(0), lab.gateway().interfaces()[1].address)?;
+    lab.vips().iter().try_for_each(|&vip| echo(lab.client(), vip))?;
+    lab.gateway().interfaces()[1].addresses.iter().try_for_each(|&address| echo(lab.backend(0), address))?;
     let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
     assert_eq!(report["failed"], 0, "{report}");
     Ok(())
@@ -123,27 +126,60 @@ fn say(address: SocketAddr, word: &[u8; 5]) -> io::Result<[u8; 5]> {
 }
 
 /// An ICMP echo request and its answer; asked again, as `ping` does, because the first may wait for ARP.
-fn echo(from: &Host, to: Ipv4Addr) -> Result<()> {
+fn echo(from: &Host, to: IpAddr) -> Result<()> {
     poll_until(PATIENCE, &format!("{to} to answer {}", from.role()), || {
-        from.enter(|| echo_tried(to)).and_then(|tried| tried).map_err(|error| format!("{error:#}"))
+        let tried = from.enter(|| match to {
+            IpAddr::V4(to) => echo_v4(to),
+            IpAddr::V6(to) => echo_v6(to),
+        });
+        tried.and_then(|tried| tried).map_err(|error| format!("{error:#}"))
     })
 }
 
-fn echo_tried(to: Ipv4Addr) -> Result<()> {
-    let asked = IcmpEchoHeader { id: 7, seq: 1 };
-    let socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
-    let request = Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(asked), b"payload");
-    let packet = [request.to_bytes().as_slice(), b"payload"].concat();
+const ASKED: IcmpEchoHeader = IcmpEchoHeader { id: 7, seq: 1 };
+const PAYLOAD: &[u8] = b"payload";
+
+fn echo_v4(to: Ipv4Addr) -> Result<()> {
+    let request = Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(ASKED), PAYLOAD);
     let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
-    sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty()).context("send the echo request")?;
+    let socket = ask(AddressFamily::Inet, SockProtocol::Icmp, &to, &request.to_bytes())?;
+    hear(&socket, |bytes| {
+        let header = Ipv4HeaderSlice::from_slice(bytes)?;
+        let message = Icmpv4Slice::from_slice(&bytes[header.slice().len()..])?;
+        Ok(message.icmp_type() == Icmpv4Type::EchoReply(ASKED) && message.payload() == PAYLOAD)
+    })
+}
+
+fn echo_v6(to: Ipv6Addr) -> Result<()> {
+    // The kernel writes the checksum, which it needs the source address for.
+    let request = Icmpv6Header::new(Icmpv6Type::EchoRequest(ASKED));
+    let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
+    let socket = ask(AddressFamily::Inet6, SockProtocol::IcmpV6, &to, &request.to_bytes())?;
+    hear(&socket, |bytes| {
+        let message = Icmpv6Slice::from_slice(bytes)?;
+        Ok(message.icmp_type() == Icmpv6Type::EchoReply(ASKED) && message.payload() == PAYLOAD)
+    })
+}
+
+fn ask(
+    family: AddressFamily,
+    protocol: SockProtocol,
+    to: &dyn SockaddrLike,
+    header: &[u8],
+) -> Result<OwnedFd> {
+    let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
+    let packet = [header, PAYLOAD].concat();
+    sendto(socket.as_raw_fd(), &packet, to, MsgFlags::empty()).context("send the echo request")?;
+    Ok(socket)
+}
+
+/// The socket hears all ICMP of this host: until it is the answer.
+fn hear(socket: &OwnedFd, is_answer: impl Fn(&[u8]) -> Result<bool>) -> Result<()> {
     let mut buffer = [0; 1500];
-    // The socket hears all ICMP of this host.
     loop {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).context("wait for the echo")?;
-        let header = Ipv4HeaderSlice::from_slice(&buffer[..length])?;
-        let message = Icmpv4Slice::from_slice(&buffer[header.slice().len()..length])?;
-        if message.icmp_type() == Icmpv4Type::EchoReply(asked) && message.payload() == b"payload" {
+        if is_answer(&buffer[..length])? {
             return Ok(());
         }
     }

@@ -8,7 +8,7 @@ use balancer_tests::{
     traffic::{
         attempt::Target,
         load::{self, Plan},
-        server, watch,
+        server, transfer, watch,
     },
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -63,6 +63,17 @@ enum Verb {
         #[arg(long, value_parser = duration)]
         duration: Option<Duration>,
     },
+    /// Move bytes in one connection and print a JSON report; exit 1 if they don't all come through
+    Transfer {
+        #[command(flatten)]
+        target: TargetArguments,
+        /// How many to the server
+        #[arg(long, default_value_t = 0)]
+        up: u64,
+        /// How many from the server
+        #[arg(long, default_value_t = 0)]
+        down: u64,
+    },
     /// Build a lab, print its name, hosts and namespaces, and end it when stdin does
     Lab {
         #[arg(value_enum)]
@@ -111,6 +122,9 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Watch { target, interval, duration } => {
             runtime.block_on(watch::watch(&target.into_target()?, interval, duration))?;
+        }
+        Verb::Transfer { target, up, down } => {
+            println!("{}", runtime.block_on(transfer::transfer(&target.into_target()?, up, down))?);
         }
         Verb::Lab { topology, label } => hold_lab(topology, &label)?,
     }

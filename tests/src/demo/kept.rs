@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ pub(super) struct Kept {
     pub(super) balancer: PathBuf,
     pub(super) ca_file: PathBuf,
     pub(super) socket: PathBuf,
-    pub(super) vip: Ipv4Addr,
+    pub(super) vip: IpAddr,
     /// Network namespaces.
     pub(super) gateway: String,
     pub(super) client: String,

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use crate::{
     certificates::{Authority, ServerFiles, Validity},
     lab::{Host, Lab, Process, Topology},
+    site::{PASSWORDS, StackWatch},
 };
 
 use super::kept::Kept;
@@ -67,6 +68,7 @@ pub(super) struct Site {
     servers: [Option<Process>; 2],
     daemon: Option<Watched>,
     clients: Vec<(&'static str, Watched)>,
+    stack: StackWatch,
     lab: Lab,
 }
 
@@ -77,6 +79,8 @@ impl Site {
         let authority = Authority::new(lab.dir(), "ca")?;
         let files = authority.issue("server", &[SERVER_NAME], Validity::Now)?;
         let ca_file = authority.ca_file().to_owned();
+        // The demo's pool is the one of the tests.
+        let stack = StackWatch::start(&lab, &[PASSWORDS])?;
         let site = Self {
             balancer: balancer.to_owned(),
             lab_host: lab_host.to_owned(),
@@ -85,6 +89,7 @@ impl Site {
             servers: [None, None],
             daemon: None,
             clients: Vec::new(),
+            stack,
             lab,
         };
         let file = site.config_file();
@@ -250,14 +255,16 @@ fail_timeout = "2s"
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Ends everything, and looks whether it has gone.
+    /// Ends everything, and looks whether it has gone, and whether nothing had leaked into the gateway's stack.
     pub(super) fn end(self) -> Result<()> {
+        let leaked = self.stack.seen()?;
         let namespace = Path::new("/run/netns").join(self.lab.gateway().namespace());
         let traces = [namespace, self.lab.pin_dir().to_owned(), self.lab.dir().to_owned()];
         drop(self);
         for trace in traces {
             ensure!(!trace.exists(), "the lab has ended and left {} behind", trace.display());
         }
+        ensure!(leaked.is_empty(), "packets of services reached the gateway's own stack: {leaked:?}");
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::AsFd,
     panic,
     path::{Path, PathBuf},
@@ -18,15 +18,26 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::process::{Process, checked};
+use super::{
+    process::{Process, checked},
+    subnet::Family,
+};
 
 /// One end of a cable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// Its name within the host: `eth0`, on the gateway `wan0` and `lan0`.
     pub name: String,
-    /// Its first address, of a /24.
-    pub address: Ipv4Addr,
+    /// Its first address in each of the lab's families.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Interface {
+    /// Its first address, of the lab's first family.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.addresses[0]
+    }
 }
 
 /// A client, the gateway or a backend.
@@ -36,11 +47,18 @@ pub struct Host {
     namespace: String,
     dir: PathBuf,
     interfaces: Vec<Interface>,
+    default_routers: Vec<IpAddr>,
 }
 
 impl Host {
-    pub(super) fn new(role: &str, namespace: String, dir: &Path, interfaces: Vec<Interface>) -> Self {
-        Self { role: role.to_owned(), namespace, dir: dir.to_owned(), interfaces }
+    pub(super) fn new(
+        role: &str,
+        namespace: String,
+        dir: &Path,
+        interfaces: Vec<Interface>,
+        default_routers: Vec<IpAddr>,
+    ) -> Self {
+        Self { role: role.to_owned(), namespace, dir: dir.to_owned(), interfaces, default_routers }
     }
 
     /// `client0`, `gateway`, `backend1`.
@@ -61,10 +79,16 @@ impl Host {
         &self.interfaces
     }
 
-    /// The address of its first interface.
+    /// The address of its first interface, of the lab's first family.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        self.interfaces[0].address
+    pub fn address(&self) -> IpAddr {
+        self.interfaces[0].address()
+    }
+
+    /// Where its default routes lead, one for each of the lab's families; the gateway has none.
+    #[must_use]
+    pub fn default_routers(&self) -> &[IpAddr] {
+        &self.default_routers
     }
 
     /// The program, to be started in this host; redirect and start it as any other command.
@@ -127,6 +151,68 @@ impl Host {
         let namespace = File::open(&file).with_context(|| format!("open {}", file.display()))?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .with_context(|| format!("enter {} (needs root)", file.display()))
+    }
+
+    /// Sets an interface's MTU.
+    ///
+    /// # Errors
+    /// When the interface isn't there, or can't.
+    pub fn set_mtu(&self, interface: &str, mtu: u16) -> Result<()> {
+        self.run(["ip", "link", "set", interface, "mtu", &mtu.to_string()]).map(drop)
+    }
+
+    /// Gives an interface another hardware address, and has it tell its neighbours, as a host does that moves.
+    ///
+    /// # Errors
+    /// When the interface isn't there, or can't.
+    pub fn change_mac(&self, interface: &str, mac: &str) -> Result<()> {
+        self.set_sysctl(&format!("net/ipv4/conf/{interface}/arp_notify"), "1")?;
+        self.set_sysctl_if_there(&format!("net/ipv6/conf/{interface}/ndisc_notify"), "1")?;
+        self.run(["ip", "link", "set", interface, "address", mac]).map(drop)
+    }
+
+    /// Sends no packet larger than this by its default routes, and still takes large ones: what a host does that
+    /// knows of a narrow place, which those who send to it have to learn of by ICMP.
+    ///
+    /// # Errors
+    /// When it has no default route.
+    pub fn limit_sending(&self, mtu: u16) -> Result<()> {
+        // What it announces is as if the MTU were 1500: less the headers, which are larger in IPv6.
+        let words = |family| {
+            let mss = match family {
+                Family::V4 => 1460,
+                Family::V6 => 1440,
+            };
+            format!("mtu {mtu} advmss {mss}")
+        };
+        self.change_default_routes(words)
+    }
+
+    /// Undoes [`Host::limit_sending`].
+    ///
+    /// # Errors
+    /// As [`Host::limit_sending`].
+    pub fn send_as_before(&self) -> Result<()> {
+        self.change_default_routes(|_| String::new())
+    }
+
+    fn change_default_routes(&self, metrics: impl Fn(Family) -> String) -> Result<()> {
+        for router in &self.default_routers {
+            let (family, via) = (Family::of(*router), router.to_string());
+            let route = ["ip", family.option(), "route", "change", "default", "via", &via];
+            self.run(route.into_iter().chain(metrics(family).split_whitespace()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what ICMP has told it of paths: it would announce segments to fit them.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn forget_paths(&self) -> Result<()> {
+        [Family::V4, Family::V6]
+            .iter()
+            .try_for_each(|family| self.run(["ip", family.option(), "route", "flush", "cache"]).map(drop))
     }
 
     /// Cuts it off as a broken cable does: nothing in, nothing out, no ARP either, and nobody is told.

@@ -1,63 +1,87 @@
-//! Which hosts there are, how they are cabled, and their addresses.
+//! Which hosts there are, where they stand, and their addresses; `cabling.rs` makes it so.
 //!
 //! ```text
-//! two-armed   client eth0 ──── wan0 gateway lan0 ──── switch ──── eth0 backend…
-//!             203.0.113.7      .1, VIP .10   10.0.2.1             10.0.2.11, .12 …
+//! two-armed    client eth0 ──── wan0 gateway lan0 ──── switch ──── eth0 backend…
+//!              203.0.113.7      .1, VIP .10   10.0.2.1             10.0.2.11, .12 …
 //!
-//! one-armed   client, gateway lan0 and backends on one switch:
-//!             10.0.2.7, 10.0.2.1 + VIP 10.0.2.10, 10.0.2.11, .12 …
+//! one-armed    client, gateway lan0 and backends on one switch:
+//!              10.0.2.7, 10.0.2.1 + VIP 10.0.2.10, 10.0.2.11, .12 …
+//!
+//! three-armed  as two-armed, every other backend on lan1 (10.0.3.0/24)
+//!
+//! routed       client (198.51.100.7) ── back router front ── where the clients else are
+//!              where the backends else are ── front router back ── backends (10.0.4.11 …)
 //! ```
-//! With more than one client the two-armed wan side is a switch too. Cables are made inside the namespaces, so no
-//! interface name of the machine is used, and nothing is known beforehand: neighbours are learned by ARP.
+//! With IPv6 the same, in 2001:db8:1::/64 (wan), fd00:2::/64 (lan) and so on. Nothing is known beforehand: neighbours
+//! are learned by ARP and neighbour discovery.
 
-use std::{net::Ipv4Addr, path::Path, process::Command};
+use anyhow::{Result, ensure};
 
-use anyhow::{Context, Result, ensure};
+use super::subnet::{Family, Subnet};
 
-use super::{
-    host::{Host, Interface},
-    process::checked,
-};
-
-/// Last octets; the same in both topologies, so that a trace reads alike.
-const GATEWAY: u8 = 1;
+/// Last parts of addresses.
+pub(super) const GATEWAY: u8 = 1;
+const CLIENT_ROUTER: u8 = 5;
+const BACKEND_ROUTER: u8 = 6;
 const CLIENT: u8 = 7;
-const VIP: u8 = 10;
+pub(super) const VIP: u8 = 10;
 const FIRST_BACKEND: u8 = 11;
 const FIRST_FURTHER_CLIENT: u8 = 101;
+pub(super) const FIRST_SNAT: u8 = 201;
 
-/// Keeps backends below the further clients, and a lab cheap.
+/// Keeps backends below the further clients, those below the SNAT addresses, and a lab cheap.
 const HOSTS_MAX: usize = 64;
-
-const WAN: [u8; 3] = [203, 0, 113];
-const LAN: [u8; 3] = [10, 0, 2];
+const SNAT_MAX: usize = 16;
 
 /// How many interfaces the gateway has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arms {
     One,
     Two,
+    Three,
 }
 
-/// What to build; one client and two backends unless told otherwise.
+/// What to build; one client and two backends, IPv4, and the kernel's MTU unless told otherwise.
 #[derive(Debug, Clone)]
 pub struct Topology {
     arms: Arms,
     clients: usize,
+    lan_clients: usize,
     backends: usize,
+    has_client_router: bool,
+    has_backend_router: bool,
+    pub(super) families: Vec<Family>,
+    pub(super) mtu: u16,
+    pub(super) snat_addresses: usize,
 }
 
 impl Topology {
     /// Clients on the gateway's `wan0`, backends on its `lan0`, the VIP on `wan0`.
     #[must_use]
     pub fn two_armed() -> Self {
-        Self { arms: Arms::Two, clients: 1, backends: 2 }
+        Self {
+            arms: Arms::Two,
+            clients: 1,
+            lan_clients: 0,
+            backends: 2,
+            has_client_router: false,
+            has_backend_router: false,
+            families: vec![Family::V4],
+            mtu: 1500,
+            snat_addresses: 0,
+        }
     }
 
     /// Everybody on one subnet; the gateway sends packets out of the interface they came in on.
     #[must_use]
     pub fn one_armed() -> Self {
-        Self { arms: Arms::One, clients: 1, backends: 2 }
+        Self { arms: Arms::One, ..Self::two_armed() }
+    }
+
+    /// As two-armed, but every other backend is on a subnet of its own, at the gateway's `lan1`.
+    #[must_use]
+    pub fn three_armed() -> Self {
+        Self { arms: Arms::Three, ..Self::two_armed() }
     }
 
     /// With this many clients, 1 to 64.
@@ -67,171 +91,166 @@ impl Topology {
         self
     }
 
+    /// With this many further clients in the backends' subnet; they come after the others.
+    #[must_use]
+    pub fn lan_clients(mut self, clients: usize) -> Self {
+        self.lan_clients = clients;
+        self
+    }
+
     /// With this many backends, 1 to 64.
     #[must_use]
     pub fn backends(mut self, backends: usize) -> Self {
         self.backends = backends;
         self
     }
+
+    /// With addresses of this family alone.
+    #[must_use]
+    pub fn family(mut self, family: Family) -> Self {
+        self.families = vec![family];
+        self
+    }
+
+    /// With addresses of both families; what has one address only is of IPv4.
+    #[must_use]
+    pub fn dual_stack(mut self) -> Self {
+        self.families = vec![Family::V4, Family::V6];
+        self
+    }
+
+    /// The clients behind a router.
+    #[must_use]
+    pub fn client_router(mut self) -> Self {
+        self.has_client_router = true;
+        self
+    }
+
+    /// The backends behind a router.
+    #[must_use]
+    pub fn backend_router(mut self) -> Self {
+        self.has_backend_router = true;
+        self
+    }
+
+    /// With this MTU everywhere.
+    #[must_use]
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
+    /// With this many further addresses on the gateway's `lan0`, for SNAT; at most 16.
+    #[must_use]
+    pub fn snat_addresses(mut self, addresses: usize) -> Self {
+        self.snat_addresses = addresses;
+        self
+    }
+
+    /// Where everybody stands.
+    pub(super) fn plan(&self) -> Result<Plan> {
+        for (count, what) in [(self.clients, "clients"), (self.backends, "backends")] {
+            ensure!((1..=HOSTS_MAX).contains(&count), "a lab has 1 to {HOSTS_MAX} {what}, not {count}");
+        }
+        ensure!(self.clients + self.lan_clients <= HOSTS_MAX, "a lab has at most {HOSTS_MAX} clients in all");
+        ensure!(self.snat_addresses <= SNAT_MAX, "a lab has at most {SNAT_MAX} SNAT addresses");
+        ensure!(
+            self.arms != Arms::Three || !self.has_backend_router,
+            "a lab with three arms has no router before its backends"
+        );
+        let front = if self.arms == Arms::One { Subnet::Lan } else { Subnet::Wan };
+        let mut gateway = HostPlan::new("gateway", &[]);
+        if self.arms != Arms::One {
+            gateway.ports.push(Port::new("wan0", Subnet::Wan, GATEWAY));
+        }
+        gateway.ports.push(Port::new("lan0", Subnet::Lan, GATEWAY));
+        if self.arms == Arms::Three {
+            gateway.ports.push(Port::new("lan1", Subnet::SecondLan, GATEWAY));
+        }
+        let mut routers = Vec::new();
+        for (is_there, role, outside, last, inside) in [
+            (self.has_client_router, "client_router", front, CLIENT_ROUTER, Subnet::Remote),
+            (self.has_backend_router, "backend_router", Subnet::Lan, BACKEND_ROUTER, Subnet::Rack),
+        ] {
+            if is_there {
+                let ports = [Port::new("front", outside, last), Port::new("back", inside, GATEWAY)];
+                routers.push(HostPlan::new(role, &ports).routed_by(outside));
+                gateway.routes.push((inside, outside, last));
+            }
+        }
+        Ok(Plan { gateway, clients: self.client_plans(front), backends: self.backend_plans(), routers })
+    }
+
+    fn client_plans(&self, front: Subnet) -> Vec<HostPlan> {
+        let subnet = if self.has_client_router { Subnet::Remote } else { front };
+        let client = |index: usize| {
+            let last = if index == 0 { CLIENT } else { nth(FIRST_FURTHER_CLIENT, index - 1) };
+            let subnet = if index < self.clients { subnet } else { Subnet::Lan };
+            HostPlan::new(&format!("client{index}"), &[Port::new("eth0", subnet, last)]).routed_by(subnet)
+        };
+        (0..self.clients + self.lan_clients).map(client).collect()
+    }
+
+    fn backend_plans(&self) -> Vec<HostPlan> {
+        let backend = |index: usize| {
+            let subnet = match self.arms {
+                Arms::Three if index % 2 == 1 => Subnet::SecondLan,
+                _ if self.has_backend_router => Subnet::Rack,
+                _ => Subnet::Lan,
+            };
+            let port = Port::new("eth0", subnet, nth(FIRST_BACKEND, index));
+            HostPlan::new(&format!("backend{index}"), &[port]).routed_by(subnet)
+        };
+        (0..self.backends).map(backend).collect()
+    }
 }
 
-/// The hosts of a lab that is up.
+/// Where everybody stands.
 #[derive(Debug)]
-pub(super) struct Hosts {
-    pub(super) gateway: Host,
-    pub(super) clients: Vec<Host>,
-    pub(super) backends: Vec<Host>,
-    pub(super) vip: Ipv4Addr,
+pub(super) struct Plan {
+    pub(super) gateway: HostPlan,
+    pub(super) clients: Vec<HostPlan>,
+    pub(super) backends: Vec<HostPlan>,
+    pub(super) routers: Vec<HostPlan>,
 }
 
-/// Makes the namespaces of `lab` and cables them; hosts write their processes' output below `dir`.
-pub(super) fn build(lab: &str, topology: &Topology, dir: &Path) -> Result<Hosts> {
-    for (count, what) in [(topology.clients, "clients"), (topology.backends, "backends")] {
-        ensure!((1..=HOSTS_MAX).contains(&count), "a lab has 1 to {HOSTS_MAX} {what}, not {count}");
-    }
-    let builder = Builder { lab, dir };
-    let client_side = if topology.arms == Arms::Two { WAN } else { LAN };
-    let vip = address(client_side, VIP);
-
-    let clients = (0..topology.clients)
-        .map(|i| {
-            let last = if i == 0 { CLIENT } else { nth(FIRST_FURTHER_CLIENT, i - 1) };
-            builder.host(&format!("client{i}"), &[("eth0", address(client_side, last))])
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let backends = (0..topology.backends)
-        .map(|i| builder.host(&format!("backend{i}"), &[("eth0", address(LAN, nth(FIRST_BACKEND, i)))]))
-        .collect::<Result<Vec<_>>>()?;
-    let mut arms = vec![("lan0", address(LAN, GATEWAY))];
-    if topology.arms == Arms::Two {
-        arms.insert(0, ("wan0", address(WAN, GATEWAY)));
-    }
-    let gateway = builder.host("gateway", &arms)?;
-
-    let lan = builder.switch("lan")?;
-    builder.cable_to_gateway(&lan, &gateway, "lan0")?;
-    for backend in &backends {
-        builder.cable_to_switch(&lan, backend)?;
-    }
-    match (topology.arms, clients.as_slice()) {
-        (Arms::Two, [client]) => cable((client.namespace(), "eth0"), (gateway.namespace(), "wan0"))?,
-        (Arms::Two, _) => {
-            let wan = builder.switch("wan")?;
-            builder.cable_to_gateway(&wan, &gateway, "wan0")?;
-            clients.iter().try_for_each(|client| builder.cable_to_switch(&wan, client))?;
-        }
-        (Arms::One, _) => clients.iter().try_for_each(|client| builder.cable_to_switch(&lan, client))?,
-    }
-
-    configure(&gateway)?;
-    let vip_arm = &gateway.interfaces()[0].name;
-    ip(&["-n", gateway.namespace(), "address", "add", &format!("{vip}/32"), "dev", vip_arm])?;
-    for (hosts, subnet) in [(&clients, client_side), (&backends, LAN)] {
-        for host in hosts {
-            configure(host)?;
-            as_real_network_card(host.namespace(), "eth0")?;
-            // As on real servers. It also makes the gateway, not a missing route, what keeps the sides apart.
-            let gateway = address(subnet, GATEWAY).to_string();
-            ip(&["-n", host.namespace(), "route", "add", "default", "via", &gateway])?;
-        }
-    }
-    Ok(Hosts { gateway, clients, backends, vip })
+#[derive(Debug)]
+pub(super) struct HostPlan {
+    pub(super) role: String,
+    pub(super) ports: Vec<Port>,
+    /// In which subnet its default route's router is, as number 1.
+    pub(super) default: Option<Subnet>,
+    /// Further routes: to a subnet, by way of a host in another one.
+    pub(super) routes: Vec<(Subnet, Subnet, u8)>,
 }
 
-struct Builder<'a> {
-    lab: &'a str,
-    dir: &'a Path,
-}
-
-impl Builder<'_> {
-    fn host(&self, role: &str, interfaces: &[(&str, Ipv4Addr)]) -> Result<Host> {
-        let interfaces =
-            interfaces.iter().map(|&(name, address)| Interface { name: name.to_owned(), address });
-        let host = Host::new(role, format!("{}-{role}", self.lab), self.dir, interfaces.collect());
-        ip(&["netns", "add", host.namespace()])?;
-        Ok(host)
+impl HostPlan {
+    fn new(role: &str, ports: &[Port]) -> Self {
+        Self { role: role.to_owned(), ports: ports.to_vec(), default: None, routes: Vec::new() }
     }
 
-    /// A namespace with one bridge, `br0`; its ports are named after the hosts behind them.
-    fn switch(&self, side: &str) -> Result<String> {
-        let namespace = format!("{}-switch_{side}", self.lab);
-        ip(&["netns", "add", &namespace])?;
-        ip(&[
-            "-n",
-            &namespace,
-            "link",
-            "add",
-            "br0",
-            "type",
-            "bridge",
-            "stp_state",
-            "0",
-            "mcast_snooping",
-            "0",
-        ])?;
-        ip(&["-n", &namespace, "link", "set", "br0", "up"])?;
-        Ok(namespace)
-    }
-
-    fn cable_to_gateway(&self, switch: &str, gateway: &Host, arm: &str) -> Result<()> {
-        cable((switch, "gateway"), (gateway.namespace(), arm))?;
-        ip(&["-n", switch, "link", "set", "gateway", "master", "br0"])?;
-        // XDP frames reach a veth only while its receiving end polls: an XDP program there, or GRO on.
-        in_namespace(switch, &["ethtool", "-K", "gateway", "gro", "on"])
-    }
-
-    fn cable_to_switch(&self, switch: &str, host: &Host) -> Result<()> {
-        cable((switch, host.role()), (host.namespace(), "eth0"))?;
-        ip(&["-n", switch, "link", "set", host.role(), "master", "br0"])
+    /// As on real servers. It also makes the gateway, not a missing route, what keeps the sides apart.
+    fn routed_by(mut self, subnet: Subnet) -> Self {
+        self.default = Some(subnet);
+        self
     }
 }
 
-/// A cable between two interfaces, both made here and set up.
-fn cable(one: (&str, &str), other: (&str, &str)) -> Result<()> {
-    ip(&["link", "add", one.1, "netns", one.0, "type", "veth", "peer", "name", other.1, "netns", other.0])?;
-    ip(&["-n", one.0, "link", "set", one.1, "up"])?;
-    ip(&["-n", other.0, "link", "set", other.1, "up"])
+/// One end of a cable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Port {
+    pub(super) name: &'static str,
+    pub(super) subnet: Subnet,
+    pub(super) last: u8,
 }
 
-/// Addresses, loopback, and the settings that a namespace otherwise takes over from the machine.
-fn configure(host: &Host) -> Result<()> {
-    // Switched off before the first address: no duplicate address detection, no router solicitation in captures.
-    host.set_sysctl_if_there("net/ipv6/conf/all/disable_ipv6", "1")?;
-    // Copied from the machine when a namespace is made, so a machine that routes would forward in here.
-    host.set_sysctl("net/ipv4/ip_forward", "0")?;
-    let forwarding = host.sysctl("net/ipv4/ip_forward")?;
-    ensure!(forwarding == "0", "{} forwards packets: ip_forward is {forwarding}", host.role());
-    ip(&["-n", host.namespace(), "link", "set", "lo", "up"])?;
-    for interface in host.interfaces() {
-        let address = format!("{}/24", interface.address);
-        ip(&["-n", host.namespace(), "address", "add", &address, "dev", &interface.name])?;
+impl Port {
+    fn new(name: &'static str, subnet: Subnet, last: u8) -> Self {
+        Self { name, subnet, last }
     }
-    Ok(())
 }
 
-/// A veth hands frames over without checksums, which no wire does, and which stay wrong once XDP rewrote them:
-/// transmit offloads off. GRO on makes the end receive what XDP sends (see `cable_to_gateway`).
-fn as_real_network_card(namespace: &str, interface: &str) -> Result<()> {
-    in_namespace(namespace, &["ethtool", "-K", interface, "tx", "off", "gro", "on"])
-}
-
-fn address([a, b, c]: [u8; 3], last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(a, b, c, last)
-}
-
-/// The last octet `index` after `first`; `HOSTS_MAX` keeps it in range.
-fn nth(first: u8, index: usize) -> u8 {
+/// The last part `index` after `first`; the limits above keep it in range.
+pub(super) fn nth(first: u8, index: usize) -> u8 {
     u8::try_from(index).map_or(first, |index| first.saturating_add(index))
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("ip");
-    command.args(arguments);
-    checked(command).map(drop).context("build the lab (needs root and iproute2)")
-}
-
-fn in_namespace(namespace: &str, words: &[&str]) -> Result<()> {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/run/netns/{namespace}")).args(words);
-    checked(command).map(drop).context("set a cable's offloads (needs root, util-linux and ethtool)")
 }

@@ -85,6 +85,8 @@ pub enum AttemptError {
 pub struct Answered {
     /// The server's name for itself.
     pub name: String,
+    /// Whom the server saw.
+    pub peer: SocketAddr,
     /// From the SYN until both handshakes were done.
     pub connect: Duration,
     /// From the SYN until the answer was complete.
@@ -124,22 +126,38 @@ impl Target {
         let mut stage = Stage::Connect;
         let ask = async {
             let io = |stage| move |source| AttemptError::Io { stage, source };
-            let tcp = TcpStream::connect(self.address).await.map_err(io(Stage::Connect))?;
-            tcp.set_nodelay(true).map_err(io(Stage::Connect))?;
+            let tcp = self.connect().await.map_err(io(Stage::Connect))?;
             stage = Stage::Handshake;
-            let connecting = self.connector.connect(self.server_name.clone(), tcp);
-            let mut tls = connecting.await.map_err(io(Stage::Handshake))?;
+            let mut tls = self.shake_hands(tcp).await.map_err(io(Stage::Handshake))?;
             let connect = started.elapsed();
             stage = Stage::Answer;
             let answer = self.get(&mut tls).await.map_err(io(Stage::Answer))?;
-            let name = name_in(&answer).ok_or_else(|| AttemptError::Answer(excerpt(&answer)))?;
-            Ok((tls, Answered { name, connect, took: started.elapsed() }))
+            let (name, peer) = understood(&answer).ok_or_else(|| AttemptError::Answer(excerpt(&answer)))?;
+            Ok((tls, Answered { name, peer, connect, took: started.elapsed() }))
         };
         let outcome = timeout_at(deadline, ask).await;
         let (tls, answered) = outcome.unwrap_or(Err(AttemptError::Timeout { stage }))?;
         // The answer counts; a server that is gone before it hears our goodbye doesn't change it.
         let _ = timeout(LEAVE_MAX, take_leave(tls)).await;
         Ok(answered)
+    }
+
+    pub(super) async fn connect(&self) -> std::io::Result<TcpStream> {
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
+
+    pub(super) async fn shake_hands(&self, tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.server_name.clone(), tcp).await
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     async fn get(&self, tls: &mut TlsStream<TcpStream>) -> std::io::Result<Vec<u8>> {
@@ -152,7 +170,7 @@ impl Target {
 
 /// Closes first, so that TIME_WAIT stays on this side, where each connection has a port of its own, and waits for the
 /// server's close: a socket closed before that answers it with a reset, which would look like a failure on the wire.
-async fn take_leave(mut tls: TlsStream<TcpStream>) -> std::io::Result<()> {
+pub(super) async fn take_leave(mut tls: TlsStream<TcpStream>) -> std::io::Result<()> {
     tls.shutdown().await?;
     while tls.read(&mut [0; 256]).await? > 0 {}
     Ok(())
@@ -175,19 +193,26 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<V
 }
 
 /// Head, what there is of the body, and the body's announced length; `None` while the head isn't complete.
-fn split(answer: &[u8]) -> Option<(&str, &[u8], usize)> {
+pub(super) fn split(answer: &[u8]) -> Option<(&str, &[u8], usize)> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let length = header(head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(usize::MAX);
     Some((head, &answer[end + 4..], length))
 }
 
-/// The name in a complete answer of one of our servers: in the header and, the same, in the body.
-fn name_in(answer: &[u8]) -> Option<String> {
+/// What a complete answer of one of our servers says: its name, in the header and, the same, in the body, and its peer.
+fn understood(answer: &[u8]) -> Option<(String, SocketAddr)> {
     let (head, body, length) = split(answer)?;
-    let name = header(head, "server")?;
+    let (name, peer) = name_and_peer(head)?;
     let body = std::str::from_utf8(body.get(..length)?).ok()?;
-    (head.starts_with("HTTP/1.1 200 ") && body.trim() == name).then(|| name.to_owned())
+    (body.trim() == name).then_some((name, peer))
+}
+
+/// The server's name and its peer, in the head of a good answer.
+pub(super) fn name_and_peer(head: &str) -> Option<(String, SocketAddr)> {
+    let peer = header(head, "x-peer")?.parse().ok()?;
+    let name = header(head, "server")?;
+    head.starts_with("HTTP/1.1 200 ").then(|| (name.to_owned(), peer))
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
@@ -205,18 +230,22 @@ mod tests {
 
     #[test]
     fn only_a_complete_and_consistent_answer_has_a_name() {
-        let good = b"HTTP/1.1 200 OK\r\nServer: server1\r\nContent-Length: 8\r\n\r\nserver1\n";
-        assert_eq!(name_in(good).as_deref(), Some("server1"));
-        let bad: [&[u8]; 6] = [
-            b"",
-            b"HTTP/1.1 200 OK\r\nServer: server1\r\nContent-Length: 8\r\n\r\nserver",
-            b"HTTP/1.1 200 OK\r\nServer: server1\r\nContent-Length: 8\r\n\r\nserver2\n",
-            b"HTTP/1.1 503 No\r\nServer: server1\r\nContent-Length: 8\r\n\r\nserver1\n",
-            b"HTTP/1.1 200 OK\r\nServer: server1\r\n\r\nserver1\n",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nserver1\n",
+        let peer = "X-Peer: 10.0.2.1:4000";
+        let good =
+            format!("HTTP/1.1 200 OK\r\nServer: server1\r\n{peer}\r\nContent-Length: 8\r\n\r\nserver1\n");
+        let heard = understood(good.as_bytes()).map(|(name, peer)| (name, peer.to_string()));
+        assert_eq!(heard, Some(("server1".to_owned(), "10.0.2.1:4000".to_owned())));
+        let bad = [
+            String::new(),
+            good.trim_end().to_owned(),
+            good.replace("\nserver1", "\nserver2"),
+            good.replace("200 OK", "503 No"),
+            good.replace("Content-Length: 8\r\n", ""),
+            good.replace("Length: 8", "Length: 99999999999999999999"),
+            good.replace(peer, "X-Peer: somebody"),
         ];
         for answer in bad {
-            assert_eq!(name_in(answer), None, "{}", excerpt(answer));
+            assert_eq!(understood(answer.as_bytes()), None, "{answer:?}");
         }
     }
 }

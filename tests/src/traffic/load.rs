@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -42,6 +43,7 @@ pub struct Report {
     ok: u64,
     failed: u64,
     by_name: BTreeMap<String, u64>,
+    by_peer: BTreeMap<IpAddr, u64>,
     errors: BTreeMap<String, u64>,
     connect_us: Vec<u32>,
     first_error_at: Option<Duration>,
@@ -110,6 +112,7 @@ impl Report {
     fn note_answer(&mut self, answered: &Answered, at: Duration, expected: Option<&str>) {
         let name = &answered.name;
         *self.by_name.entry(name.clone()).or_default() += 1;
+        *self.by_peer.entry(answered.peer.ip()).or_default() += 1;
         self.connect_us.push(u32::try_from(answered.connect.as_micros()).unwrap_or(u32::MAX));
         match expected {
             Some(expected) if expected != name => {
@@ -148,7 +151,7 @@ impl Report {
         self.failed == 0
     }
 
-    /// The report as one JSON object; times are milliseconds, from the start where they are points in time.
+    /// The report as one JSON object (`by_peer`: whom the servers saw); times are milliseconds, from the start where they are points in time.
     #[must_use]
     pub fn to_json(mut self) -> Value {
         self.connect_us.sort_unstable();
@@ -163,6 +166,7 @@ impl Report {
             "ok": self.ok,
             "failed": self.failed,
             "by_name": self.by_name,
+            "by_peer": self.by_peer,
             "errors": self.errors,
             "connect_ms": {"p50": percentile(50), "p99": percentile(99), "max": percentile(100)},
             "first_error_at_ms": self.first_error_at.map(millis),
@@ -180,11 +184,14 @@ pub(super) fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn answered(name: &str, connect_ms: u64) -> Answered {
         let connect = Duration::from_millis(connect_ms);
-        Answered { name: name.to_owned(), connect, took: connect }
+        let peer = SocketAddr::from(([10, 0, 2, 1], 4000));
+        Answered { name: name.to_owned(), peer, connect, took: connect }
     }
 
     #[test]
