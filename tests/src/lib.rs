@@ -16,4 +16,5 @@ pub mod packet;
 pub mod poll;
 pub mod site;
 pub mod traffic;
+pub mod twin;
 pub mod wire;
