@@ -33,6 +33,7 @@ pub use counters::Counters;
 pub use expect::{Counter, Expect, answered, dropped, forwarded_to, passed, passed_for, returned_to};
 pub use flow::{BACKEND_ISN, BACKEND_NEXT, CLIENT_ISN, CLIENT_NEXT, Flow};
 pub use gateway::{Action, Borrowed, Gateway, IDLE_TIMEOUT, Outcome};
+pub(crate) use gateway::{ifindex, xdp_md};
 pub use given::{Given, USUAL_SNAT_PORTS, usual};
 pub use scene::{
     DNAT4, DNAT6, Forwarding, LAN_MAC, MAIL, Member, OTHER_ROUTER_MAC, POOLS, ROUTER_MAC, SCENES, SNAT4,

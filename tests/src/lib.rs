@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod inventory;
 pub mod lab;
 pub mod packet;
+pub mod packet_bench;
 pub mod poll;
 pub mod site;
 pub mod traffic;

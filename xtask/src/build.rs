@@ -26,24 +26,53 @@ pub(crate) fn build() -> Result<Built> {
     Ok(Built { object, binary })
 }
 
+/// A program of the BPF side.
+struct Object {
+    /// Its binary in the package.
+    name: &'static str,
+    /// The variable that names one that was built elsewhere.
+    variable: &'static str,
+    /// What it is called below the target folder.
+    file: &'static str,
+}
+
+/// What the product embeds.
+const PRODUCT: Object =
+    Object { name: "balancer-ebpf", variable: "BALANCER_BPF_OBJECT", file: "bpf/balancer.bpf.o" };
+
+/// What measures it.
+const BENCH: Object =
+    Object { name: "balancer-bench", variable: "BALANCER_BENCH_OBJECT", file: "bpf/balancer-bench.bpf.o" };
+
 /// The BPF object: named by `BALANCER_BPF_OBJECT`, else built.
 pub(crate) fn object() -> Result<PathBuf> {
-    if let Some(object) = std::env::var_os("BALANCER_BPF_OBJECT") {
-        let object = PathBuf::from(object);
-        return object
-            .canonicalize()
-            .with_context(|| format!("BALANCER_BPF_OBJECT={}: no such file", object.display()));
+    PRODUCT.found_or_built()
+}
+
+/// The object with the programs that measure the packet path: named by `BALANCER_BENCH_OBJECT`, else built.
+pub(crate) fn bench_object() -> Result<PathBuf> {
+    BENCH.found_or_built()
+}
+
+impl Object {
+    fn found_or_built(&self) -> Result<PathBuf> {
+        if let Some(object) = std::env::var_os(self.variable) {
+            let object = PathBuf::from(object);
+            return object
+                .canonicalize()
+                .with_context(|| format!("{}={}: no such file", self.variable, object.display()));
+        }
+        setup::for_building()?;
+        run(bpf_cargo("build")?.args(["--bin", self.name, "--target-dir"]).arg(target().join("bpf")))?;
+        // Copied only when it changed, so that cargo embeds it anew only then.
+        let made = target().join(format!("bpf/{}/bpf/{}", bpf_target(), self.name));
+        let object = target().join(self.file);
+        let new = std::fs::read(&made).with_context(|| format!("reading {}", made.display()))?;
+        if std::fs::read(&object).ok().as_ref() != Some(&new) {
+            std::fs::write(&object, new).with_context(|| format!("writing {}", object.display()))?;
+        }
+        Ok(object)
     }
-    setup::for_building()?;
-    run(bpf_cargo("build")?.args(["--target-dir"]).arg(target().join("bpf")))?;
-    // Copied only when it changed, so that cargo embeds it anew only then.
-    let made = target().join(format!("bpf/{}/bpf/balancer-ebpf", bpf_target()));
-    let object = target().join("bpf/balancer.bpf.o");
-    let new = std::fs::read(&made).with_context(|| format!("reading {}", made.display()))?;
-    if std::fs::read(&object).ok().as_ref() != Some(&new) {
-        std::fs::write(&object, new).with_context(|| format!("writing {}", object.display()))?;
-    }
-    Ok(object)
 }
 
 /// `cargo VERB` for the BPF side: another rustc, another target, core from source, linked by bpf-linker.

@@ -35,7 +35,7 @@ enum Verb {
     Vm(vm::Arguments),
     /// Show a failover of real TLS traffic in network namespaces
     Demo(demo::Arguments),
-    /// Measure: `failover` prints how long a failover takes, over many runs
+    /// Measure: how long a failover takes, or what a packet costs
     Bench(bench::Arguments),
     /// Check formatting and lints, of the host's side and of the BPF side
     Lint,

@@ -351,10 +351,11 @@ impl Gateway {
 
 /// `struct xdp_md` of the kernel's ABI: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
 /// Offsets, not pointers, for a test run.
-fn xdp_md(length: usize, ingress: u32) -> Vec<u8> {
+pub(crate) fn xdp_md(length: usize, ingress: u32) -> Vec<u8> {
     [0, length as u32, 0, ingress, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-fn ifindex(interface: &str) -> Result<u32> {
+/// The kernel's number for an interface of this network.
+pub(crate) fn ifindex(interface: &str) -> Result<u32> {
     if_nametoindex(interface).with_context(|| format!("look for {interface} in this network"))
 }

@@ -1,0 +1,47 @@
+//! Where it was measured: numbers of different machines are not comparable, ratios are.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::thread::available_parallelism;
+
+use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// What the numbers depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    processor: String,
+    cores: usize,
+    kernel: String,
+    /// The one that measures.
+    cpu: usize,
+}
+
+impl Machine {
+    /// This one, with the calling thread pinned to its last CPU: the first has most of the interrupts.
+    pub(super) fn pinned() -> Result<Self> {
+        let cores = available_parallelism().context("count CPUs")?.get();
+        let facts = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+        let model = facts.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let cpu = cores - 1;
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        sched_setaffinity(None, &only).with_context(|| format!("stay on CPU {cpu}"))?;
+        Ok(Self {
+            processor: model.map_or("unknown processor", |(_, model)| model).to_owned(),
+            cores,
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .context("ask for the kernel's version")?
+                .trim()
+                .to_owned(),
+            cpu,
+        })
+    }
+}
+
+impl Display for Machine {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, kernel, cpu } = self;
+        write!(to, "{processor}, {cores} CPUs, Linux {kernel}, measured on CPU {cpu}")
+    }
+}
