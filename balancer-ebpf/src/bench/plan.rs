@@ -42,8 +42,7 @@ pub(crate) struct Plan {
     pub(crate) first: u64,
     /// How many flows there are, less one; all ones in binary.
     pub(crate) mask: u64,
-    /// From flow to flow, modulo their number: odd, so that each has its turn, and large, so that neighbours in memory
-    /// are no neighbours in time.
+    /// From flow to flow, modulo their number; odd, so that each has its turn.
     pub(crate) step: u64,
     /// Packets made so far.
     pub(crate) made: u64,

@@ -3,10 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::report::Comparison;
+use super::gateway::Gateway;
+use super::report::{Comparison, Wanted};
 use super::samples::Row;
 use super::subject::{Fate, Program, Subject};
-use super::world::{FLOWS_MAX, Flows, SNAT4, Segment, World};
+use super::world::{FLOWS_MAX, Flows, SNAT4, SNAT6, Segment, World};
 use super::{Bench, FLOOR_INSERT, MISSING_MAX, ONLY_IPV4, WORLDS};
 
 /// The handshake's packets, and what each is to the flow.
@@ -15,6 +16,11 @@ const HANDSHAKE: [(Segment, &str); 3] = [
     (Segment::SynAck, "SYN-ACK"),
     (Segment::Ack, "ACK that completes the handshake"),
 ];
+
+/// The harness's row for handshakes of a world.
+fn harness_by_chunks(world: &World) -> &'static str {
+    if world.is_ipv6() { "harness, IPv6, for handshakes" } else { "harness, for handshakes" }
+}
 
 impl Bench {
     /// Makes flows until there are as many as this stage has, in every world and in the peer's table.
@@ -41,6 +47,7 @@ impl Bench {
             }
             if is_measured {
                 self.insert_into_full(chunk)?;
+                self.harness_by_chunks(chunk)?;
             }
         }
         self.learn(had..count)?;
@@ -63,7 +70,10 @@ impl Bench {
             let missing = (flows.count as f64 * MISSING_MAX).ceil() as u64 * u64::from(flows.count > 1);
             let program = Program::Product(place, Fate::Forwarded { missing });
             let what = format!("{}: {what}", world.name);
-            let subject = Subject::new(what, program, world, segment, flows).among(self.scale.most_flows());
+            let most = self.scale.most_flows();
+            let subject = Subject::new(what, program, world, segment, flows)
+                .among(most)
+                .less(Row::new(harness_by_chunks(world), most));
             let packets = flows.count as u32;
             if is_measured {
                 self.measure(&subject, packets)?;
@@ -91,10 +101,22 @@ impl Bench {
         Ok(())
     }
 
+    /// Test runs of so few packets, with what beginning and ending one costs.
+    fn harness_by_chunks(&mut self, chunk: u64) -> Result<()> {
+        for world in [&SNAT4, &SNAT6] {
+            let flows = Flows { first: 0, count: chunk };
+            let what = harness_by_chunks(world);
+            let subject = Subject::new(what, Program::Empty, world, Segment::Syn, flows);
+            self.measure(&subject.among(self.scale.most_flows()), chunk as u32)?;
+        }
+        Ok(())
+    }
+
     fn floor_insert(&self) -> Subject {
         let flows = Flows { first: 0, count: 2 * FLOWS_MAX };
         Subject::new(FLOOR_INSERT, Program::FloorInsert, &SNAT4, Segment::Syn, flows)
             .among(self.scale.most_flows())
+            .less(Row::new(harness_by_chunks(&SNAT4), self.scale.most_flows()))
             .after(self.inserted)
     }
 
@@ -105,7 +127,8 @@ impl Bench {
     fn compare_handshakes(&mut self, count: u64) {
         for (_, world) in WORLDS {
             for (segment, what) in HANDSHAKE {
-                let wanted = (world.name == SNAT4.name && segment != Segment::SynAck).then_some(1.0);
+                let is_promised = world.name == SNAT4.name && segment != Segment::SynAck;
+                let wanted = if is_promised { Wanted::AtMost(1.0) } else { Wanted::Nothing };
                 self.comparisons.push(Comparison {
                     row: Row::new(format!("{}: {what}", world.name), count),
                     with: Row::new(FLOOR_INSERT, count),
@@ -117,9 +140,10 @@ impl Bench {
 
     /// How many of the flows that should be there are not.
     fn take_census(&mut self, count: u64) -> Result<()> {
+        let census = self.gateways.iter_mut().map(Gateway::census).collect::<Result<Vec<_>>>()?;
         let mut missing = [0; 3];
         for (place, world) in WORLDS {
-            let found = self.gateways[place].established(world)?;
+            let found = census[place].get(world.name).copied().unwrap_or_default();
             ensure!(found <= count, "{}: {found} flows, of {count} that were opened", world.name);
             let lost = count - found;
             ensure!(

@@ -127,16 +127,11 @@ impl Gateway {
         Ok(counted)
     }
 
-    /// Established flows of this world, by the product's census.
-    pub(super) fn established(&mut self, world: &World) -> Result<u64> {
-        let census = self.flows.sweep()?;
-        let slot = self.slots.get(world.name).context("a world that the program knows")?;
-        Ok(census.established.get(slot).copied().unwrap_or_default())
-    }
-
-    /// Looks at the age of every flow, and counts them.
-    pub(super) fn sweep(&mut self) -> Result<u64> {
-        Ok(self.flows.sweep()?.established.values().sum())
+    /// Looks at the age of every flow; returns how many are established, by the name of their world.
+    pub(super) fn census(&mut self) -> Result<BTreeMap<&'static str, u64>> {
+        let census = self.flows.sweep()?.established;
+        let of = |slot| census.get(slot).copied().unwrap_or_default();
+        Ok(self.slots.iter().map(|(name, slot)| (*name, of(slot))).collect())
     }
 
     /// Bytes of tables for each IPv4 flow that there may be: of keys and values, and all that the kernel allocates.

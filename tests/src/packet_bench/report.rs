@@ -8,9 +8,22 @@ use super::samples::{Row, Samples};
 pub(super) struct Comparison {
     pub(super) row: Row,
     pub(super) with: Row,
-    /// `None`: nothing is promised, it is good to know.
-    pub(super) wanted: Option<f64>,
+    pub(super) wanted: Wanted,
 }
+
+/// What is promised of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Wanted {
+    /// Nothing: it is good to know.
+    Nothing,
+    /// No more than that can be told apart from nothing.
+    NoMore,
+    /// At most so many times as much.
+    AtMost(f64),
+}
+
+/// Medians of one and the same program differ by as much from run to run on a machine that does other things too.
+const NOISE: f64 = 0.05;
 
 /// Prints all rows, each with its comparison; returns how many are worse than is wanted.
 pub(super) fn print(samples: &Samples, comparisons: &[Comparison]) -> usize {
@@ -30,11 +43,13 @@ pub(super) fn print(samples: &Samples, comparisons: &[Comparison]) -> usize {
             if comparison.with.flows != row.flows {
                 print!(" ({} flows)", comparison.with.flows);
             }
-            if let Some(wanted) = comparison.wanted {
-                let is_kept = ratio <= wanted;
-                missed += usize::from(!is_kept);
-                print!(" (wanted {wanted:.2}{})", if is_kept { "" } else { ", missed" });
-            }
+            let (is_kept, wanted) = match comparison.wanted {
+                Wanted::Nothing => continue,
+                Wanted::NoMore => (ratio <= 1.0 + NOISE, "no more".to_owned()),
+                Wanted::AtMost(most) => (ratio <= most, format!("{most:.2}")),
+            };
+            missed += usize::from(!is_kept);
+            print!(" (wanted {wanted}{})", if is_kept { "" } else { ", missed" });
         }
         println!();
     }

@@ -43,6 +43,11 @@ pub(super) enum Fate {
     Passed,
 }
 
+/// The harness's row for a world.
+pub(super) fn harness(world: &World) -> &'static str {
+    if world.is_ipv6() { "harness, IPv6 (in no other row)" } else { "harness (in no other row)" }
+}
+
 /// Packets of one kind into one program.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
@@ -52,11 +57,13 @@ pub(super) struct Subject {
     pub(super) segment: Segment,
     pub(super) flows: Flows,
     /// Packets that were made of these flows before.
-    pub(super) made: u64,
+    made: u64,
+    /// What making the packets costs.
+    pub(super) harness: Option<Row>,
 }
 
 impl Subject {
-    /// The row has as many flows as the packets.
+    /// The row has as many flows as the packets, and so has the harness's that is subtracted.
     pub(super) fn new(
         what: impl Into<String>,
         program: Program,
@@ -64,12 +71,19 @@ impl Subject {
         segment: Segment,
         flows: Flows,
     ) -> Self {
-        Self { row: Row::new(what, flows.count), program, world, segment, flows, made: 0 }
+        let harness = (program != Program::Empty).then(|| Row::new(harness(world), flows.count));
+        Self { row: Row::new(what, flows.count), program, world, segment, flows, made: 0, harness }
     }
 
     /// In a row that says it belongs to so many flows.
     pub(super) fn among(mut self, flows: u64) -> Self {
         self.row.flows = flows;
+        self
+    }
+
+    /// Measured by this harness.
+    pub(super) fn less(mut self, harness: Row) -> Self {
+        self.harness = Some(harness);
         self
     }
 

@@ -28,9 +28,6 @@ const FIRST_BACKEND_PORT: u16 = 10_000;
 const CLIENT_ISN: u32 = 1000;
 const BACKEND_ISN: u32 = 5000;
 
-/// Any odd number that isn't small; see [`Plan::step`].
-const STEP: u64 = 0x9e37_79b1;
-
 /// A pool with everybody around it.
 #[derive(Debug)]
 pub(super) struct World {
@@ -95,6 +92,18 @@ pub(super) enum Segment {
 }
 
 impl Segment {
+    /// In which order the flows have this packet, see [`Plan::step`]: each segment has its own, or they would find what
+    /// earlier ones have made in the order of the memory where it is, as real packets don't. Established flows are made in
+    /// the order of their numbers, as the peer's are.
+    fn step(self) -> u64 {
+        match self {
+            Self::Syn => 0x9e37_79b1,
+            Self::SynAck => 0x85eb_ca6b,
+            Self::Ack => 1,
+            Self::FromClient | Self::FromBackend | Self::Foreign => 0xc2b2_ae35,
+        }
+    }
+
     /// The side of the gateway that it comes in on.
     pub(super) fn side(self) -> Side {
         match self {
@@ -248,7 +257,7 @@ impl World {
             destination_port: destination.port,
             first: flows.first,
             mask: flows.count - 1,
-            step: STEP,
+            step: segment.step(),
             made: 0,
         }
     }
