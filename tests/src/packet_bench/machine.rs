@@ -2,10 +2,9 @@
 
 use std::fmt::{self, Display};
 use std::fs;
-use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// What the numbers depend on.
 #[derive(Clone, Debug)]
@@ -18,18 +17,19 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// This one, with the calling thread pinned to its last CPU: the first has most of the interrupts.
+    /// This one, with the calling thread pinned to the last CPU that it may use: the first has most of the interrupts.
     pub(super) fn pinned() -> Result<Self> {
-        let cores = available_parallelism().context("count CPUs")?.get();
         let facts = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
         let model = facts.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let cpu = cores - 1;
+        let allowed = sched_getaffinity(None).context("ask for the CPUs to use")?;
+        let mut usable = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        let cpu = usable.next_back().context("a CPU to use")?;
         let mut only = CpuSet::new();
         only.set(cpu);
         sched_setaffinity(None, &only).with_context(|| format!("stay on CPU {cpu}"))?;
         Ok(Self {
             processor: model.map_or("unknown processor", |(_, model)| model).to_owned(),
-            cores,
+            cores: allowed.count() as usize,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .context("ask for the kernel's version")?
                 .trim()

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use balancer_common::abi::{Address4, FlowKey, Port};
+use balancer_common::abi::{Address, Address4, FlowKey, Port};
 use balancer_common::nat::Rewrite;
 use balancer_user::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
 
@@ -40,6 +40,8 @@ pub(super) struct World {
     gateway: IpAddr,
     /// The client of flow 0; others have higher addresses.
     client: IpAddr,
+    /// Somebody behind the gateway who has no service.
+    foreigner: IpAddr,
 }
 
 pub(super) static SNAT4: World = World {
@@ -50,6 +52,7 @@ pub(super) static SNAT4: World = World {
     backend_mac: [2, 0, 0, 4, 1, 1],
     gateway: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)),
     client: IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)),
+    foreigner: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)),
 };
 
 pub(super) static DNAT4: World = World {
@@ -69,10 +72,8 @@ pub(super) static SNAT6: World = World {
     backend_mac: [2, 0, 0, 6, 1, 1],
     gateway: IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0a00, 2, 0, 0, 0, 0, 1)),
     client: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0)),
+    foreigner: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 0x99)),
 };
-
-/// Listens to nothing of ours.
-const FOREIGNER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99));
 
 /// A packet's place in its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ pub(super) enum Segment {
     FromClient,
     /// Data of the backend.
     FromBackend,
-    /// Data of the client for somebody behind the gateway who has no service.
+    /// Data of the client for somebody else.
     Foreign,
 }
 
@@ -137,9 +138,15 @@ impl End {
         Self { address, address_mask: 0, port }
     }
 
-    /// Of flow 0.
-    fn first(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port.first as u16)
+    /// In this flow.
+    fn at(&self, flow: u64) -> SocketAddr {
+        let further = flow & self.address_mask;
+        let address = match self.address {
+            IpAddr::V4(v4) => Ipv4Addr::from(u32::from(v4) + further as u32).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) + u128::from(further)).into(),
+        };
+        let Part { first, shift, mask } = self.port;
+        SocketAddr::new(address, (first + (flow >> shift & mask)) as u16)
     }
 
     fn address_part(&self) -> Part {
@@ -203,14 +210,20 @@ impl World {
             Segment::SynAck | Segment::FromBackend => {
                 (End::host(self.backend, FIRST_BACKEND_PORT), self.seen_client_end())
             }
-            Segment::Foreign => (self.client_end(), End::host(FOREIGNER, FIRST_LISTEN_PORT)),
+            Segment::Foreign => (self.client_end(), End::host(self.foreigner, FIRST_LISTEN_PORT)),
         }
     }
 
-    /// Flow 0's packet.
-    fn packet(&self, segment: Segment) -> Packet {
+    /// A flow's packet, built from scratch, in a frame as long as the feeder makes them.
+    pub(super) fn frame(&self, segment: Segment, flow: u64) -> Vec<u8> {
+        let mut frame = self.packet(segment, flow).to_frame();
+        frame.resize(if self.is_ipv6() { WORDS_6 } else { WORDS_4 } * size_of::<u64>(), 0);
+        frame
+    }
+
+    fn packet(&self, segment: Segment, flow: u64) -> Packet {
         let (source, destination) = self.ends(segment);
-        let packet = Packet::new(source.first(), destination.first()).with(|packet| {
+        let packet = Packet::new(source.at(flow), destination.at(flow)).with(|packet| {
             let (from, to) = match segment.side() {
                 Side::Wan => (ROUTER_MAC, WAN_MAC),
                 Side::Lan => (self.backend_mac, LAN_MAC),
@@ -238,8 +251,7 @@ impl World {
         assert!(flows.count.is_power_of_two(), "{flows:?}: the feeder counts in powers of two");
         let (source, destination) = self.ends(segment);
         let is_ipv6 = self.is_ipv6();
-        let mut bytes = self.packet(segment).to_frame();
-        bytes.resize(if is_ipv6 { WORDS_6 } else { WORDS_4 } * 8, 0);
+        let bytes = self.frame(segment, 0);
         let complement = |at: usize| u64::from(!u16::from_be_bytes([bytes[at], bytes[at + 1]]));
         let (ip_sum, tcp_sum) = if is_ipv6 { (0, complement(70)) } else { (complement(24), complement(50)) };
         let mut frame = [0; WORDS_6];
@@ -266,11 +278,12 @@ impl World {
     pub(super) fn recipes(&self, flow: u64) -> [([u8; 16], [u8; 32]); 2] {
         let tuple = |segment| {
             let (source, destination) = self.ends(segment);
+            let (source, destination) = (source.at(flow), destination.at(flow));
             FlowKey {
-                source: address_in(&source, flow),
-                destination: address_in(&destination, flow),
-                source_port: port_in(&source, flow),
-                destination_port: port_in(&destination, flow),
+                source: Address::from(source.ip()).into(),
+                destination: Address::from(destination.ip()).into(),
+                source_port: Port::new(source.port()),
+                destination_port: Port::new(destination.port()),
             }
         };
         let from_client = tuple(Segment::FromClient);
@@ -282,18 +295,6 @@ impl World {
             (key(&from_backend), recipe(towards_client, &from_backend, &from_client.reversed())),
         ]
     }
-}
-
-fn value(part: &Part, flow: u64) -> u64 {
-    part.first + (flow >> part.shift & part.mask)
-}
-
-fn address_in(end: &End, flow: u64) -> Address4 {
-    Ipv4Addr::from(value(&end.address_part(), flow) as u32).into()
-}
-
-fn port_in(end: &End, flow: u64) -> Port {
-    Port::new(value(&end.port, flow) as u16)
 }
 
 /// As `floor.rs` has it: the five-tuple.
