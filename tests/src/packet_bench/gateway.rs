@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::MapInfo;
+use aya::maps::{MapInfo, MapType};
 use aya::programs::{ProgramFd, ProgramInfo};
 use balancer_common::abi::{ActiveWord, Interface, NextHop};
 use balancer_common::verdict::Reason;
@@ -55,6 +55,7 @@ pub(super) struct Counted {
 pub(super) struct MapSize {
     pub(super) name: String,
     pub(super) entries: u64,
+    /// None in an array, whose keys are places.
     pub(super) key_bytes: u64,
     pub(super) value_bytes: u64,
     /// What the kernel has allocated for it (kernel 6.4; before, an estimate).
@@ -137,10 +138,16 @@ impl Gateway {
     /// Bytes of tables for each IPv4 flow that there may be: of keys and values, and all that the kernel allocates.
     pub(super) fn bytes_per_flow(&self) -> [f64; 2] {
         let tables = self.maps.iter().filter(|map| ESTABLISHED_4.contains(&map.name.as_str()));
-        let bytes = tables.fold([0, 0], |[plain, kernel], map| {
-            [plain + map.entries * (map.key_bytes + map.value_bytes), kernel + map.kernel_bytes]
-        });
+        let bytes =
+            tables.fold([0, 0], |[plain, kernel], map| [plain + map.bytes(), kernel + map.kernel_bytes]);
         bytes.map(|bytes| bytes as f64 / f64::from(self.wanted.max_flows))
+    }
+}
+
+impl MapSize {
+    /// Of keys and values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.entries * (self.key_bytes + self.value_bytes)
     }
 }
 
@@ -177,11 +184,12 @@ fn map_size(id: u32) -> Result<MapSize> {
     let info = MapInfo::from_id(id)?;
     let fd = info.fd()?;
     let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+    let is_array = matches!(info.map_type()?, MapType::Array | MapType::PerCpuArray);
     let locked = facts.lines().find_map(|line| line.strip_prefix("memlock:"));
     Ok(MapSize {
         name: info.name_as_str().unwrap_or("?").to_owned(),
         entries: info.max_entries().into(),
-        key_bytes: info.key_size().into(),
+        key_bytes: if is_array { 0 } else { info.key_size().into() },
         value_bytes: info.value_size().into(),
         kernel_bytes: locked.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default(),
     })

@@ -72,10 +72,14 @@ pub(super) fn print_memory(gateway: &Gateway, wanted_bytes: f64) -> usize {
         "map", "entries", "key", "value", "key + value", "in kernel"
     );
     for map in &gateway.maps {
-        let bytes = map.entries * (map.key_bytes + map.value_bytes);
         println!(
-            "{:18}{:>10}{:>6}{:>7}{bytes:>14}{:>14}",
-            map.name, map.entries, map.key_bytes, map.value_bytes, map.kernel_bytes
+            "{:18}{:>10}{:>6}{:>7}{:>14}{:>14}",
+            map.name,
+            map.entries,
+            map.key_bytes,
+            map.value_bytes,
+            map.bytes(),
+            map.kernel_bytes
         );
     }
     let [plain, kernel] = gateway.bytes_per_flow();
