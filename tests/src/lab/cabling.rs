@@ -1,7 +1,7 @@
 //! Makes what a topology says: namespaces, cables, switches, addresses and routes.
 //!
 //! Cables are made inside the namespaces, so no interface name of the machine is used. A subnet is a switch, except
-//! that two hosts alone on the clients' side are joined by one cable.
+//! that two hosts alone on the clients' side, or wherever the topology says so, are joined by one cable.
 
 use std::{net::IpAddr, path::Path, process::Command};
 
@@ -31,7 +31,13 @@ pub(super) struct Hosts {
 pub(super) fn build(lab: &str, topology: &Topology, dir: &Path) -> Result<Hosts> {
     let Plan { gateway, clients, backends, routers } = topology.plan()?;
     let front = gateway.ports[0].subnet;
-    let builder = Builder { lab, dir, families: &topology.families, mtu: topology.mtu.to_string() };
+    let builder = Builder {
+        lab,
+        dir,
+        families: &topology.families,
+        mtu: topology.mtu.to_string(),
+        is_cabled_directly: topology.is_cabled_directly,
+    };
     let all = || [&gateway].into_iter().chain(&clients).chain(&backends).chain(&routers);
     all().try_for_each(|plan| builder.namespace(plan))?;
     for subnet in Subnet::ALL {
@@ -65,6 +71,7 @@ struct Builder<'a> {
     dir: &'a Path,
     families: &'a [Family],
     mtu: String,
+    is_cabled_directly: bool,
 }
 
 impl Builder<'_> {
@@ -103,7 +110,7 @@ impl Builder<'_> {
         let end = |(plan, port): &(&HostPlan, &Port)| (self.name(&plan.role), port.name);
         match ports {
             [] => Ok(()),
-            [one, other] if matches!(subnet, Subnet::Wan | Subnet::Remote) => {
+            [one, other] if self.is_cabled_directly || matches!(subnet, Subnet::Wan | Subnet::Remote) => {
                 self.cable(&end(one), &end(other))
             }
             _ => {

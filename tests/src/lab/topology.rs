@@ -50,6 +50,7 @@ pub struct Topology {
     backends: usize,
     has_client_router: bool,
     has_backend_router: bool,
+    pub(super) is_cabled_directly: bool,
     pub(super) families: Vec<Family>,
     pub(super) mtu: u16,
     pub(super) snat_addresses: usize,
@@ -66,6 +67,7 @@ impl Topology {
             backends: 2,
             has_client_router: false,
             has_backend_router: false,
+            is_cabled_directly: false,
             families: vec![Family::V4],
             mtu: 1500,
             snat_addresses: 0,
@@ -130,6 +132,14 @@ impl Topology {
     #[must_use]
     pub fn backend_router(mut self) -> Self {
         self.has_backend_router = true;
+        self
+    }
+
+    /// Two hosts alone in a subnet are joined by one cable, the backends' side too: for measuring, where a switch's
+    /// time would count as everybody's.
+    #[must_use]
+    pub fn cabled_directly(mut self) -> Self {
+        self.is_cabled_directly = true;
         self
     }
 
