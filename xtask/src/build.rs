@@ -44,6 +44,10 @@ const PRODUCT: Object =
 const BENCH: Object =
     Object { name: "balancer-bench", variable: "BALANCER_BENCH_OBJECT", file: "bpf/balancer-bench.bpf.o" };
 
+/// What measures whole paths. Apart from the other: to load one of its small programs makes all maps of an object.
+const PATH: Object =
+    Object { name: "balancer-path", variable: "BALANCER_PATH_OBJECT", file: "bpf/balancer-path.bpf.o" };
+
 /// The BPF object: named by `BALANCER_BPF_OBJECT`, else built.
 pub(crate) fn object() -> Result<PathBuf> {
     PRODUCT.found_or_built()
@@ -52,6 +56,11 @@ pub(crate) fn object() -> Result<PathBuf> {
 /// The object with the programs that measure the packet path: named by `BALANCER_BENCH_OBJECT`, else built.
 pub(crate) fn bench_object() -> Result<PathBuf> {
     BENCH.found_or_built()
+}
+
+/// The object with the programs that measure whole paths: named by `BALANCER_PATH_OBJECT`, else built.
+pub(crate) fn path_object() -> Result<PathBuf> {
+    PATH.found_or_built()
 }
 
 impl Object {
