@@ -186,13 +186,18 @@ impl Drop for Capture {
     }
 }
 
-/// A socket stays in the network in which it was opened, whichever thread reads it.
-fn open(interface: &str) -> Result<OwnedFd> {
-    let address = getifaddrs()
+/// Index and hardware address of an interface of the calling thread's network.
+pub(crate) fn link_address(interface: &str) -> Result<LinkAddr> {
+    getifaddrs()
         .context("list interfaces")?
         .filter(|entry| entry.interface_name == interface)
         .find_map(|entry| entry.address?.as_link_addr().copied())
-        .with_context(|| format!("there is no interface {interface}"))?;
+        .with_context(|| format!("there is no interface {interface}"))
+}
+
+/// A socket stays in the network in which it was opened, whichever thread reads it.
+fn open(interface: &str) -> Result<OwnedFd> {
+    let address = link_address(interface)?;
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
         .context("open a packet socket (needs CAP_NET_RAW)")?;
     setsockopt(&socket, packet_socket::AuxiliaryData, &true).context("ask for PACKET_AUXDATA")?;

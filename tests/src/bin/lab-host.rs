@@ -1,10 +1,12 @@
-//! What runs on the hosts of a lab: a TLS server, TLS clients, and, to look around by hand, the lab itself.
+//! What runs on the hosts of a lab: a TLS server, TLS clients, plain TCP for measuring, and, to look around by hand, the
+//! lab itself.
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use balancer_tests::{
     lab::{Lab, Topology},
+    plain,
     traffic::{
         attempt::Target,
         load::{self, Plan},
@@ -14,7 +16,7 @@ use balancer_tests::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
-#[command(about = "TLS servers and clients for balancer's labs")]
+#[command(about = "Servers and clients for balancer's labs")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -74,6 +76,11 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         down: u64,
     },
+    /// Plain TCP as fast as it goes; each client prints one JSON report
+    Plain {
+        #[command(subcommand)]
+        verb: plain::Verb,
+    },
     /// Build a lab, print its name, hosts and namespaces, and end it when stdin does
     Lab {
         #[arg(value_enum)]
@@ -125,6 +132,11 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Transfer { target, up, down } => {
             println!("{}", runtime.block_on(transfer::transfer(&target.into_target()?, up, down))?);
+        }
+        Verb::Plain { verb } => {
+            if let Some(report) = verb.run()? {
+                println!("{report}");
+            }
         }
         Verb::Lab { topology, label } => hold_lab(topology, &label)?,
     }
