@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod lab;
 pub mod packet;
 pub mod packet_bench;
+pub mod path;
 pub mod plain;
 pub mod poll;
 pub mod site;

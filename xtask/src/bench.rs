@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::build::bench_object;
+use crate::build::{bench_object, path_object};
 use crate::demo::build_with_labs;
-use crate::run::{run, target};
-use crate::setup::as_root;
+use crate::run::{root, run, target};
+use crate::setup::{self, as_root};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,12 +30,25 @@ enum What {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: Option<u32>,
     },
+    /// Connections, latency, bulk, frames and CPU of whole paths, beside routing, nft, nginx and HAProxy
+    Path {
+        /// Only see that everything works: one short round, and no judgement about times
+        #[arg(long)]
+        quick: bool,
+        /// How often each is measured [default: 5]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: Option<u32>,
+        /// Write docs/benchmarks.md
+        #[arg(long, conflicts_with = "quick")]
+        write: bool,
+    },
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     match arguments.what {
         What::Failover { runs } => failover(runs),
         What::Packet { quick, rounds } => packet(quick, rounds),
+        What::Path { quick, rounds, write } => path(quick, rounds, write),
     }
 }
 
@@ -59,6 +72,28 @@ fn packet(quick: bool, rounds: Option<u32>) -> Result<()> {
         words.extend(["--rounds", rounds]);
     }
     run(&mut as_root(&words))
+}
+
+fn path(quick: bool, rounds: Option<u32>, write: bool) -> Result<()> {
+    let peers = setup::for_peers()?;
+    let object = path_object()?;
+    let built = build_with_labs()?;
+    let mut bench = as_root(&[&program("bench-path")]);
+    bench.arg("--balancer").arg(&built.binary).arg("--object").arg(&object);
+    bench.arg("--nginx").arg(&peers.nginx).arg("--nginx-stream").arg(&peers.nginx_stream);
+    bench.arg("--haproxy").arg(&peers.haproxy).arg("--libraries").arg(&peers.libraries);
+    bench.arg("--output").arg(target().join("bench"));
+    if quick {
+        bench.args(["--window-ms", "200"]);
+    }
+    let rounds = rounds.or(quick.then_some(1));
+    if let Some(rounds) = rounds {
+        bench.arg("--rounds").arg(rounds.to_string());
+    }
+    if write {
+        bench.arg("--write").arg(root().join("docs/benchmarks.md"));
+    }
+    run(&mut bench)
 }
 
 /// A program of the tests that is built with the labs.

@@ -4,6 +4,8 @@
 //! Nothing here is needed for `cargo build` of the host's side. What is installed goes through the machine's ordinary
 //! clients (rustup, cargo, apt-get); bpf-linker goes into a private root under the target folder, not over the user's.
 
+mod peers;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +13,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{ask, cargo, find, run, target};
+
+pub(crate) use peers::{Peers, peers};
 
 /// The newest that borrows rustc's own LLVM; later ones want an LLVM 23 of their own.
 const BPF_LINKER: &str = "0.10.1";
@@ -101,6 +105,12 @@ pub(crate) fn for_virtual_machines() -> Result<()> {
     provide(&[VIRTUAL_MACHINES], &Arguments { yes: false, check: false })
 }
 
+/// What `bench path` needs besides, found or installed.
+pub(crate) fn for_peers() -> Result<Peers> {
+    provide(&[PEERS], &Arguments { yes: false, check: false })?;
+    peers().context("nginx and HAProxy were there a moment ago")
+}
+
 struct Need {
     what: &'static str,
     plan: &'static str,
@@ -134,6 +144,13 @@ const VIRTUAL_MACHINES: Need = Need {
     plan: "install their Debian packages",
     found: || missing(&VM_TOOLS).is_empty().then(|| "all of them".to_owned()),
     install: || install_tools("virtual machines", &VM_TOOLS),
+};
+
+const PEERS: Need = Need {
+    what: "peers to measure beside (nginx with its stream module, HAProxy)",
+    plan: "unpack their Debian packages into target/tools, without installing them",
+    found: || peers().map(|peers| format!("{} and {}", peers.nginx.display(), peers.haproxy.display())),
+    install: peers::install,
 };
 
 fn install(need: &Need, arguments: &Arguments) -> Result<()> {

@@ -1,0 +1,81 @@
+//! Who is measured: balancer and its peers, and where each of them is.
+//!
+//! Each has a backend's port of its own, so that what the backend remembers of one's connections (TIME_WAIT) is in
+//! nobody else's way.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::lab::Lab;
+
+/// What stands between client and backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The product, snat.
+    Balancer,
+    /// The gateway's kernel routes, and nothing is translated.
+    Routing,
+    /// The gateway's kernel translates: DNAT, and masquerade.
+    Nft,
+    /// nginx with its stream module.
+    Nginx,
+    /// HAProxy in tcp mode.
+    Haproxy,
+    /// An XDP program that redirects everything and looks at nothing; no connection fits through it.
+    Redirect,
+}
+
+impl Subject {
+    /// In the order of the report's columns.
+    pub const ALL: [Self; 6] =
+        [Self::Balancer, Self::Routing, Self::Nft, Self::Nginx, Self::Haproxy, Self::Redirect];
+
+    /// The report's column.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Balancer => "balancer",
+            Self::Routing => "routing",
+            Self::Nft => "nft",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Redirect => "redirect",
+        }
+    }
+
+    /// Whether it hands frames on, and doesn't end connections itself.
+    #[must_use]
+    pub fn forwards_frames(self) -> bool {
+        !matches!(self, Self::Nginx | Self::Haproxy)
+    }
+
+    /// Whether a connection fits through it.
+    #[must_use]
+    pub fn takes_connections(self) -> bool {
+        self != Self::Redirect
+    }
+
+    /// Where it sends what it takes.
+    #[must_use]
+    pub fn backend(self, lab: &Lab) -> SocketAddr {
+        SocketAddr::new(lab.backend(0).address(), 9001 + self.number())
+    }
+
+    /// Where clients meet it.
+    #[must_use]
+    pub fn target(self, lab: &Lab) -> SocketAddr {
+        match self {
+            Self::Routing | Self::Redirect => self.backend(lab),
+            Self::Balancer | Self::Nft | Self::Nginx | Self::Haproxy => {
+                SocketAddr::new(self.vip(lab), 8001 + self.number())
+            }
+        }
+    }
+
+    fn vip(self, lab: &Lab) -> IpAddr {
+        lab.vip()
+    }
+
+    fn number(self) -> u16 {
+        self as u16
+    }
+}

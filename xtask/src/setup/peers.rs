@@ -1,0 +1,72 @@
+//! nginx and HAProxy, beside which `bench path` measures.
+//!
+//! Those of the system if it has them. Else Debian's packages are unpacked below the target folder, not installed: their
+//! installation would start two services, on machines that only wanted to measure.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::as_root;
+use crate::run::{find, run, target};
+
+/// The programs and what belongs to them; what else these need and the system hasn't, apt adds.
+const PACKAGES: [&str; 3] = ["nginx", "libnginx-mod-stream", "haproxy"];
+
+/// Where distributions have nginx's modules.
+const MODULES: [&str; 2] = ["usr/lib/nginx/modules", "usr/lib64/nginx/modules"];
+
+pub(crate) struct Peers {
+    pub(crate) nginx: PathBuf,
+    pub(crate) nginx_stream: PathBuf,
+    pub(crate) haproxy: PathBuf,
+    /// Where the libraries are that the system hasn't.
+    pub(crate) libraries: PathBuf,
+}
+
+/// All of them, if they are there.
+pub(crate) fn peers() -> Option<Peers> {
+    let own = unpacked();
+    let program = |name: &str| find(name).or_else(|| there(own.join("usr/sbin").join(name)));
+    let module =
+        |root: &Path| MODULES.iter().find_map(|folder| there(root.join(folder).join("ngx_stream_module.so")));
+    Some(Peers {
+        nginx: program("nginx")?,
+        nginx_stream: module(Path::new("/")).or_else(|| module(&own))?,
+        haproxy: program("haproxy")?,
+        libraries: own.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
+    })
+}
+
+pub(super) fn install() -> Result<()> {
+    let tools = ["apt-get", "dpkg-deb"];
+    if tools.iter().any(|tool| find(tool).is_none()) {
+        bail!(
+            "this system has no apt: install nginx with its stream module, and HAProxy, with its package manager"
+        );
+    }
+    let archives = unpacked().join("archives");
+    std::fs::create_dir_all(archives.join("partial"))
+        .with_context(|| format!("making {}", archives.display()))?;
+    run(&mut as_root(&["apt-get", "update"]))?;
+    let place = format!("Dir::Cache::archives={}", archives.display());
+    let words = ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends", "-o", &place];
+    run(as_root(&words).args(PACKAGES))?;
+    let entries = std::fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))?;
+    for archive in entries {
+        let archive = archive?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(unpacked()))?;
+        }
+    }
+    Ok(())
+}
+
+fn unpacked() -> PathBuf {
+    target().join("tools/peers")
+}
+
+fn there(file: PathBuf) -> Option<PathBuf> {
+    file.is_file().then_some(file)
+}
