@@ -20,7 +20,7 @@ pub use cables::Cables;
 pub use measure::{Plan, measure};
 pub use metric::Metric;
 pub use programs::Programs;
-pub use report::report;
+pub use report::{PREFACE, report};
 pub use samples::{Attempts, Middle, Samples};
 pub use stand::Stand;
 pub use subject::Subject;

@@ -10,11 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use balancer_tests::path::{Plan, Programs, Stand, measure, report};
+use balancer_tests::path::{PREFACE, Plan, Programs, Stand, measure, report};
 use clap::Parser;
-
-/// What the document says besides the report.
-const PREFACE: &str = include_str!("bench-path.md");
 
 #[derive(Parser)]
 #[command(about = "Measures paths through balancer and its peers, in a lab of its own (needs root)")]

@@ -20,6 +20,9 @@ use super::{
     turn::Turn,
 };
 
+/// More CPUs than this busy with something else, and what a connection costs can't be told from what that costs.
+const BUSY_MAX: f64 = 0.2;
+
 /// How much.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -61,6 +64,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn turn(&mut self, round: u32, subject: Subject) -> Result<()> {
         self.busy_meanwhile = Busy::meanwhile(self.plan.window / 2)?;
+        self.samples.add_busy_meanwhile(self.busy_meanwhile);
         if subject.takes_connections() {
             self.connections(round, subject)?;
             self.conversation(round, subject)?;
@@ -102,8 +106,7 @@ impl Run<'_> {
                     self.samples.add(metric, subject, number(value)?);
                 }
             } else {
-                let cpu_us = self.own_cpu(&told)? * 1e6 / ok;
-                self.samples.add(Metric::CpuPerConnection, subject, cpu_us);
+                self.cpu(Metric::CpuPerConnection, subject, &told, 1e6 / ok)?;
             }
         }
         Ok(())
@@ -146,16 +149,19 @@ impl Run<'_> {
         let (bytes, seconds) = (number(&told["bytes"])?, number(&told["seconds"])?);
         self.samples.add(metric, subject, bytes * 8.0 / seconds / 1e9);
         if metric == Metric::Bulk {
-            let cpu_ms = self.own_cpu(&told)? * 1e3 / (bytes / 1e9);
-            self.samples.add(Metric::CpuPerGigabyte, subject, cpu_ms);
+            self.cpu(Metric::CpuPerGigabyte, subject, &told, 1e3 / (bytes / 1e9))?;
         }
         Ok(())
     }
 
-    /// CPU seconds of a client's window without those that the machine spends anyway.
-    fn own_cpu(&self, told: &Value) -> Result<f64> {
+    /// CPU seconds of a client's window without those that the machine spends anyway, times `factor`.
+    fn cpu(&mut self, metric: Metric, subject: Subject, told: &Value, factor: f64) -> Result<()> {
+        if self.busy_meanwhile > BUSY_MAX {
+            return Ok(());
+        }
         let (seconds, busy) = (number(&told["seconds"])?, number(&told["busy_seconds"])?);
-        Ok((busy - self.busy_meanwhile * seconds).max(0.0))
+        self.samples.add(metric, subject, (busy - self.busy_meanwhile * seconds).max(0.0) * factor);
+        Ok(())
     }
 
     fn client(&mut self, round: u32, subject: Subject, words: &[&str]) -> Result<Value> {

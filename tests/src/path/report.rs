@@ -9,8 +9,12 @@ use super::{
     metric::Metric,
     programs::Programs,
     samples::{Middle, Samples},
+    stand,
     subject::Subject,
 };
+
+/// What a document says before the report: what is measured, how, and what it means.
+pub const PREFACE: &str = include_str!("preface.md");
 
 /// Nothing was measured, or there is nothing to say.
 const NONE: &str = "-";

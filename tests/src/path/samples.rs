@@ -11,6 +11,7 @@ use super::{metric::Metric, subject::Subject};
 pub struct Samples {
     values: BTreeMap<(Metric, Subject), Vec<f64>>,
     connections: BTreeMap<Subject, Attempts>,
+    busy_meanwhile: Vec<f64>,
     notes: BTreeSet<String>,
 }
 
@@ -42,6 +43,16 @@ impl Samples {
     pub(super) fn count(&mut self, subject: Subject, attempts: Attempts) {
         let all = self.connections.entry(subject).or_default();
         *all = Attempts { ok: all.ok + attempts.ok, failed: all.failed + attempts.failed };
+    }
+
+    pub(super) fn add_busy_meanwhile(&mut self, cpus: f64) {
+        self.busy_meanwhile.push(cpus);
+    }
+
+    /// How many CPUs did something else, in the middle of all turns.
+    #[must_use]
+    pub fn busy_meanwhile(&self) -> Option<f64> {
+        percentile(&mut self.busy_meanwhile.clone(), 50)
     }
 
     /// Something that the reader has to know; told once.

@@ -203,10 +203,10 @@ fn haproxy_configuration(stand: &Stand) -> String {
         "global
     nbthread {}
     maxconn 4096
+    tune.bufsize 65536
 defaults
     mode tcp
     backlog 4096
-    option splice-auto
     timeout connect 5s
     timeout client 60s
     timeout server 60s
