@@ -10,11 +10,14 @@ pub(super) fn describe(programs: &Programs) -> Vec<(&'static str, String)> {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let models: Vec<_> = cpus.lines().filter_map(|line| line.strip_prefix("model name")).collect();
     let model = models.first().map_or("unknown", |model| model.trim_start_matches(['\t', ' ', ':']));
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    let (kernel, tcp) = (setting("kernel/osrelease"), setting("net/ipv4/tcp_congestion_control"));
     let version = |program: &OsStr, flag: &str| version(programs, program, flag);
     vec![
         ("CPU", format!("{model}, {} of them", cpus.matches("processor\t").count())),
         ("kernel", kernel.trim().to_owned()),
+        // New network namespaces have it from the machine, and may not choose another.
+        ("TCP's congestion control", tcp.trim().to_owned()),
         ("balancer", version(programs.balancer.as_os_str(), "--version")),
         ("nft", version(OsStr::new("nft"), "--version")),
         ("nginx", version(programs.nginx.as_os_str(), "-v")),

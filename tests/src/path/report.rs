@@ -9,7 +9,6 @@ use super::{
     metric::Metric,
     programs::Programs,
     samples::{Middle, Samples},
-    stand,
     subject::Subject,
 };
 

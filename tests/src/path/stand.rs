@@ -22,8 +22,6 @@ use super::{cables::Cables, programs::Programs, subject::Subject};
 
 /// Before what is measured counts, as a part of that: TCP has found its window, and caches are warm.
 const WARM_UP_PART: u32 = 5;
-/// What every kernel has, and what doesn't measure the path by itself: a machine may have another default.
-pub(super) const CONGESTION_CONTROL: &str = "cubic";
 /// A client that takes this much longer than it was told to is stuck.
 const CLIENT_MAX: Duration = Duration::from_secs(30);
 
@@ -50,7 +48,6 @@ impl Stand {
             host.set_sysctl("net/ipv4/tcp_max_tw_buckets", "262144")?;
             host.set_sysctl("net/core/somaxconn", "4096")?;
             host.set_sysctl("net/ipv4/tcp_max_syn_backlog", "4096")?;
-            host.set_sysctl("net/ipv4/tcp_congestion_control", CONGESTION_CONTROL)?;
         }
         lab.client().set_sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         Cables::Wire.set(&lab)?;
