@@ -24,7 +24,9 @@ use serde_json::Value;
 
 pub use busy::Busy;
 pub use percentile::percentile;
-pub use server::{REQUEST_BYTES, echoes};
+pub use server::echoes;
+
+use server::REQUEST_BYTES;
 
 /// What `lab-host plain` does.
 #[derive(Debug, Subcommand)]

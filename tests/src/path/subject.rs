@@ -3,7 +3,7 @@
 //! Each has a backend's port of its own, so that what the backend remembers of one's connections (TIME_WAIT) is in
 //! nobody else's way.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::lab::Lab;
 
@@ -66,13 +66,9 @@ impl Subject {
         match self {
             Self::Routing | Self::Redirect => self.backend(lab),
             Self::Balancer | Self::Nft | Self::Nginx | Self::Haproxy => {
-                SocketAddr::new(self.vip(lab), 8001 + self.number())
+                SocketAddr::new(lab.vip(), 8001 + self.number())
             }
         }
-    }
-
-    fn vip(self, lab: &Lab) -> IpAddr {
-        lab.vip()
     }
 
     fn number(self) -> u16 {

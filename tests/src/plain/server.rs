@@ -18,7 +18,7 @@ use rustix::{
 };
 
 /// A request, and its answer.
-pub const REQUEST_BYTES: usize = 16;
+pub(super) const REQUEST_BYTES: usize = 16;
 /// What a client begins with that wants no echo.
 pub(super) const POUR: u8 = b'd';
 /// What a client begins with that wants an echo.
