@@ -37,6 +37,7 @@ pub fn drop(_ctx: XdpContext) -> u32 {
 
 /// Sends `FRAME`. The kernel uses the pages of replayed frames again as they come back, rewritten by whoever forwarded
 /// them, so each frame is written anew.
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it like this")]
 #[xdp]
 pub fn replay(ctx: XdpContext) -> u32 {
     let (start, end) = (ctx.data(), ctx.data_end());
