@@ -18,8 +18,9 @@ mod streams;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 
 pub use busy::Busy;
@@ -111,6 +112,16 @@ pub struct Window {
     /// What is counted after that, in milliseconds
     #[arg(long, value_parser = milliseconds, default_value = "1000")]
     window_ms: Duration,
+}
+
+/// Keeps the calling thread, and those that it starts from now on, on one CPU.
+///
+/// # Errors
+/// When there is no such CPU.
+pub fn stay_on(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).with_context(|| format!("stay on CPU {cpu}"))
 }
 
 fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {

@@ -78,6 +78,9 @@ enum Verb {
     },
     /// Plain TCP as fast as it goes; each client prints one JSON report
     Plain {
+        /// Stay on this CPU, from 0
+        #[arg(long)]
+        cpu: Option<usize>,
         #[command(subcommand)]
         verb: plain::Verb,
     },
@@ -133,7 +136,8 @@ fn main() -> Result<ExitCode> {
         Verb::Transfer { target, up, down } => {
             println!("{}", runtime.block_on(transfer::transfer(&target.into_target()?, up, down))?);
         }
-        Verb::Plain { verb } => {
+        Verb::Plain { cpu, verb } => {
+            cpu.map(plain::stay_on).transpose()?;
             if let Some(report) = verb.run()? {
                 println!("{report}");
             }

@@ -1,7 +1,8 @@
 //! Where everybody is measured: one lab, its settings, the server, and clients.
 //!
 //! Client, gateway and backend are joined by one cable each. Ports must be no limit for anyone: a client's are free again
-//! a second after their connection was closed (`tcp_tw_reuse`), and there are as many as there can be.
+//! a second after their connection was closed (`tcp_tw_reuse`), and there are as many as there can be. Server and client
+//! stay on a CPU each, the last and the first: whether they meet on one would be the scheduler's mood.
 
 use std::{
     fs,
@@ -52,13 +53,14 @@ impl Stand {
         lab.client().set_sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         Cables::Wire.set(&lab)?;
         let backend = lab.backend(0);
-        let mut command = backend.command(&programs.lab_host, ["plain", "serve"]);
+        let cores = available_parallelism().context("count the CPUs")?.get();
+        let last = (cores - 1).to_string();
+        let mut command = backend.command(&programs.lab_host, ["plain", "--cpu", &last, "serve"]);
         for subject in Subject::ALL {
             command.arg("--listen").arg(subject.backend(&lab).to_string());
         }
         let mut server = backend.spawn_command(command)?;
         server.wait_for_line("ready", PATIENCE)?;
-        let cores = available_parallelism().context("count the CPUs")?.get();
         Ok(Self { _server: server, programs, cores, lab })
     }
 
@@ -85,7 +87,8 @@ impl Stand {
         let warm_up_ms = milliseconds(window / WARM_UP_PART);
         let times = ["--target", &target, "--warm-up-ms", &warm_up_ms, "--window-ms", &window_ms];
         let client = self.lab.client();
-        let command = client.command(&self.programs.lab_host, ["plain"].iter().chain(words).chain(&times));
+        let plain = ["plain", "--cpu", "0"];
+        let command = client.command(&self.programs.lab_host, plain.iter().chain(words).chain(&times));
         let told = client.spawn_command(command)?.finish(window + CLIENT_MAX)?;
         serde_json::from_str(&told).with_context(|| format!("the report of {words:?}: {told}"))
     }
