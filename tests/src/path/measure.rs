@@ -14,14 +14,11 @@ use crate::plain::Busy;
 use super::{
     cables::Cables,
     metric::Metric,
-    samples::{Attempts, Samples},
+    samples::{Attempts, BUSY_MAX, Samples},
     stand::Stand,
     subject::Subject,
     turn::Turn,
 };
-
-/// More CPUs than this busy with something else, and what a connection costs can't be told from what that costs.
-const BUSY_MAX: f64 = 0.2;
 
 /// How much.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +61,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn turn(&mut self, round: u32, subject: Subject) -> Result<()> {
         self.busy_meanwhile = Busy::meanwhile(self.plan.window / 2)?;
-        self.samples.add_busy_meanwhile(self.busy_meanwhile);
+        self.samples.add_busy_meanwhile(subject, self.busy_meanwhile);
         if subject.takes_connections() {
             self.connections(round, subject)?;
             self.conversation(round, subject)?;

@@ -68,6 +68,11 @@ fn medians(samples: &Samples) -> String {
         }
     });
     rows.push(["failed connections".to_owned()].into_iter().chain(failed).collect());
+    let busy = Subject::ALL.iter().map(|&subject| {
+        let (busy, all) = samples.busy_turns(subject);
+        format!("{busy} of {all}")
+    });
+    rows.push(["turns on a busy machine".to_owned()].into_iter().chain(busy).collect());
     table(&rows)
 }
 

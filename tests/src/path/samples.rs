@@ -6,12 +6,15 @@ use crate::plain::percentile;
 
 use super::{metric::Metric, subject::Subject};
 
+/// More CPUs than this busy with something else, and what a connection costs can't be told from what that costs.
+pub(super) const BUSY_MAX: f64 = 0.2;
+
 /// The values of a run.
 #[derive(Debug, Default)]
 pub struct Samples {
     values: BTreeMap<(Metric, Subject), Vec<f64>>,
     connections: BTreeMap<Subject, Attempts>,
-    busy_meanwhile: Vec<f64>,
+    busy_meanwhile: Vec<(Subject, f64)>,
     notes: BTreeSet<String>,
 }
 
@@ -45,14 +48,22 @@ impl Samples {
         *all = Attempts { ok: all.ok + attempts.ok, failed: all.failed + attempts.failed };
     }
 
-    pub(super) fn add_busy_meanwhile(&mut self, cpus: f64) {
-        self.busy_meanwhile.push(cpus);
+    pub(super) fn add_busy_meanwhile(&mut self, subject: Subject, cpus: f64) {
+        self.busy_meanwhile.push((subject, cpus));
     }
 
     /// How many CPUs did something else, in the middle of all turns.
     #[must_use]
     pub fn busy_meanwhile(&self) -> Option<f64> {
-        percentile(&mut self.busy_meanwhile.clone(), 50)
+        let mut cpus: Vec<_> = self.busy_meanwhile.iter().map(|&(_, cpus)| cpus).collect();
+        percentile(&mut cpus, 50)
+    }
+
+    /// Of a subject's turns, how many began while more than a fifth of a CPU did something else; and all of them.
+    #[must_use]
+    pub fn busy_turns(&self, subject: Subject) -> (usize, usize) {
+        let turns = self.busy_meanwhile.iter().filter(|&&(of, _)| of == subject);
+        (turns.clone().filter(|&&(_, cpus)| cpus > BUSY_MAX).count(), turns.count())
     }
 
     /// Something that the reader has to know; told once.
@@ -102,5 +113,16 @@ mod tests {
         assert_eq!(samples.ratio(Metric::Bulk, Subject::Nft), None);
         let middle = samples.middle(Metric::Bulk, Subject::Balancer);
         assert_eq!(middle, Some(Middle { median: 4.0, min: 3.0, max: 50.0 }));
+    }
+
+    #[test]
+    fn a_turn_is_busy_above_the_bound() {
+        let mut samples = Samples::default();
+        for (subject, cpus) in [(Subject::Nft, BUSY_MAX), (Subject::Nft, 1.5), (Subject::Nginx, 0.0)] {
+            samples.add_busy_meanwhile(subject, cpus);
+        }
+        assert_eq!(samples.busy_turns(Subject::Nft), (1, 2));
+        assert_eq!(samples.busy_turns(Subject::Nginx), (0, 1));
+        assert_eq!(samples.busy_meanwhile(), Some(BUSY_MAX));
     }
 }
