@@ -19,6 +19,13 @@ impl Delta {
         Self(self.0 + !old as u32 + new as u32)
     }
 
+    /// Two neighbouring words change.
+    #[inline(always)]
+    #[must_use]
+    pub const fn long(self, old: u32, new: u32) -> Self {
+        self.word(old as u16, new as u16).word((old >> 16) as u16, (new >> 16) as u16)
+    }
+
     /// And these words too.
     #[inline(always)]
     #[must_use]

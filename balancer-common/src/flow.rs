@@ -1,9 +1,10 @@
 //! TCP flags x what was seen -> what is seen now, and how far a flow is.
 //!
-//! Each direction keeps its own [`Seen`], so that no packet has to write into the other direction's entry. Deliberately
-//! absent: time (who ages flows decides how long each [`Stage`] lasts) and the tables.
+//! Each direction keeps its own [`Seen`], so that no packet has to write into the other direction's line; but that a flow
+//! may be about to end is marked at both. Deliberately absent: time (who ages flows decides how long each [`Stage`] lasts)
+//! and the tables.
 
-use crate::abi::FlowEntry;
+use crate::abi::{Line, Past, WireAddress};
 use crate::limits::{HANDSHAKE_WINDOW, LEAST_WINDOW};
 
 /// TCP's flag bits as they stand in the header.
@@ -56,17 +57,22 @@ impl Kind {
     }
 }
 
-/// What was seen in one direction of a flow.
+/// What was seen in one direction of a flow, and which one it is: the marks of its line's
+/// [`State`](crate::table::State).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen(pub u8);
 
 impl Seen {
     /// The client's SYN, or the backend's SYN-ACK.
     pub const OPENED: Self = Self(1);
-    /// A FIN; where it ends is in the entry.
+    /// A FIN; where it ends is in the [`Past`].
     pub const FIN: Self = Self(2);
     /// A RST that its receiver may believe.
     pub const RST: Self = Self(4);
+    /// The other direction has seen a FIN or a RST: whoever wants to know how far the flow is has to look there too.
+    pub const OTHER_ENDS: Self = Self(8);
+    /// Packets of this direction come from the backend; without, from the client.
+    pub const FROM_BACKEND: Self = Self(16);
 
     /// With `what` as well.
     #[inline(always)]
@@ -79,6 +85,46 @@ impl Seen {
     #[inline(always)]
     pub const fn has(self, what: Self) -> bool {
         self.0 & what.0 == what.0
+    }
+
+    /// Whether the flow may be further than [`Stage::Established`].
+    #[inline(always)]
+    pub const fn may_end(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::RST.0 | Self::OTHER_ENDS.0) != 0
+    }
+
+    /// Whether packets of this direction come from the client.
+    #[inline(always)]
+    pub const fn is_from_client(self) -> bool {
+        !self.has(Self::FROM_BACKEND)
+    }
+}
+
+/// What one direction says about how far its flow is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What was seen.
+    pub seen: Seen,
+    /// [`Line::acknowledged`].
+    pub acknowledged: u32,
+    /// [`Line::packets`].
+    pub packets: u32,
+    /// [`Past::fin_end`].
+    pub fin_end: u32,
+    /// [`Past::packets_at_reset`].
+    pub packets_at_reset: u32,
+}
+
+impl Progress {
+    /// From what the tables have of a direction.
+    pub const fn of<A: WireAddress>(seen: Seen, line: &Line<A>, past: &Past) -> Self {
+        Self {
+            seen,
+            acknowledged: line.acknowledged,
+            packets: line.packets,
+            fin_end: past.fin_end,
+            packets_at_reset: past.packets_at_reset,
+        }
     }
 }
 
@@ -97,7 +143,7 @@ impl Stage {
     /// From both directions. Believed is what the receiver's own packets show that it believed: a FIN that it has
     /// acknowledged, a RST after which it has fallen silent. So neither is worth forging.
     #[inline(always)]
-    pub fn of<A>(client: &FlowEntry<A>, backend: &FlowEntry<A>) -> Self {
+    pub fn of(client: &Progress, backend: &Progress) -> Self {
         if was_reset(client, backend) || was_reset(backend, client) {
             return Self::Closed;
         }
@@ -110,14 +156,14 @@ impl Stage {
 }
 
 #[inline(always)]
-fn is_finished<A>(sender: &FlowEntry<A>, receiver: &FlowEntry<A>) -> bool {
-    // At or after the end, in the arithmetic of sequence numbers.
-    Seen(sender.seen).has(Seen::FIN) && receiver.acknowledged.wrapping_sub(sender.fin_end) < 1 << 31
+fn is_finished(sender: &Progress, receiver: &Progress) -> bool {
+    // Nothing can follow it, so there is one number that acknowledges it; of a forged one nobody knows where it would end.
+    sender.seen.has(Seen::FIN) && receiver.acknowledged == sender.fin_end
 }
 
 #[inline(always)]
-fn was_reset<A>(sender: &FlowEntry<A>, receiver: &FlowEntry<A>) -> bool {
-    Seen(sender.seen).has(Seen::RST) && receiver.packets as u32 == sender.packets_at_reset
+fn was_reset(sender: &Progress, receiver: &Progress) -> bool {
+    sender.seen.has(Seen::RST) && receiver.packets == sender.packets_at_reset
 }
 
 /// Whether a segment with this sequence number may be believed by a receiver that has acknowledged so much: it stands in
@@ -140,7 +186,6 @@ pub const fn answers(acknowledgement: u32, first_sequence: u32) -> bool {
 mod tests {
     use super::flags::{ACK, FIN, PSH, RST, SYN, URG};
     use super::*;
-    use crate::abi::Address4;
 
     #[test]
     fn every_flag_byte_has_one_kind() {
@@ -162,8 +207,8 @@ mod tests {
         assert_eq!(Kind::of(0), Kind::Impossible, "NULL");
     }
 
-    fn entry(seen: Seen) -> FlowEntry<Address4> {
-        FlowEntry { seen: seen.0, ..FlowEntry::default() }
+    fn direction(seen: Seen) -> Progress {
+        Progress { seen, ..Progress::default() }
     }
 
     #[test]
@@ -178,27 +223,42 @@ mod tests {
                     (false, 1) => Stage::HalfClosed,
                     (false, _) => Stage::Established,
                 };
-                assert_eq!(Stage::of(&entry(client), &entry(backend)), expected, "{client:?} {backend:?}");
+                assert_eq!(
+                    Stage::of(&direction(client), &direction(backend)),
+                    expected,
+                    "{client:?} {backend:?}"
+                );
             }
         }
     }
 
     #[test]
     fn a_fin_counts_when_it_is_acknowledged() {
-        let client = FlowEntry { fin_end: 1000, ..entry(Seen(3)) };
-        let mut backend = FlowEntry { acknowledged: 999, ..entry(Seen::OPENED) };
+        let client = Progress { fin_end: 1000, ..direction(Seen(3)) };
+        let mut backend = Progress { acknowledged: 999, ..direction(Seen::OPENED) };
         assert_eq!(Stage::of(&client, &backend), Stage::Established);
+        backend.acknowledged = 1001;
+        assert_eq!(Stage::of(&client, &backend), Stage::Established, "what ends before is forged");
         backend.acknowledged = 1000;
         assert_eq!(Stage::of(&client, &backend), Stage::HalfClosed);
     }
 
     #[test]
     fn a_reset_that_was_not_believed_is_no_end() {
-        let backend = FlowEntry { packets_at_reset: 7, ..entry(Seen(5)) };
-        let mut client = FlowEntry { packets: 7, ..entry(Seen::OPENED) };
+        let backend = Progress { packets_at_reset: 7, ..direction(Seen(5)) };
+        let mut client = Progress { packets: 7, ..direction(Seen::OPENED) };
         assert_eq!(Stage::of(&client, &backend), Stage::Closed);
         client.packets = 8;
         assert_eq!(Stage::of(&client, &backend), Stage::Established);
+    }
+
+    #[test]
+    fn who_may_be_about_to_end_says_so() {
+        for marks in 0..32 {
+            let ends = marks & 0b1110 != 0;
+            assert_eq!(Seen(marks).may_end(), ends, "{marks:#b}");
+        }
+        assert!(!Seen::FROM_BACKEND.and(Seen::OPENED).may_end());
     }
 
     #[test]

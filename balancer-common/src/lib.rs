@@ -15,4 +15,5 @@ pub mod nat;
 #[cfg(feature = "user")]
 mod pod;
 pub mod ports;
+pub mod table;
 pub mod verdict;

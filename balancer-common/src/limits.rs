@@ -48,10 +48,18 @@ pub const ANSWERS_PER_MOMENT: u64 = 128;
 /// with their headers fit into what every link must carry (576 bytes, IPv6 1280).
 pub const QUOTE_BYTES: u32 = 512;
 
+/// Lines keep the kernel's jiffies in units of so many: 16 to 160 ms, as the kernel ticks; 32 bits of them last for two years
+/// at least, and a flow that has been silent for longer only looks younger than it is.
+pub const JIFFIES_PER_TICK: u64 = 16;
+
 /// A SYN with a new sequence number on a flow whose backend isn't active any more selects anew only after the flow was
 /// silent for this long. While the backend is active, it gets the SYN and challenges it, so a forged one ends nothing, and
 /// a client that crashed answers the challenge with a RST that clears its way.
 pub const QUIET_BEFORE_RESELECT_NS: u64 = 3_000_000_000;
+
+/// How long a handshake lives after its client's last packet: longer than the third repetition of a SYN (1, 2, 4 s apart);
+/// the next one is as good as new.
+pub const HALF_OPEN_IDLE_NS: u64 = 10_000_000_000;
 
 /// How far beyond the other side's first sequence number an acknowledgement may reach while the handshake is under
 /// way: data in a SYN (TCP fast open) is at most an initial window of ten segments.

@@ -1,28 +1,32 @@
-//! A flow's rewrite, both directions: what a packet's addresses and ports become and what that does to its checksums.
+//! What a flow's rewrite does to checksums, both directions.
 
 use crate::abi::{FlowKey, WireAddress};
 use crate::checksum::Delta;
 
-/// The recipe for one direction.
+/// What changing a packet's tuple adds to its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rewrite<A> {
-    /// What the packet's tuple becomes.
-    pub becomes: FlowKey<A>,
-    /// For the IP header's checksum, which only IPv4 has; the TTL's decrement is in it.
-    pub ip_delta: u16,
-    /// For the TCP checksum, whose pseudo-header has the addresses and no TTL.
-    pub tcp_delta: u16,
+pub struct Deltas {
+    /// To the IP header's, which only IPv4 has; the TTL's decrement is in it.
+    pub ip: u16,
+    /// To TCP's, whose pseudo-header has the addresses and no TTL.
+    pub tcp: u16,
 }
 
-impl<A: WireAddress> Rewrite<A> {
-    /// From one tuple to another.
+impl Deltas {
+    /// Of a packet that leaves as if `other` answered it: the tuple of the flow's other direction, reversed. Not taken as a
+    /// tuple of its own, of which two fill a good part of the packet path's stack.
     #[inline(always)]
-    pub fn new(from: &FlowKey<A>, to: &FlowKey<A>) -> Self {
-        let addresses = from.source.change(to.source, Delta::NONE);
-        let addresses = from.destination.change(to.destination, addresses);
-        let tcp = from.source_port.change(to.source_port, addresses);
-        let tcp = from.destination_port.change(to.destination_port, tcp);
-        Self { becomes: *to, ip_delta: addresses.ttl_decremented().folded(), tcp_delta: tcp.folded() }
+    pub fn new<A: WireAddress>(key: &FlowKey<A>, other: &FlowKey<A>) -> Self {
+        let addresses = key.source.change(other.destination, Delta::NONE);
+        Self::with(key.destination.change(other.source, addresses), key, other)
+    }
+
+    /// The same, for who has summed up already what the addresses' change adds.
+    #[inline(always)]
+    pub const fn with<A: WireAddress>(addresses: Delta, key: &FlowKey<A>, other: &FlowKey<A>) -> Self {
+        let tcp = key.source_port.change(other.destination_port, addresses);
+        let tcp = key.destination_port.change(other.source_port, tcp);
+        Self { ip: addresses.ttl_decremented().folded(), tcp: tcp.folded() }
     }
 }
 
@@ -56,14 +60,11 @@ mod tests {
     }
 
     fn there_and_back<A: WireAddress>(client: &FlowKey<A>, backend: &FlowKey<A>, field: u16) {
-        let there = Rewrite::new(client, backend);
-        let back = Rewrite::new(&there.becomes, client);
-        assert_eq!(back.becomes, *client);
+        // The client's packets leave as answers to the backend's, and the other way round.
+        let there = Deltas::new(client, backend);
+        let back = Deltas::new(&backend.reversed(), &client.reversed());
         let field = field.to_ne_bytes();
-        let returned = checksum::apply(checksum::apply(field, there.tcp_delta), back.tcp_delta);
-        assert_eq!(returned, field);
-        let answers = Rewrite::new(&there.becomes.reversed(), &client.reversed());
-        assert_eq!(answers.becomes.reversed(), *client);
+        assert_eq!(checksum::apply(checksum::apply(field, there.tcp), back.tcp), field);
     }
 
     proptest! {

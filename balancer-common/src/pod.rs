@@ -2,8 +2,7 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
 use crate::abi::{
-    Address, Backend, FlowEntry, FlowKey, Interface, Pool, Roles, Service, ServiceKey, Tally, Traffic,
-    WireAddress,
+    Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Tally, Traffic,
 };
 
 macro_rules! pod {
@@ -16,9 +15,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Backend, Interface, Pool, Roles, Service, ServiceKey, Tally, Traffic);
-
-// SAFETY: as above, for the two addresses that there are.
-unsafe impl<A: WireAddress> aya::Pod for FlowKey<A> {}
-// SAFETY: as above.
-unsafe impl<A: WireAddress> aya::Pod for FlowEntry<A> {}
+pod!(Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Tally, Traffic);

@@ -79,7 +79,9 @@ fn range_of(pool: &Pool, range: u8) -> PortRange {
 #[inline(always)]
 pub fn allows(pool: &Pool, port: Port) -> bool {
     let number = port.number();
-    pool.snat_ports.iter().any(|range| number.wrapping_sub(range.first) < range.count)
+    let is_used = |place: usize| (place as u32) < pool.snat_range_count;
+    let ranges = pool.snat_ports.iter().enumerate().take_while(|(place, _)| is_used(*place));
+    ranges.into_iter().any(|(_, range)| number.wrapping_sub(range.first) < range.count)
 }
 
 /// How many ports to go on after `attempt` (from 0) found its pair taken: at least one, on average twice as many each

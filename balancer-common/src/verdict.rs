@@ -14,6 +14,8 @@ pub struct Verdict(NonZeroU64);
 /// Where a packet goes on that isn't decided about; most are in the first of these, and end there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// It isn't a segment behind a header without options in a frame of one buffer.
+    Unusual,
     /// The packet belongs to a flow whose handshake is complete.
     Established,
     /// The packet belongs to a flow whose handshake is under way.
@@ -27,8 +29,8 @@ pub enum Stage {
 /// What a [`Verdict`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Rewritten; leaves through the interface in this slot.
-    Forward(u16),
+    /// Rewritten; leaves through the interface that the kernel was told.
+    Forward,
     /// Not for a service: the kernel gets it byte-identical.
     Pass,
     /// The same, and counted, as people wonder about it.
@@ -52,16 +54,14 @@ const ESTABLISHED: u32 = 8;
 const HANDSHAKE: u32 = 9;
 const UNKNOWN: u32 = 10;
 const ICMP: u32 = 11;
+const UNUSUAL: u32 = 12;
 
 impl Verdict {
     /// [`Outcome::Pass`].
     pub const PASS: Self = Self::of(PASS, 0);
 
     /// [`Outcome::Forward`].
-    #[inline(always)]
-    pub const fn forward(interface: u16) -> Self {
-        Self::of(FORWARD, interface as u32)
-    }
+    pub const FORWARD: Self = Self::of(FORWARD, 0);
 
     /// [`Outcome::PassCounted`].
     #[inline(always)]
@@ -89,6 +89,7 @@ impl Verdict {
     #[inline(always)]
     pub const fn next(stage: Stage) -> Self {
         match stage {
+            Stage::Unusual => Self::of(UNUSUAL, 0),
             Stage::Established => Self::of(ESTABLISHED, 0),
             Stage::Handshake => Self::of(HANDSHAKE, 0),
             Stage::Unknown => Self::of(UNKNOWN, 0),
@@ -113,7 +114,7 @@ impl Verdict {
             None => Reason::NoFlow,
         };
         match (self.0.get() >> 32) as u32 {
-            FORWARD => Outcome::Forward(value as u16),
+            FORWARD => Outcome::Forward,
             PASS_COUNTED => Outcome::PassCounted(reason),
             DROP => Outcome::Drop(reason),
             TIME_EXCEEDED => Outcome::Answer(Answer::TimeExceeded),
@@ -123,6 +124,7 @@ impl Verdict {
             HANDSHAKE => Outcome::Next(Stage::Handshake),
             UNKNOWN => Outcome::Next(Stage::Unknown),
             ICMP => Outcome::Next(Stage::Icmp),
+            UNUSUAL => Outcome::Next(Stage::Unusual),
             _ => Outcome::Pass,
         }
     }
@@ -244,7 +246,9 @@ reasons! {
     NoNextHop: Drop = "no_next_hop", "route or neighbour to the backend isn't resolved";
     /// No SNAT port was free in as many tries as a packet may make.
     SnatExhausted: Drop = "snat_exhausted", "no SNAT port was free";
-    /// As many handshakes are under way as `max_half_open` allows.
+    /// Another CPU was making a flow of the same tuple, or of one that shares its lock, and took too long.
+    Contended: Drop = "contended", "another CPU was at the same flow for too long; the sender tries again";
+    /// As many handshakes are under way as `max_half_open` allows, and none could make room.
     HalfOpenFull: Drop = "half_open_full", "new connection while max_half_open handshakes are under way";
     /// As many flows exist as `max_flows` allows.
     FlowTableFull: Drop = "flow_table_full", "handshake completed while max_flows flows exist";
@@ -267,12 +271,12 @@ mod tests {
     #[test]
     fn a_verdict_says_what_it_was_made_of() {
         assert_eq!(Verdict::PASS.outcome(), Outcome::Pass);
-        assert_eq!(Verdict::forward(16).outcome(), Outcome::Forward(16));
+        assert_eq!(Verdict::FORWARD.outcome(), Outcome::Forward);
         for answer in [Answer::TimeExceeded, Answer::TooBig(65_575), Answer::Reset(54)] {
             assert_eq!(Verdict::answer(answer).outcome(), Outcome::Answer(answer));
             assert_eq!(Verdict::answer(answer).unanswered(), Verdict::drop(answer.reason()));
         }
-        for stage in [Stage::Established, Stage::Handshake, Stage::Unknown, Stage::Icmp] {
+        for stage in [Stage::Unusual, Stage::Established, Stage::Handshake, Stage::Unknown, Stage::Icmp] {
             assert_eq!(Verdict::next(stage).outcome(), Outcome::Next(stage));
         }
         for reason in Reason::ALL {

@@ -13,24 +13,23 @@ use balancer_common::abi::{Address4, Address6, NextHop, Roles};
 use balancer_common::checksum::Sum;
 use balancer_common::flow::flags;
 use balancer_common::limits::QUOTE_BYTES;
-use balancer_common::verdict::Answer;
+use balancer_common::verdict::{Answer, Reason};
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 
 use crate::family::Family;
 use crate::forward::{address_frame, redirect};
-use crate::halves::{load, store};
 use crate::icmp::Icmp;
-use crate::parse::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, frame_length, header};
+use crate::parse::{
+    PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, TCP_AT_MASK, data, data_end, frame_length, header,
+};
 use crate::{report, service};
 
 /// As the kernel's own answers.
 const HOPS: u8 = 64;
 const TCP_BYTES: usize = 20;
 const ICMP_BYTES: usize = 8;
-/// A TCP header begins before this, whatever options and extensions there are; the verifier wants to see a bound.
-const TCP_AT_MASK: u32 = 0x7fff;
 
 /// What differs between the families in an answer. Addresses are copied from header to header, never kept: two of IPv6
 /// fill a good part of the stack.
@@ -83,9 +82,13 @@ pub(crate) fn send(ctx: &XdpContext, answer: Answer) -> u32 {
             report::dropped(reason);
             xdp_action::XDP_DROP
         }
-        interface => {
+        interface if redirect(interface) => {
             report::answered(reason);
-            redirect(interface)
+            xdp_action::XDP_REDIRECT
+        }
+        _ => {
+            report::dropped(Reason::RedirectFailed);
+            xdp_action::XDP_DROP
         }
     }
 }
@@ -114,7 +117,7 @@ fn try_turn<A: Answering>(ctx: &XdpContext, answer: Answer) -> Option<u16> {
     }
     let eth = header::<EthHdr>(ctx, 0)?;
     eth.ether_type = ether_type;
-    address_frame(eth, &NextHop { mac: asker, interface: slot }, interface);
+    address_frame(eth, NextHop { mac: asker, interface: slot }, interface);
     Some(slot)
 }
 
@@ -164,7 +167,7 @@ fn error<A: Answering>(ctx: &XdpContext, length: usize, error: Error) -> Option<
     if A::COVERS_ADDRESSES {
         sum = A::sum_addresses(ctx).number(A::PROTOCOL_ICMP.into()).number((ICMP_BYTES + quoted) as u16);
     }
-    if ctx.data_end() - ctx.data() != at + ICMP_BYTES + quoted {
+    if data_end(ctx) - data(ctx) != at + ICMP_BYTES + quoted {
         return None;
     }
     [icmp[2], icmp[3]] = sum.and(Sum::from(sum_to_end(ctx, at))).checksum();
@@ -248,15 +251,15 @@ impl Answering for Address4 {
 
     #[inline(always)]
     fn turn_addresses(ip: &mut Ipv4Hdr, asked: &Ipv4Hdr) {
-        store::<_, 2>(&mut ip.src_addr, load(&asked.dst_addr));
-        store::<_, 2>(&mut ip.dst_addr, load(&asked.src_addr));
+        Self::set_source(ip, Self::destination(asked));
+        Self::set_destination(ip, Self::source(asked));
     }
 
     #[inline(always)]
     fn swap_addresses(ip: &mut Ipv4Hdr) {
-        let source: [u16; 2] = load(&ip.src_addr);
-        store::<_, 2>(&mut ip.src_addr, load(&ip.dst_addr));
-        store(&mut ip.dst_addr, source);
+        let source = Self::source(ip);
+        Self::set_source(ip, Self::destination(ip));
+        Self::set_destination(ip, source);
     }
 
     #[inline(always)]
@@ -295,15 +298,15 @@ impl Answering for Address6 {
 
     #[inline(always)]
     fn turn_addresses(ip: &mut Ipv6Hdr, asked: &Ipv6Hdr) {
-        store::<_, 8>(&mut ip.src_addr, load(&asked.dst_addr));
-        store::<_, 8>(&mut ip.dst_addr, load(&asked.src_addr));
+        Self::set_source(ip, Self::destination(asked));
+        Self::set_destination(ip, Self::source(asked));
     }
 
     #[inline(always)]
     fn swap_addresses(ip: &mut Ipv6Hdr) {
-        let source: [u16; 8] = load(&ip.src_addr);
-        store::<_, 8>(&mut ip.src_addr, load(&ip.dst_addr));
-        store(&mut ip.dst_addr, source);
+        let source = Self::source(ip);
+        Self::set_source(ip, Self::destination(ip));
+        Self::set_destination(ip, source);
     }
 
     #[inline(always)]

@@ -1,18 +1,19 @@
 //! What differs between IPv4 and IPv6: the header, and which tables a flow is in. Everything else is written once.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Address4, Address6, WireAddress};
+use balancer_common::abi::{Address4, Address6, FlowKey, WireAddress};
 use balancer_common::checksum::{self, Delta};
+use balancer_common::table::Hash;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::halves::{load, store};
-use crate::maps::{
-    DRAFT_4, DRAFT_6, ESTABLISHED_4, ESTABLISHED_6, ESTABLISHED_ENTRIES, Flows, HALF_OPEN_4, HALF_OPEN_6,
-    HALF_OPEN_ENTRIES,
-};
-use crate::parse::{self, Layout, Look};
-use crate::unknown::Draft;
+use crate::draft::Draft;
+use crate::features;
+use crate::maps::{self, Counts, Handshakes, Lines, Pasts, Tags};
+use crate::parse::{self, Layout, Look, PROTOCOL_TCP};
+use crate::subprograms;
+use crate::words::{load, store};
 
 /// Don't-fragment, in the word of flags and fragment offset.
 const DONT_FRAGMENT: u8 = 0x40;
@@ -24,6 +25,9 @@ pub(crate) trait Family: WireAddress + 'static {
 
     /// What is in the packet, and where.
     fn layout(ctx: &XdpContext, look: Look) -> Layout;
+
+    /// Whether TCP follows at once, and all of it: no options, extensions or fragments.
+    fn is_plain_tcp(ip: &Self::Header) -> bool;
 
     fn source(ip: &Self::Header) -> Self;
     fn destination(ip: &Self::Header) -> Self;
@@ -37,17 +41,184 @@ pub(crate) trait Family: WireAddress + 'static {
     /// Whether routers may cut it into pieces, so that its sender need not know the MTU.
     fn may_be_fragmented(ip: &Self::Header) -> bool;
 
+    /// Type of service or traffic class.
+    fn traffic_class(ip: &Self::Header) -> u8;
+
     /// One hop further, with other addresses; `delta` is what that does to the header's checksum, if it has one.
     fn forward(ip: &mut Self::Header, source: Self, destination: Self, delta: u16);
 
     fn set_source(ip: &mut Self::Header, source: Self);
+    fn set_destination(ip: &mut Self::Header, destination: Self);
 
     /// A quoted header gets other addresses; returns what that does to a checksum over the whole of it.
     fn readdress_quoted(ip: &mut Self::Header, source: Self, destination: Self) -> Delta;
 
-    fn half_open() -> &'static Flows<Self, HALF_OPEN_ENTRIES>;
-    fn established() -> &'static Flows<Self, ESTABLISHED_ENTRIES>;
+    fn established_tags() -> &'static Tags;
+    fn established() -> &'static Lines<Self>;
+    fn pasts() -> &'static Pasts;
+    fn half_open_tags() -> &'static Tags;
+    fn half_open() -> &'static Lines<Self>;
+    fn handshakes() -> &'static Handshakes;
+    fn counts() -> &'static Counts;
+
+    /// A tuple's hash.
+    #[inline(always)]
+    fn hash_of(key: &FlowKey<Self>) -> Hash {
+        Hash::of(key, features::seed())
+    }
+
     fn drafts() -> &'static PerCpuArray<Draft<Self>, 1>;
+
+    // Functions of `subprograms`.
+    fn hash_word(key: &FlowKey<Self>) -> u64;
+    fn established_index(key: &FlowKey<Self>) -> u64;
+    fn half_open_index(key: &FlowKey<Self>) -> u64;
+    fn release_established(index: u32, state: u64) -> bool;
+    fn release_half_open(index: u32, state: u64) -> bool;
+    fn claim_established(hash: u64) -> u64;
+    fn claim_half_open(hash: u64) -> u64;
+    fn remove_established(index: u32, state: u64) -> bool;
+    fn remove_half_open(index: u32, state: u64) -> bool;
+    fn forget_oldest() -> bool;
+    fn closed() -> u64;
+    fn deltas(of_client: bool) -> u32;
+    fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
+    fn claim() -> u32;
+    fn complete() -> u32;
+    fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32;
+}
+
+/// The maps of a family.
+macro_rules! maps {
+    ($established:ident, $established_tags:ident, $pasts:ident, $half_open:ident, $half_open_tags:ident, $handshakes:ident,
+     $counts:ident, $drafts:ident) => {
+        #[inline(always)]
+        fn established_tags() -> &'static Tags {
+            &maps::$established_tags
+        }
+
+        #[inline(always)]
+        fn established() -> &'static Lines<Self> {
+            &maps::$established
+        }
+
+        #[inline(always)]
+        fn pasts() -> &'static Pasts {
+            &maps::$pasts
+        }
+
+        #[inline(always)]
+        fn half_open_tags() -> &'static Tags {
+            &maps::$half_open_tags
+        }
+
+        #[inline(always)]
+        fn half_open() -> &'static Lines<Self> {
+            &maps::$half_open
+        }
+
+        #[inline(always)]
+        fn handshakes() -> &'static Handshakes {
+            &maps::$handshakes
+        }
+
+        #[inline(always)]
+        fn counts() -> &'static Counts {
+            &maps::$counts
+        }
+
+        #[inline(always)]
+        fn drafts() -> &'static PerCpuArray<Draft<Self>, 1> {
+            &maps::$drafts
+        }
+    };
+}
+
+/// The global functions of a family.
+macro_rules! subprograms {
+    ($hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
+     $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
+     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident) => {
+        #[inline(always)]
+        fn hash_word(key: &FlowKey<Self>) -> u64 {
+            subprograms::$hash_word(key)
+        }
+
+        #[inline(always)]
+        fn established_index(key: &FlowKey<Self>) -> u64 {
+            subprograms::$established_index(key)
+        }
+
+        #[inline(always)]
+        fn half_open_index(key: &FlowKey<Self>) -> u64 {
+            subprograms::$half_open_index(key)
+        }
+
+        #[inline(always)]
+        fn release_established(index: u32, state: u64) -> bool {
+            subprograms::$release_established(index, state)
+        }
+
+        #[inline(always)]
+        fn release_half_open(index: u32, state: u64) -> bool {
+            subprograms::$release_half_open(index, state)
+        }
+
+        #[inline(always)]
+        fn claim_established(hash: u64) -> u64 {
+            subprograms::$claim_established(hash)
+        }
+
+        #[inline(always)]
+        fn claim_half_open(hash: u64) -> u64 {
+            subprograms::$claim_half_open(hash)
+        }
+
+        #[inline(always)]
+        fn remove_established(index: u32, state: u64) -> bool {
+            subprograms::$remove_established(index, state)
+        }
+
+        #[inline(always)]
+        fn remove_half_open(index: u32, state: u64) -> bool {
+            subprograms::$remove_half_open(index, state)
+        }
+
+        #[inline(always)]
+        fn forget_oldest() -> bool {
+            subprograms::$forget_oldest()
+        }
+
+        #[inline(always)]
+        fn closed() -> u64 {
+            subprograms::$closed()
+        }
+
+        #[inline(always)]
+        fn deltas(of_client: bool) -> u32 {
+            subprograms::$deltas(of_client)
+        }
+
+        #[inline(always)]
+        fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
+            subprograms::$save_options(ctx, at, length)
+        }
+
+        #[inline(always)]
+        fn claim() -> u32 {
+            subprograms::$claim()
+        }
+
+        #[inline(always)]
+        fn complete() -> u32 {
+            subprograms::$complete()
+        }
+
+        #[inline(always)]
+        fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32 {
+            subprograms::$promote(client, client_state, backend, backend_state)
+        }
+    };
 }
 
 impl Family for Address4 {
@@ -59,13 +230,18 @@ impl Family for Address4 {
     }
 
     #[inline(always)]
+    fn is_plain_tcp(ip: &Ipv4Hdr) -> bool {
+        ip.vihl == 0x45 && ip.proto == PROTOCOL_TCP && !parse::is_fragment(ip)
+    }
+
+    #[inline(always)]
     fn source(ip: &Ipv4Hdr) -> Self {
-        Self::from_halves(load(&ip.src_addr))
+        Self::from_words([load::<12, _>(ip)])
     }
 
     #[inline(always)]
     fn destination(ip: &Ipv4Hdr) -> Self {
-        Self::from_halves(load(&ip.dst_addr))
+        Self::from_words([load::<16, _>(ip)])
     }
 
     #[inline(always)]
@@ -84,16 +260,28 @@ impl Family for Address4 {
     }
 
     #[inline(always)]
+    fn traffic_class(ip: &Ipv4Hdr) -> u8 {
+        ip.tos
+    }
+
+    #[inline(always)]
     fn forward(ip: &mut Ipv4Hdr, source: Self, destination: Self, delta: u16) {
         ip.ttl -= 1;
         ip.check = checksum::apply(ip.check, delta);
-        store(&mut ip.src_addr, source.to_halves());
-        store(&mut ip.dst_addr, destination.to_halves());
+        Self::set_source(ip, source);
+        Self::set_destination(ip, destination);
     }
 
     #[inline(always)]
     fn set_source(ip: &mut Ipv4Hdr, source: Self) {
-        store(&mut ip.src_addr, source.to_halves());
+        let [word] = source.to_words();
+        store::<12, _>(ip, word);
+    }
+
+    #[inline(always)]
+    fn set_destination(ip: &mut Ipv4Hdr, destination: Self) {
+        let [word] = destination.to_words();
+        store::<16, _>(ip, word);
     }
 
     #[inline(always)]
@@ -103,25 +291,40 @@ impl Family for Address4 {
         let check = checksum::apply(ip.check, addresses.folded());
         let delta = addresses.word(u16::from_ne_bytes(ip.check), u16::from_ne_bytes(check));
         ip.check = check;
-        store(&mut ip.src_addr, source.to_halves());
-        store(&mut ip.dst_addr, destination.to_halves());
+        Self::set_source(ip, source);
+        Self::set_destination(ip, destination);
         delta
     }
 
-    #[inline(always)]
-    fn half_open() -> &'static Flows<Self, HALF_OPEN_ENTRIES> {
-        &HALF_OPEN_4
-    }
+    maps!(
+        ESTABLISHED_4,
+        ESTAB_TAGS_4,
+        ESTAB_PAST_4,
+        HALF_OPEN_4,
+        HALF_TAGS_4,
+        HALF_PAST_4,
+        COUNTS_4,
+        DRAFT_4
+    );
 
-    #[inline(always)]
-    fn established() -> &'static Flows<Self, ESTABLISHED_ENTRIES> {
-        &ESTABLISHED_4
-    }
-
-    #[inline(always)]
-    fn drafts() -> &'static PerCpuArray<Draft<Self>, 1> {
-        &DRAFT_4
-    }
+    subprograms!(
+        hash_word_4,
+        established_index_4,
+        half_open_index_4,
+        release_established_4,
+        release_half_open_4,
+        claim_established_4,
+        claim_half_open_4,
+        remove_established_4,
+        remove_half_open_4,
+        forget_oldest_4,
+        closed_4,
+        deltas_4,
+        save_options_4,
+        claim_4,
+        complete_4,
+        promote_4
+    );
 }
 
 impl Family for Address6 {
@@ -133,13 +336,18 @@ impl Family for Address6 {
     }
 
     #[inline(always)]
+    fn is_plain_tcp(ip: &Ipv6Hdr) -> bool {
+        ip.vcf[0] >> 4 == 6 && ip.next_hdr == PROTOCOL_TCP
+    }
+
+    #[inline(always)]
     fn source(ip: &Ipv6Hdr) -> Self {
-        Self::from_halves(load(&ip.src_addr))
+        Self::from_words([load::<8, _>(ip), load::<12, _>(ip), load::<16, _>(ip), load::<20, _>(ip)])
     }
 
     #[inline(always)]
     fn destination(ip: &Ipv6Hdr) -> Self {
-        Self::from_halves(load(&ip.dst_addr))
+        Self::from_words([load::<24, _>(ip), load::<28, _>(ip), load::<32, _>(ip), load::<36, _>(ip)])
     }
 
     #[inline(always)]
@@ -158,38 +366,71 @@ impl Family for Address6 {
     }
 
     #[inline(always)]
+    fn traffic_class(ip: &Ipv6Hdr) -> u8 {
+        ip.vcf[0] << 4 | ip.vcf[1] >> 4
+    }
+
+    #[inline(always)]
     fn forward(ip: &mut Ipv6Hdr, source: Self, destination: Self, _: u16) {
         ip.hop_limit -= 1;
-        store(&mut ip.src_addr, source.to_halves());
-        store(&mut ip.dst_addr, destination.to_halves());
+        Self::set_source(ip, source);
+        Self::set_destination(ip, destination);
     }
 
     #[inline(always)]
     fn set_source(ip: &mut Ipv6Hdr, source: Self) {
-        store(&mut ip.src_addr, source.to_halves());
+        let [a, b, c, d] = source.to_words();
+        store::<8, _>(ip, a);
+        store::<12, _>(ip, b);
+        store::<16, _>(ip, c);
+        store::<20, _>(ip, d);
+    }
+
+    #[inline(always)]
+    fn set_destination(ip: &mut Ipv6Hdr, destination: Self) {
+        let [a, b, c, d] = destination.to_words();
+        store::<24, _>(ip, a);
+        store::<28, _>(ip, b);
+        store::<32, _>(ip, c);
+        store::<36, _>(ip, d);
     }
 
     #[inline(always)]
     fn readdress_quoted(ip: &mut Ipv6Hdr, source: Self, destination: Self) -> Delta {
         let addresses = Self::source(ip).change(source, Delta::NONE);
         let addresses = Self::destination(ip).change(destination, addresses);
-        store(&mut ip.src_addr, source.to_halves());
-        store(&mut ip.dst_addr, destination.to_halves());
+        Self::set_source(ip, source);
+        Self::set_destination(ip, destination);
         addresses
     }
 
-    #[inline(always)]
-    fn half_open() -> &'static Flows<Self, HALF_OPEN_ENTRIES> {
-        &HALF_OPEN_6
-    }
+    maps!(
+        ESTABLISHED_6,
+        ESTAB_TAGS_6,
+        ESTAB_PAST_6,
+        HALF_OPEN_6,
+        HALF_TAGS_6,
+        HALF_PAST_6,
+        COUNTS_6,
+        DRAFT_6
+    );
 
-    #[inline(always)]
-    fn established() -> &'static Flows<Self, ESTABLISHED_ENTRIES> {
-        &ESTABLISHED_6
-    }
-
-    #[inline(always)]
-    fn drafts() -> &'static PerCpuArray<Draft<Self>, 1> {
-        &DRAFT_6
-    }
+    subprograms!(
+        hash_word_6,
+        established_index_6,
+        half_open_index_6,
+        release_established_6,
+        release_half_open_6,
+        claim_established_6,
+        claim_half_open_6,
+        remove_established_6,
+        remove_half_open_6,
+        forget_oldest_6,
+        closed_6,
+        deltas_6,
+        save_options_6,
+        claim_6,
+        complete_6,
+        promote_6
+    );
 }

@@ -1,214 +1,156 @@
-//! The flow table: find, claim, promote, release. Nothing outside knows what it is made of.
+//! The flow table: find, count, forget. Nothing outside of the tables' modules knows what they are made of.
 //!
-//! Two kernel hash maps for each family, so that handshakes and flows are bounded apart: a flood of SYNs fills the first and can't
-//! touch the second. Both directions of a flow are in the same map and come and go together, the backend's side first
-//! when they come: a packet that finds the client's side can rely on the other.
-#![expect(unsafe_code, reason = "map values are reached through the pointers that lookups return")]
+//! Two tables of lines for each family (`balancer_common::table` has their algorithm, `memory` their maps), so that
+//! handshakes and flows are bounded apart: a flood of SYNs fills the first and can't touch the second. Both directions of a
+//! flow (`direction`) are in the same table and come and go together, the backend's side first when they come and last when
+//! they go: a packet that finds the client's side can rely on the other. `draft` makes half-open flows, `promotion` moves
+//! them.
+#![expect(
+    unsafe_code,
+    reason = "counts and lines are read and written through the pointers that lookups return"
+)]
 
-use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use balancer_common::abi::{FlowEntry, FlowKey, NextHop};
-use balancer_common::flow::Seen;
+use balancer_common::abi::{Count, FlowKey};
+use balancer_common::limits::HALF_OPEN_IDLE_NS;
+use balancer_common::table::{self, Hash, Taker};
 
+use crate::atomics::fetch_add;
+use crate::clock::{now, ticks};
+use crate::direction::{Direction, Recipe};
 use crate::family::Family;
+use crate::memory::{Established, HalfOpen, Tier};
+use crate::subprograms::Index;
 
-const EEXIST: i32 = -17;
+pub(crate) use balancer_common::table::Refused;
 
-/// A flow's direction that a packet belongs to.
-pub(crate) enum Found<A: Family> {
-    Established(Direction<A>),
-    HalfOpen(Direction<A>),
-    Nothing,
+/// The established direction that packets with this tuple belong to. The way of most packets: all of it is one piece of
+/// code.
+#[inline(always)]
+pub(crate) fn established<A: Family>(key: &FlowKey<A>) -> Option<Direction<A, Established>> {
+    table::find(&Established::table::<A>(), A::hash_of(key), key).map(Direction::met)
 }
 
-/// One direction's entry, by the pointer of a lookup in this run of the program.
-///
-/// The memory stays an entry for as long as the program runs, but not necessarily of this flow: the kernel hands a
-/// removed element to the next insertion at once, on any CPU. So what a packet is rewritten with is copied out in one
-/// go ([`Direction::entry`]), and writes are single words, which at worst touch the counters of a flow that is
-/// milliseconds old.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Direction<A: Family>(*mut FlowEntry<A>);
-
-/// Why an entry could not be made.
-pub(crate) enum Refused {
-    Taken,
-    Full,
+/// Whether there is an established flow that packets with this tuple belong to.
+#[inline(always)]
+pub(crate) fn is_established<A: Family>(key: &FlowKey<A>) -> bool {
+    is_there::<A, Established>(key)
 }
 
-impl<A: Family> Direction<A> {
-    /// A copy of what the entry holds now.
-    #[inline(always)]
-    pub(crate) fn entry(&self) -> FlowEntry<A> {
-        // SAFETY: a whole, aligned FlowEntry of the map, see above; any value of its integers is sound.
-        unsafe { self.0.read() }
-    }
+/// Whether there is a handshake that packets with this tuple belong to.
+#[inline(always)]
+pub(crate) fn is_half_open<A: Family>(key: &FlowKey<A>) -> bool {
+    is_there::<A, HalfOpen>(key)
+}
 
-    /// From table to table, as the stack has no room for a copy.
-    #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would be copied to the stack")]
-    #[inline(always)]
-    fn copy_to_established(&self, key: &FlowKey<A>) -> Result<(), Refused> {
-        // SAFETY: as above; the kernel copies it at once.
-        A::established().insert(key, unsafe { &*self.0 }, u64::from(BPF_NOEXIST)).map_err(refusal)
-    }
+/// The direction of this tier that packets with this tuple belong to, for who isn't in such a hurry.
+#[inline(always)]
+pub(crate) fn direction<A: Family, T: Tier>(key: &FlowKey<A>) -> Option<Direction<A, T>> {
+    let index = Index::from_word(T::index_of(key))?;
+    Some(Direction::met(table::met(&T::table::<A>(), index.0, key)?))
+}
 
-    /// The backend's SYN-ACK was seen.
-    #[inline(always)]
-    pub(crate) fn opened(&self, sequence: u32) {
-        // SAFETY: as in `entry`; an aligned word and a byte.
-        unsafe {
-            (*self.0).first_sequence = sequence;
-            (*self.0).seen = Seen((*self.0).seen).and(Seen::OPENED).0;
+/// What becomes of packets with this tuple, however far their flow is; for who isn't in a hurry.
+#[inline(always)]
+pub(crate) fn recipe<A: Family>(key: &FlowKey<A>) -> Option<Recipe<A>> {
+    match direction::<A, Established>(key) {
+        Some(direction) => direction.recipe(),
+        None => direction::<A, HalfOpen>(key)?.recipe(),
+    }
+}
+
+/// [`Tier::index_of`].
+#[inline(always)]
+pub(crate) fn index_of<A: Family, T: Tier>(key: &FlowKey<A>) -> Option<u32> {
+    table::find(&T::table::<A>(), A::hash_of(key), key).map(|place| place.index)
+}
+
+#[inline(always)]
+pub(crate) fn is_there<A: Family, T: Tier>(key: &FlowKey<A>) -> bool {
+    Index::from_word(T::index_of(key)).is_some()
+}
+
+/// A tuple's hash, where it is followed by much else.
+#[inline(always)]
+pub(crate) fn hashed<A: Family>(key: &FlowKey<A>) -> Hash {
+    Hash::from_word(A::hash_word(key))
+}
+
+/// [`Family::hash_word`].
+#[inline(always)]
+pub(crate) fn hash_word<A: Family>(key: &FlowKey<A>) -> u64 {
+    A::hash_of(key).to_word()
+}
+
+/// Takes one of `limit` places, if there is one left.
+#[inline(always)]
+pub(crate) fn begin(count: *mut Count, limit: u32) -> bool {
+    // SAFETY: a whole, aligned count of the map. Added first and looked at then: two CPUs can't both take the last one.
+    unsafe {
+        let begun = fetch_add(&raw mut (*count).begun, 1);
+        let seen = Count { begun, ended: (*count).ended, swept: (*count).swept, evicted: 0, padding: [0; 4] };
+        if seen.flows() < u64::from(limit) {
+            return true;
         }
+        fetch_add(&raw mut (*count).begun, 1_u64.wrapping_neg());
     }
+    false
+}
 
-    /// A FIN was seen that ends this direction before `end`.
-    #[inline(always)]
-    pub(crate) fn finished(&self, end: u32) {
-        // SAFETY: as in `opened`.
-        unsafe {
-            (*self.0).fin_end = end;
-            (*self.0).seen = Seen((*self.0).seen).and(Seen::FIN).0;
-        }
-    }
-
-    /// A RST was seen that the other direction, which had so many packets, may believe.
-    #[inline(always)]
-    pub(crate) fn reset(&self, packets: u64) {
-        // SAFETY: as in `opened`.
-        unsafe {
-            (*self.0).packets_at_reset = packets as u32;
-            (*self.0).seen = Seen((*self.0).seen).and(Seen::RST).0;
-        }
-    }
-
-    /// The sender expects this sequence number next.
-    #[inline(always)]
-    pub(crate) fn acknowledged(&self, acknowledgement: u32) {
-        // SAFETY: as in `entry`; an aligned word.
-        unsafe { (*self.0).acknowledged = acknowledgement }
-    }
-
-    /// The client is there now.
-    #[inline(always)]
-    pub(crate) fn client_is_at(&self, hop: NextHop) {
-        // SAFETY: as in `entry`; one aligned word, so nobody sees half of it.
-        unsafe { (&raw mut (*self.0).client).cast::<u64>().write(hop.to_word()) }
-    }
-
-    /// One more packet went this way.
-    #[inline(always)]
-    pub(crate) fn count(&self, bytes: u64) {
-        // SAFETY: as in `entry`. Two CPUs with packets of one direction may lose a count between them, never more.
-        unsafe {
-            (*self.0).packets += 1;
-            (*self.0).bytes += bytes;
-            (*self.0).last_seen_ns = now_ns();
-        }
+/// What was reserved isn't needed.
+#[inline(always)]
+pub(crate) fn give_back<A: Family, T: Tier>() {
+    if let Some(count) = T::count::<A>() {
+        // SAFETY: as in `begin`.
+        unsafe { fetch_add(&raw mut (*count).begun, 1_u64.wrapping_neg()) };
     }
 }
 
-/// `CLOCK_MONOTONIC`, to the tick (kernel 5.11).
+/// Whether handshakes had to make room for others in the time that one may take: the client of one that was forgotten may
+/// still come back to it.
 #[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: takes nothing, returns an integer.
-    unsafe { bpf_ktime_get_coarse_ns() }
+pub(crate) fn has_forgotten_handshakes<A: Family>() -> bool {
+    let Some(count) = HalfOpen::count::<A>() else { return false };
+    // SAFETY: as in `begin`; an aligned word.
+    let evicted = unsafe { (*count).evicted };
+    evicted != 0 && table::since(evicted as u32, now()) <= ticks(HALF_OPEN_IDLE_NS)
 }
 
-/// The direction that packets with this tuple belong to.
+/// Forgets a flow, given one of its directions; `false`: somebody else has.
 #[inline(always)]
-pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Found<A> {
-    if let Some(direction) = established(key) {
-        return Found::Established(direction);
+pub(crate) fn forget<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
+    T::release::<A>(direction.place.index, direction.place.state.0)
+}
+
+/// [`Tier::release`].
+#[inline(always)]
+pub(crate) fn release<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
+    let twin = direction.twin();
+    let (client, backend) =
+        if direction.seen().is_from_client() { (Some(direction), twin) } else { (twin, Some(direction)) };
+    let is_ours = client.is_some_and(remove);
+    if let Some(backend) = backend {
+        remove(backend);
     }
-    if let Some(direction) = half_open(key) {
-        return Found::HalfOpen(direction);
+    if is_ours && let Some(count) = T::count::<A>() {
+        // SAFETY: a whole, aligned count of the map.
+        unsafe { fetch_add(&raw mut (*count).ended, 1) };
     }
-    // Another CPU may have moved it between the two looks.
-    established(key).map_or(Found::Nothing, Found::Established)
+    is_ours
 }
 
 #[inline(always)]
-fn established<A: Family>(key: &FlowKey<A>) -> Option<Direction<A>> {
-    A::established().get_ptr_mut(key).map(Direction)
+fn remove<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
+    T::remove::<A>(direction.place.index, direction.place.state.0)
 }
 
+/// [`Tier::remove`].
 #[inline(always)]
-fn half_open<A: Family>(key: &FlowKey<A>) -> Option<Direction<A>> {
-    A::half_open().get_ptr_mut(key).map(Direction)
+pub(crate) fn try_remove<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
+    table::remove(&T::table::<A>(), direction.place, Taker::PacketPath)
 }
 
-/// The established flow that packets with this tuple belong to, both of its directions.
+/// [`Tier::claim`].
 #[inline(always)]
-pub(crate) fn established_flow<A: Family>(key: &FlowKey<A>) -> Option<(FlowEntry<A>, FlowEntry<A>)> {
-    let entry = established(key)?.entry();
-    Some((entry, established_twin(&entry)?.entry()))
-}
-
-/// The other direction of an established flow.
-#[inline(always)]
-pub(crate) fn established_twin<A: Family>(entry: &FlowEntry<A>) -> Option<Direction<A>> {
-    established(&entry.becomes.reversed())
-}
-
-/// The other direction of a half-open flow.
-#[inline(always)]
-pub(crate) fn half_open_twin<A: Family>(entry: &FlowEntry<A>) -> Option<Direction<A>> {
-    half_open(&entry.becomes.reversed())
-}
-
-/// Claims a backend-side tuple for a new flow, by making its entry.
-#[inline(always)]
-pub(crate) fn claim<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), Refused> {
-    insert_half_open(key, entry)?;
-    // Looked up after the claim: whoever promotes a flow makes the established entry before it removes the half-open
-    // one, so one of the two always shows that the tuple is taken.
-    if A::established().get_ptr(key).is_some() {
-        let _ = A::half_open().remove(key);
-        return Err(Refused::Taken);
-    }
-    Ok(())
-}
-
-/// Makes the client's side of a half-open flow.
-#[inline(always)]
-pub(crate) fn insert_half_open<A: Family>(key: &FlowKey<A>, entry: &FlowEntry<A>) -> Result<(), Refused> {
-    A::half_open().insert(key, entry, u64::from(BPF_NOEXIST)).map_err(refusal)
-}
-
-/// Moves a flow whose client completed the handshake. `Taken`: another CPU was faster.
-#[inline(always)]
-pub(crate) fn promote<A: Family>(
-    key: &FlowKey<A>,
-    client: Direction<A>,
-    backend: Direction<A>,
-) -> Result<(), Refused> {
-    let backend_key = client.entry().becomes.reversed();
-    backend.copy_to_established(&backend_key)?;
-    if let Err(refused) = client.copy_to_established(key) {
-        let _ = A::established().remove(backend_key);
-        return Err(refused);
-    }
-    release_half_open(key, &backend_key);
-    Ok(())
-}
-
-/// Forgets a half-open flow.
-#[inline(always)]
-pub(crate) fn release_half_open<A: Family>(key: &FlowKey<A>, twin: &FlowKey<A>) {
-    let _ = A::half_open().remove(key);
-    let _ = A::half_open().remove(twin);
-}
-
-/// Forgets an established flow.
-#[inline(always)]
-pub(crate) fn release_established<A: Family>(key: &FlowKey<A>, twin: &FlowKey<A>) {
-    let _ = A::established().remove(key);
-    let _ = A::established().remove(twin);
-}
-
-#[inline(always)]
-fn refusal(error: i32) -> Refused {
-    if error == EEXIST { Refused::Taken } else { Refused::Full }
+pub(crate) fn claim_line<A: Family, T: Tier>(hash: Hash) -> u64 {
+    Index::to_word(table::claim(&T::table::<A>(), hash).map(|place| place.index))
 }

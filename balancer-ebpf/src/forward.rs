@@ -3,44 +3,54 @@
 //! Nothing is written before everything is known to fit, so a packet that is dropped was not changed.
 
 use aya_ebpf::bindings::xdp_action;
-use balancer_common::abi::{FlowEntry, Interface, NextHop, SIDE_CLIENT};
+use balancer_common::abi::{Interface, NextHop};
 use balancer_common::checksum;
-use balancer_common::verdict::{Answer, Reason, Verdict};
+use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
+use crate::direction::{Direction, Recipe};
 use crate::family::Family;
-use crate::flow_table::Direction;
-use crate::halves::{load, store_mac};
 use crate::maps::DEVICES;
+use crate::memory::Tier;
 use crate::parse::Packet;
+use crate::words::store;
 use crate::{report, service};
 
-/// Rewrites the packet as its flow says and counts it.
+/// Rewrites the packet as its flow says and counts it. Next: the flow has just ended.
 #[inline(always)]
-pub(crate) fn translate<A: Family>(packet: &mut Packet<'_, A>, direction: &Direction<A>) -> Verdict {
-    let entry = direction.entry();
-    let (hop, interface) = match exit::<A>(packet.ip, way_out(&entry)) {
+pub(crate) fn translate<A: Family, T: Tier>(
+    packet: &mut Packet<'_, A>,
+    direction: &Direction<A, T>,
+) -> Verdict {
+    let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown) };
+    let (hop, interface) = match exit::<A>(packet.ip, way_out(&recipe)) {
         Ok(exit) => exit,
         Err(verdict) => return verdict,
     };
     direction.count(packet.frame_length);
-    report::forwarded(entry.service, entry.backend, packet.frame_length);
-    A::forward(packet.ip, entry.becomes.source, entry.becomes.destination, entry.ip_delta);
-    packet.tcp.check = checksum::apply(packet.tcp.check, entry.tcp_delta);
-    packet.tcp.source = entry.becomes.source_port.to_wire();
-    packet.tcp.dest = entry.becomes.destination_port.to_wire();
-    address_frame(packet.eth, &hop, interface);
-    Verdict::forward(hop.interface)
+    report::forwarded(recipe.service, recipe.backend, packet.frame_length);
+    A::forward(packet.ip, recipe.becomes.source, recipe.becomes.destination, recipe.ip_delta);
+    packet.tcp.check = checksum::apply(packet.tcp.check, recipe.tcp_delta);
+    store::<0, _>(packet.tcp, recipe.becomes.ports());
+    address_frame(packet.eth, hop, interface);
+    Verdict::FORWARD
 }
 
 /// The same as a subprogram, for who isn't in such a hurry.
 #[inline(never)]
-pub(crate) fn translate_apart<A: Family>(packet: &mut Packet<'_, A>, direction: Direction<A>) -> Verdict {
-    translate(packet, &direction)
+pub(crate) fn translate_apart<A: Family, T: Tier>(
+    packet: &mut Packet<'_, A>,
+    direction: &Direction<A, T>,
+) -> Verdict {
+    translate(packet, direction)
 }
 
-/// Where a packet leaves that goes this way, or what becomes of it if it can't. Whatever a packet changes apart from
-/// itself is changed only when it can: one that is dropped never reached the other side.
+/// Where a packet leaves that goes this way, or what becomes of it if it can't; the kernel is told of the device, and sends
+/// the packet there if that is its fate. Whatever a packet changes apart from itself is changed only when it can leave: one
+/// that is dropped never reached the other side.
+///
+/// Out of the interface that the packet came in through as well: `XDP_TX` would need a program at the far end of a veth, a
+/// redirect doesn't.
 #[inline(always)]
 pub(crate) fn exit<A: Family>(
     ip: &A::Header,
@@ -58,7 +68,7 @@ pub(crate) fn exit<A: Family>(
             Verdict::answer(Answer::TooBig(interface.mtu))
         });
     }
-    if DEVICES.get_ifindex(u32::from(hop.interface)).is_none() {
+    if !redirect(hop.interface) {
         return Err(Verdict::drop(Reason::RedirectFailed));
     }
     Ok((hop, interface))
@@ -66,25 +76,21 @@ pub(crate) fn exit<A: Family>(
 
 /// Towards a backend: its next hop, which the controller keeps. Towards a client: the way that its packets came.
 #[inline(always)]
-pub(crate) fn way_out<A: Family>(entry: &FlowEntry<A>) -> Option<NextHop> {
-    if entry.side == SIDE_CLIENT { service::next_hop(entry.backend) } else { Some(entry.client) }
+pub(crate) fn way_out<A: Family>(recipe: &Recipe<A>) -> Option<NextHop> {
+    if recipe.is_from_client { service::next_hop(recipe.backend) } else { Some(recipe.client) }
 }
 
+/// Hardware addresses for the next hop: six bytes each, in three words.
 #[inline(always)]
-pub(crate) fn address_frame(eth: &mut EthHdr, hop: &NextHop, interface: &Interface) {
-    store_mac(&mut eth.dst_addr, load(&hop.mac));
-    store_mac(&mut eth.src_addr, load(&interface.mac));
+pub(crate) fn address_frame(eth: &mut EthHdr, hop: NextHop, interface: &Interface) {
+    let [destination, source] = [hop.mac, interface.mac].map(|mac| NextHop { mac, interface: 0 }.to_word());
+    store::<0, _>(eth, destination as u32);
+    store::<4, _>(eth, (destination >> 32 | source << 16) as u32);
+    store::<8, _>(eth, (source >> 16) as u32);
 }
 
-/// Hands the packet to the kernel's device in this slot. Also back out of the interface that it came in through:
-/// `XDP_TX` would need a program at the far end of a veth, a redirect doesn't.
+/// Tells the kernel that the packet leaves through its device in this slot, if that is its fate; `false`: it has none.
 #[inline(always)]
-pub(crate) fn redirect(interface: u16) -> u32 {
-    match DEVICES.redirect(u32::from(interface), u64::from(xdp_action::XDP_DROP)) {
-        Ok(action) => action,
-        Err(_) => {
-            report::dropped(Reason::RedirectFailed);
-            xdp_action::XDP_DROP
-        }
-    }
+pub(crate) fn redirect(interface: u16) -> bool {
+    DEVICES.redirect(u32::from(interface), u64::from(xdp_action::XDP_DROP)).is_ok()
 }

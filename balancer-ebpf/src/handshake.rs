@@ -1,15 +1,16 @@
 //! A packet of a flow whose handshake is under way.
 
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{FlowKey, SIDE_CLIENT};
 use balancer_common::flow::{self, Kind, Seen};
 use balancer_common::verdict::{Reason, Stage, Verdict};
 
+use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{self, Direction, Found, Refused};
+use crate::flow_table::{self, Refused};
 use crate::forward::{exit, translate_apart, way_out};
+use crate::memory::HalfOpen;
 use crate::parse::Packet;
-use crate::report;
+use crate::{promotion, report};
 
 /// What becomes of it; next: it belongs to an established flow now, or opens a new one and the old one is forgotten.
 #[inline(never)]
@@ -17,42 +18,45 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let packet = &mut packet;
     let key = packet.key();
-    // Completed or ended by another CPU in this very moment; either way its sender repeats it.
-    let Found::HalfOpen(direction) = flow_table::find(&key) else {
+    // Completed or ended by another CPU in this very moment; either way it may be an established flow's now.
+    let Some(direction) = flow_table::direction(&key) else { return Verdict::next(Stage::Established) };
+    let Some(twin) = direction.twin() else {
+        // Half a flow, which somebody was taking out: the client's SYN begins it anew.
+        if direction.seen().is_from_client() && matches!(packet.kind(), Kind::Syn) {
+            flow_table::forget(direction);
+            return Verdict::next(Stage::Unknown);
+        }
         return Verdict::drop(Reason::BadHandshake);
     };
-    let entry = direction.entry();
-    let Some(twin) = flow_table::half_open_twin(&entry) else { return Verdict::drop(Reason::BadHandshake) };
-    if entry.side == SIDE_CLIENT {
-        from_client(packet, &key, direction, twin)
+    if direction.seen().is_from_client() {
+        from_client(packet, direction, twin)
     } else {
-        from_backend(ctx, packet, &key, direction, twin)
+        from_backend(ctx, packet, direction, twin)
     }
 }
 
 #[inline(always)]
 fn from_client<A: Family>(
     packet: &mut Packet<'_, A>,
-    key: &FlowKey<A>,
-    client: Direction<A>,
-    backend: Direction<A>,
+    client: Direction<A, HalfOpen>,
+    backend: Direction<A, HalfOpen>,
 ) -> Verdict {
-    let entry = client.entry();
+    let first_sequence = client.first_sequence().unwrap_or_default();
     match packet.kind() {
-        Kind::Syn if packet.sequence() == entry.first_sequence => translate_apart(packet, client),
+        Kind::Syn if packet.sequence() == first_sequence => translate_apart(packet, &client),
         Kind::Syn => {
-            flow_table::release_half_open(key, &entry.becomes.reversed());
+            flow_table::forget(client);
             Verdict::next(Stage::Unknown)
         }
         Kind::Rst => {
-            let verdict = translate_apart(packet, client);
+            let verdict = translate_apart(packet, &client);
             // Only the client knows where its sequence began; anybody else's RST ends nothing here.
-            if verdict.is_forward() && packet.sequence().wrapping_sub(entry.first_sequence) <= 1 {
-                flow_table::release_half_open(key, &entry.becomes.reversed());
+            if verdict.is_forward() && packet.sequence().wrapping_sub(first_sequence) <= 1 {
+                flow_table::forget(client);
             }
             verdict
         }
-        Kind::Ack | Kind::Fin => complete(packet, key, client, backend),
+        Kind::Ack | Kind::Fin => complete(packet, client, backend),
         Kind::SynAck => Verdict::drop(Reason::StraySynAck),
         Kind::Impossible => Verdict::drop(Reason::BadFlags),
     }
@@ -62,23 +66,22 @@ fn from_client<A: Family>(
 #[inline(always)]
 fn complete<A: Family>(
     packet: &mut Packet<'_, A>,
-    key: &FlowKey<A>,
-    client: Direction<A>,
-    backend: Direction<A>,
+    client: Direction<A, HalfOpen>,
+    backend: Direction<A, HalfOpen>,
 ) -> Verdict {
-    let opened = backend.entry();
-    if !Seen(opened.seen).has(Seen::OPENED) || !flow::answers(packet.acknowledgement(), opened.first_sequence)
-    {
+    let opened = backend.first_sequence().unwrap_or_default();
+    if !backend.seen().has(Seen::OPENED) || !flow::answers(packet.acknowledgement(), opened) {
         return Verdict::drop(Reason::BadHandshake);
     }
-    let entry = client.entry();
-    if let Err(verdict) = exit::<A>(packet.ip, way_out(&entry)) {
+    let Some(recipe) = client.recipe() else { return Verdict::next(Stage::Established) };
+    if let Err(verdict) = exit::<A>(packet.ip, way_out(&recipe)) {
         return verdict;
     }
-    match flow_table::promote(key, client, backend) {
-        Ok(()) => report::new_flow(entry.service, entry.backend),
+    match promotion::promote(client, backend) {
+        Ok(()) => report::new_flow(recipe.service, recipe.backend),
         Err(Refused::Taken) => {}
         Err(Refused::Full) => return Verdict::drop(Reason::FlowTableFull),
+        Err(Refused::Contended) => return Verdict::drop(Reason::Contended),
     }
     Verdict::next(Stage::Established)
 }
@@ -87,32 +90,31 @@ fn complete<A: Family>(
 fn from_backend<A: Family>(
     ctx: &XdpContext,
     packet: &mut Packet<'_, A>,
-    key: &FlowKey<A>,
-    backend: Direction<A>,
-    client: Direction<A>,
+    backend: Direction<A, HalfOpen>,
+    client: Direction<A, HalfOpen>,
 ) -> Verdict {
-    let answers = flow::answers(packet.acknowledgement(), client.entry().first_sequence);
+    let answers = flow::answers(packet.acknowledgement(), client.first_sequence().unwrap_or_default());
     match packet.kind() {
         Kind::SynAck if answers && packet.has_partial_checksum(ctx) => Verdict::drop(Reason::PartialChecksum),
         Kind::SynAck if answers => {
-            let verdict = translate_apart(packet, backend);
+            let verdict = translate_apart(packet, &backend);
             if verdict.is_forward() {
-                backend.opened(packet.sequence());
                 backend.acknowledged(packet.acknowledgement());
+                backend.opened(packet.sequence());
             }
             verdict
         }
         Kind::Rst if answers => {
-            let verdict = translate_apart(packet, backend);
+            let verdict = translate_apart(packet, &backend);
             if verdict.is_forward() {
-                flow_table::release_half_open(key, &backend.entry().becomes.reversed());
+                flow_table::forget(backend);
             }
             verdict
         }
         Kind::SynAck | Kind::Rst => Verdict::drop(Reason::BadHandshake),
         // Data before the handshake is complete (TCP fast open), or the challenge of a backend that still knows an
         // older connection of this tuple: the client must see it, its RST clears the way.
-        Kind::Ack | Kind::Fin => translate_apart(packet, backend),
+        Kind::Ack | Kind::Fin => translate_apart(packet, &backend),
         Kind::Syn | Kind::Impossible => Verdict::drop(Reason::BadFlags),
     }
 }

@@ -11,7 +11,7 @@ use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::family::Family;
-use crate::flow_table::{self, Direction, Found};
+use crate::flow_table;
 use crate::forward::{address_frame, exit, way_out};
 use crate::parse::{Layout, Look, PROTOCOL_TCP, header};
 use crate::{report, service};
@@ -113,29 +113,29 @@ pub(crate) fn icmp<A: Icmp>(ctx: &XdpContext) -> Verdict {
     // An error goes to who sent the packet that it quotes; any other is a forgery.
     let is_addressed = A::destination(ip) == quoted.source;
     let key = quoted.reversed();
-    let (Found::Established(direction) | Found::HalfOpen(direction)) = flow_table::find(&key) else {
+    let Some(recipe) = flow_table::recipe(&key) else {
         return if service::is_ours(&key) { Verdict::drop(Reason::IcmpNoFlow) } else { Verdict::PASS };
     };
     if !is_addressed {
         return Verdict::drop(Reason::IcmpNoFlow);
     }
-    let entry = direction.entry();
-    let (hop, interface) = match exit::<A>(ip, way_out(&entry)) {
+    let recipe = &recipe;
+    let (hop, interface) = match exit::<A>(ip, way_out(recipe)) {
         Ok(exit) => exit,
         // No error is ever sent about an error.
         Err(verdict) => return verdict.unanswered(),
     };
-    report::forwarded(entry.service, entry.backend, message.frame_length);
-    let mut delta = rewrite_quote(&mut quote, direction);
-    let outer = rewrite_outer::<A>(ip, &key, direction);
+    report::forwarded(recipe.service, recipe.backend, message.frame_length);
+    let mut delta = rewrite_quote(&mut quote, &recipe.becomes);
+    let outer = rewrite_outer::<A>(ip, &key, &recipe.becomes);
     if A::COVERS_ADDRESSES {
         delta = delta.and(outer);
     }
     icmp.check = checksum::apply(icmp.check, delta.folded());
     if let Some(eth) = header::<EthHdr>(ctx, 0) {
-        address_frame(eth, &hop, interface);
+        address_frame(eth, hop, interface);
     }
-    Verdict::forward(hop.interface)
+    Verdict::FORWARD
 }
 
 /// The packet that the message quotes, if it is TCP's and its ports are there.
@@ -156,8 +156,8 @@ fn quote<A: Icmp>(ctx: &XdpContext, message: Layout) -> Option<Quote<'_, A>> {
 /// The quoted packet becomes what its sender had sent: it went the other way than the entry's packets do. Returns what
 /// that does to the message's checksum.
 #[inline(never)]
-fn rewrite_quote<A: Family>(quote: &mut Quote<'_, A>, direction: Direction<A>) -> Delta {
-    let sent = direction.entry().becomes.reversed();
+fn rewrite_quote<A: Family>(quote: &mut Quote<'_, A>, becomes: &FlowKey<A>) -> Delta {
+    let sent = becomes.reversed();
     let Quote { ip, tcp, tcp_check } = quote;
     let addresses = A::source(ip).change(sent.source, Delta::NONE);
     let addresses = A::destination(ip).change(sent.destination, addresses);
@@ -178,8 +178,7 @@ fn rewrite_quote<A: Family>(quote: &mut Quote<'_, A>, direction: Direction<A>) -
 /// The message itself goes where the flow's packets go, and comes from where they seem to come from, if the flow hides
 /// that. Returns what that does to a checksum over its addresses.
 #[inline(always)]
-fn rewrite_outer<A: Family>(ip: &mut A::Header, key: &FlowKey<A>, direction: Direction<A>) -> Delta {
-    let becomes = direction.entry().becomes;
+fn rewrite_outer<A: Family>(ip: &mut A::Header, key: &FlowKey<A>, becomes: &FlowKey<A>) -> Delta {
     let from = A::source(ip);
     let source = if becomes.source == key.source { from } else { becomes.source };
     let destination = becomes.destination;

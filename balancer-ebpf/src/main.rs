@@ -5,24 +5,32 @@
 //! absent: any decision about which backend should be active. It stands in one word that the controller writes.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(missing_docs, reason = "what the xdp macro makes has no documentation; what it is made from has")]
 
 mod answer;
+mod atomics;
+mod clock;
+mod direction;
+mod draft;
 mod established;
 mod extensions;
 mod family;
 mod features;
 mod flow_table;
 mod forward;
-mod halves;
 mod handshake;
 mod icmp;
 mod maps;
+mod memory;
 mod parse;
 mod pipeline;
+mod promotion;
 mod report;
 mod service;
+mod subprograms;
 mod unknown;
+mod words;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
@@ -51,11 +59,20 @@ pub fn balancer_linear(ctx: XdpContext) -> u32 {
     run(&ctx)
 }
 
-/// From a packet's fate to the kernel's word for it. Once in the object, for both entry points.
-#[inline(never)]
+/// Never attached: run by the controller, to know this program's time.
+#[expect(unreachable_pub, reason = "the macro exports and calls it like this")]
+#[xdp]
+pub fn read_clock(_ctx: XdpContext) -> u32 {
+    clock::tell();
+    xdp_action::XDP_DROP
+}
+
+/// From a packet's fate to the kernel's word for it. In both entry points, of which one is loaded: a call less
+/// is worth it.
+#[inline(always)]
 fn run(ctx: &XdpContext) -> u32 {
     match pipeline::decide(ctx).outcome() {
-        Outcome::Forward(interface) => forward::redirect(interface),
+        Outcome::Forward => xdp_action::XDP_REDIRECT,
         Outcome::Pass => xdp_action::XDP_PASS,
         // Another CPU has changed the flow between two stages: the sender repeats the packet.
         Outcome::Next(_) => drop(Reason::BadHandshake),

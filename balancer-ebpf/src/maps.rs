@@ -1,20 +1,22 @@
 //! The only map definitions. Each has one writer, named here; typed access is in the module that owns the map's use.
 //!
 //! All are BTF maps, so that any loader and bpftool can read the object and its tables. Sizes of the flow tables are
-//! placeholders: the controller sets them from `max_flows` and `max_half_open` when it loads the object.
+//! placeholders: the controller sets them from `max_flows` and `max_half_open` when it loads the object. What a flow table
+//! is made of is `balancer_common::table`; the controller has it mapped into its memory.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
-    Address, Address4, Address6, Backend, Budget, FlowEntry, FlowKey, Interface, Pool, Roles, Service,
-    ServiceKey, Tally, Traffic, port_roles,
+    Address, Address4, Address6, Backend, Budget, Clock, Count, Handshake, Interface, Line, Past, Pool,
+    Roles, Seed, Service, ServiceKey, Tally, Traffic, port_roles,
 };
 use balancer_common::limits::{MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES};
+use balancer_common::table;
 use balancer_common::verdict::Reason;
 
+use crate::draft::Draft;
 use crate::extensions::End;
-use crate::unknown::Draft;
 
 /// `BPF_F_MMAPABLE`, kernel 5.5: the controller stores words through a mapping.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -63,28 +65,92 @@ pub(crate) static INTERFACE_SLOTS: HashMap<u32, u32, MAX_INTERFACES> = HashMap::
 #[btf_map]
 pub(crate) static DEVICES: DevMap<MAX_INTERFACES> = DevMap::new();
 
-/// Flows of one family.
-pub(crate) type Flows<A, const ENTRIES: usize> = HashMap<FlowKey<A>, FlowEntry<A>, ENTRIES>;
+/// Tags of a table's lines, a bucket's in an element.
+pub(crate) type Tags = Array<[u64; 2], BUCKETS, MMAPABLE>;
+/// A table's lines, each of them whole cache lines, as the array begins on a page.
+pub(crate) type Lines<A> = Array<Line<A>, LINES, MMAPABLE>;
+/// What established flows keep apart from their lines.
+pub(crate) type Pasts = Array<Past, LINES, MMAPABLE>;
+/// What half-open flows keep apart from their lines.
+pub(crate) type Handshakes = Array<Handshake, LINES, MMAPABLE>;
+/// How many flows a family has.
+pub(crate) type Counts = Array<Count, 2, MMAPABLE>;
+/// In [`Counts`].
+pub(crate) const ESTABLISHED: u32 = 0;
+/// In [`Counts`].
+pub(crate) const HALF_OPEN: u32 = 1;
 /// Placeholder, see above.
-pub(crate) const HALF_OPEN_ENTRIES: usize = 131_072;
+const BUCKETS: usize = 1024;
 /// Placeholder, see above.
-pub(crate) const ESTABLISHED_ENTRIES: usize = 524_288;
+const LINES: usize = BUCKETS * table::WAYS as usize;
 
-/// Both directions of IPv4 handshakes. Writer: packet path; the controller only removes.
+/// What hashes are made with, kept for the next program. Writer: controller, once.
 #[btf_map]
-pub(crate) static HALF_OPEN_4: Flows<Address4, HALF_OPEN_ENTRIES> = HashMap::new();
+static SEED: Array<Seed, 1> = Array::new();
 
-/// Both directions of IPv4 flows whose handshake is complete. Writer: packet path; the controller only removes.
+/// Locks of keys, taken by the packet path alone, and for less than a microsecond.
 #[btf_map]
-pub(crate) static ESTABLISHED_4: Flows<Address4, ESTABLISHED_ENTRIES> = HashMap::new();
+pub(crate) static LOCKS: Array<u64, { table::LOCKS as usize }> = Array::new();
 
-/// As `HALF_OPEN_4`, for IPv6.
+/// This program's time beside the controller's. Writer: packet path, when the controller asks.
 #[btf_map]
-pub(crate) static HALF_OPEN_6: Flows<Address6, HALF_OPEN_ENTRIES> = HashMap::new();
+pub(crate) static CLOCK: Array<Clock, 1> = Array::new();
+
+/// Where flows whose handshake is complete are. Writer: packet path; the controller takes lines out.
+#[btf_map]
+pub(crate) static ESTAB_TAGS_4: Tags = Array::new();
+
+/// IPv4 flows whose handshake is complete. Writer: packet path; the controller takes lines out.
+#[btf_map]
+pub(crate) static ESTABLISHED_4: Lines<Address4> = Array::new();
+
+/// When they began, how they end. Writer: packet path.
+#[btf_map]
+pub(crate) static ESTAB_PAST_4: Pasts = Array::new();
+
+/// Where handshakes are. Writer: packet path; the controller takes lines out.
+#[btf_map]
+pub(crate) static HALF_TAGS_4: Tags = Array::new();
+
+/// IPv4 handshakes. Writer: packet path; the controller takes lines out.
+#[btf_map]
+pub(crate) static HALF_OPEN_4: Lines<Address4> = Array::new();
+
+/// When they began, and their SYNs. Writer: packet path.
+#[btf_map]
+pub(crate) static HALF_PAST_4: Handshakes = Array::new();
+
+/// How many there are. Writers: see `Count`.
+#[btf_map]
+pub(crate) static COUNTS_4: Counts = Array::new();
+
+/// As `ESTAB_TAGS_4`, for IPv6.
+#[btf_map]
+pub(crate) static ESTAB_TAGS_6: Tags = Array::new();
 
 /// As `ESTABLISHED_4`, for IPv6.
 #[btf_map]
-pub(crate) static ESTABLISHED_6: Flows<Address6, ESTABLISHED_ENTRIES> = HashMap::new();
+pub(crate) static ESTABLISHED_6: Lines<Address6> = Array::new();
+
+/// As `ESTAB_PAST_4`, for IPv6.
+#[btf_map]
+pub(crate) static ESTAB_PAST_6: Pasts = Array::new();
+
+/// As `HALF_TAGS_4`, for IPv6.
+#[btf_map]
+pub(crate) static HALF_TAGS_6: Tags = Array::new();
+
+/// As `HALF_OPEN_4`, for IPv6.
+#[btf_map]
+pub(crate) static HALF_OPEN_6: Lines<Address6> = Array::new();
+
+/// As `HALF_PAST_4`, for IPv6.
+#[btf_map]
+pub(crate) static HALF_PAST_6: Handshakes = Array::new();
+
+/// As `COUNTS_4`, for IPv6.
+#[btf_map]
+pub(crate) static COUNTS_6: Counts = Array::new();
 
 /// Room for a new IPv4 flow while it is made. Writer: packet path.
 #[btf_map]

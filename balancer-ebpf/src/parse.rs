@@ -5,7 +5,9 @@
 #![expect(unsafe_code, reason = "packet memory is reached through bounds-checked raw pointers")]
 
 use core::hint::black_box;
+use core::mem::offset_of;
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, FlowKey, Port};
@@ -19,6 +21,8 @@ use network_types::tcp::TcpHdr;
 use crate::extensions::{self, Chain};
 use crate::family::Family;
 use crate::features;
+use crate::subprograms;
+use crate::words::{self, load};
 
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
@@ -27,6 +31,8 @@ const ETHERTYPE_8021AD: u16 = 0x88a8_u16.to_be();
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
 pub(crate) const PROTOCOL_TCP: u8 = 6;
 pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
+/// A TCP header begins before this, whatever options and extensions there are; the verifier wants to see a bound.
+pub(crate) const TCP_AT_MASK: u32 = 0x7fff;
 /// More-fragments flag and fragment offset; the rest of the word is reserved or don't-fragment.
 const FRAGMENT_BITS: u16 = 0x3fff;
 
@@ -89,6 +95,22 @@ impl Layout {
 }
 
 impl<'a, A: Family> Packet<'a, A> {
+    /// The segment in a frame with nothing unusual about it: of one buffer, without options or extensions of IP. All places
+    /// in it are known beforehand, and one comparison shows that they are there.
+    #[inline(always)]
+    pub(crate) fn plain(ctx: &'a XdpContext) -> Option<Self> {
+        let tcp_at = EthHdr::LEN + size_of::<A::Header>();
+        let tcp: &mut TcpHdr = header(ctx, tcp_at)?;
+        let (eth, ip) = (header::<EthHdr>(ctx, 0)?, header::<A::Header>(ctx, EthHdr::LEN)?);
+        let frame_length = data_end(ctx) - data(ctx);
+        let end = EthHdr::LEN + A::ip_length(ip);
+        let is_tcp_there = header_length(tcp) >= TcpHdr::LEN && tcp_at + header_length(tcp) <= end;
+        if !A::is_plain_tcp(ip) || end > frame_length || !is_tcp_there {
+            return None;
+        }
+        Some(Self { eth, ip, tcp, tcp_at, frame_length: frame_length as u64 })
+    }
+
     /// The segment that an earlier stage has found in this frame.
     #[inline(always)]
     pub(crate) fn read(ctx: &'a XdpContext) -> Option<Self> {
@@ -113,28 +135,40 @@ impl<'a, A: Family> Packet<'a, A> {
 
     #[inline(always)]
     pub(crate) fn key(&self) -> FlowKey<A> {
+        let [a, b, c, d] = load::<0, _>(self.tcp).to_ne_bytes();
         FlowKey {
             source: A::source(self.ip),
             destination: A::destination(self.ip),
-            source_port: Port::from_wire(self.tcp.source),
-            destination_port: Port::from_wire(self.tcp.dest),
+            source_port: Port::from_wire([a, b]),
+            destination_port: Port::from_wire([c, d]),
         }
     }
 
     #[inline(always)]
     pub(crate) fn kind(&self) -> Kind {
-        // The flags are the last byte of the word that begins with the header's length.
-        Kind::of(flag_word(self.tcp)[1])
+        Kind::of(self.flags())
+    }
+
+    /// The header's flags: the last byte of the word that begins with its length.
+    #[inline(always)]
+    pub(crate) fn flags(&self) -> u8 {
+        flag_word(self.tcp)[1]
+    }
+
+    /// Bytes of the header, options included.
+    #[inline(always)]
+    pub(crate) fn header_length(&self) -> usize {
+        header_length(self.tcp)
     }
 
     #[inline(always)]
     pub(crate) fn sequence(&self) -> u32 {
-        u32::from_be_bytes(self.tcp.seq)
+        u32::from_be(load::<4, _>(self.tcp))
     }
 
     #[inline(always)]
     pub(crate) fn acknowledgement(&self) -> u32 {
-        u32::from_be_bytes(self.tcp.ack_seq)
+        u32::from_be(load::<8, _>(self.tcp))
     }
 
     /// Bytes of TCP, header and data.
@@ -161,22 +195,34 @@ impl<'a, A: Family> Packet<'a, A> {
     }
 
     /// One SYN in 65,536 comes to the same sum and is right; it must not be refused.
-    #[inline(never)]
-    fn is_wrong_without_data(&self, ctx: &XdpContext, mut sum: Sum) -> bool {
-        const WORDS_MAX: usize = 15;
-        let words = header_length(self.tcp) / 4;
-        if self.segment_length() != words * 4 {
-            return false;
-        }
-        for word in 0..WORDS_MAX {
-            if word < words
-                && let Some([first, second]) = header::<[u16; 2]>(ctx, self.tcp_at + word * 4)
-            {
-                sum = sum.word(*first).word(*second);
-            }
-        }
-        sum.folded() != [0xff, 0xff]
+    #[inline(always)]
+    fn is_wrong_without_data(&self, ctx: &XdpContext, pseudo_header: Sum) -> bool {
+        let length = header_length(self.tcp);
+        self.segment_length() == length
+            && subprograms::is_wrong_sum(
+                ctx.ctx,
+                self.tcp_at as u32,
+                length as u32 / 4,
+                u16::from_ne_bytes(pseudo_header.folded()),
+            )
     }
+}
+
+/// Whether so many words of a TCP header at `tcp_at` and its pseudo-header don't come to what a right checksum makes of
+/// them.
+#[inline(always)]
+pub(crate) fn is_wrong_sum(ctx: &XdpContext, tcp_at: u32, words: u32, pseudo_header: u16) -> bool {
+    const WORDS_MAX: usize = 15;
+    let tcp_at = (tcp_at & TCP_AT_MASK) as usize;
+    let mut sum = Sum::from(u32::from(pseudo_header));
+    for word in 0..WORDS_MAX {
+        if word < words as usize
+            && let Some([first, second]) = header::<[u16; 2]>(ctx, tcp_at + word * 4)
+        {
+            sum = sum.word(*first).word(*second);
+        }
+    }
+    sum.folded() != [0xff, 0xff]
 }
 
 /// The word with the header's length and the flags.
@@ -191,6 +237,20 @@ fn header_length(tcp: &TcpHdr) -> usize {
     usize::from(flag_word(tcp)[0] >> 4) * 4
 }
 
+/// Where the frame's first buffer begins.
+#[inline(always)]
+pub(crate) fn data(ctx: &XdpContext) -> usize {
+    // SAFETY: the context is the program's own.
+    words::load_address::<{ offset_of!(xdp_md, data) }, _>(unsafe { &*ctx.ctx })
+}
+
+/// Where it ends.
+#[inline(always)]
+pub(crate) fn data_end(ctx: &XdpContext) -> usize {
+    // SAFETY: as above.
+    words::load_address::<{ offset_of!(xdp_md, data_end) }, _>(unsafe { &*ctx.ctx })
+}
+
 /// A header at `offset`, if it lies within the frame's first buffer. Frames begin at even addresses, which is all that
 /// the header types ask for.
 #[expect(
@@ -200,8 +260,8 @@ fn header_length(tcp: &TcpHdr) -> usize {
 #[inline(always)]
 pub(crate) fn header<T>(ctx: &XdpContext, offset: usize) -> Option<&mut T> {
     const { assert!(align_of::<T>() <= 2) };
-    let at = ctx.data() + offset;
-    if at + size_of::<T>() > ctx.data_end() {
+    let at = data(ctx) + offset;
+    if at + size_of::<T>() > data_end(ctx) {
         return None;
     }
     // SAFETY: the whole T lies between data and data_end, T is plain bytes, and callers ask for disjoint offsets.
@@ -211,7 +271,7 @@ pub(crate) fn header<T>(ctx: &XdpContext, offset: usize) -> Option<&mut T> {
 /// The length of a frame that has at least so many bytes, in all of its buffers.
 #[inline(always)]
 pub(crate) fn frame_length(ctx: &XdpContext, at_least: usize) -> Option<u64> {
-    let mut length = (ctx.data_end() - ctx.data()) as u64;
+    let mut length = (data_end(ctx) - data(ctx)) as u64;
     if length < at_least as u64 && features::frags() {
         // SAFETY: the context is the program's own. Kernel 5.18, as the feature.
         length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
@@ -232,6 +292,12 @@ pub(crate) fn network(ctx: &XdpContext) -> Network {
     }
 }
 
+/// The first fragment, or a later one.
+#[inline(always)]
+pub(crate) fn is_fragment(ip: &Ipv4Hdr) -> bool {
+    u16::from_be_bytes(ip.frags) & FRAGMENT_BITS != 0
+}
+
 /// Looks for TCP or ICMP in an IPv4 packet.
 #[inline(always)]
 pub(crate) fn ipv4(ctx: &XdpContext) -> Layout {
@@ -247,7 +313,7 @@ pub(crate) fn ipv4(ctx: &XdpContext) -> Layout {
     if header_length < Ipv4Hdr::LEN {
         return unreadable(Reason::BadLength);
     }
-    if u16::from_be_bytes(ip.frags) & FRAGMENT_BITS != 0 {
+    if is_fragment(ip) {
         return unreadable(Reason::Fragment);
     }
     let at = EthHdr::LEN + header_length;

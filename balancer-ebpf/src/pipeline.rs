@@ -14,7 +14,7 @@ use balancer_common::verdict::{Outcome, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
 use crate::established::established;
-use crate::flow_table::{self, Found};
+use crate::flow_table;
 use crate::handshake::handshake;
 use crate::icmp::{Icmp, icmp};
 use crate::parse::{Look, Network, Packet, Upper, header, network};
@@ -34,12 +34,12 @@ pub(crate) fn decide(ctx: &XdpContext) -> Verdict {
 
 #[inline(always)]
 fn through_stages<A: Icmp>(ctx: &XdpContext) -> Verdict {
-    let mut verdict = known::<A>(ctx);
+    let mut verdict = by_flow::<A>(ctx);
     if verdict.outcome() == Outcome::Next(Stage::Handshake) {
         verdict = handshake::<A>(ctx);
     }
     if verdict.outcome() == Outcome::Next(Stage::Established) {
-        verdict = known::<A>(ctx);
+        verdict = by_flow::<A>(ctx);
     }
     match verdict.outcome() {
         Outcome::Next(Stage::Unknown) => unknown::<A>(ctx),
@@ -48,9 +48,24 @@ fn through_stages<A: Icmp>(ctx: &XdpContext) -> Verdict {
     }
 }
 
+#[inline(always)]
+fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
+    let verdict = known::<A>(ctx);
+    if verdict.outcome() == Outcome::Next(Stage::Unusual) { unusual::<A>(ctx) } else { verdict }
+}
+
 /// Most packets are of an established flow, and end here.
 #[inline(never)]
 fn known<A: Icmp>(ctx: &XdpContext) -> Verdict {
+    match Packet::<A>::plain(ctx) {
+        Some(mut packet) => segment(ctx, &mut packet),
+        None => Verdict::next(Stage::Unusual),
+    }
+}
+
+/// What isn't a segment behind a header without options in a frame of one buffer.
+#[inline(never)]
+fn unusual<A: Icmp>(ctx: &XdpContext) -> Verdict {
     let layout = A::layout(ctx, Look::First);
     match layout.upper {
         Upper::Tcp => match Packet::<A>::at(ctx, &layout) {
@@ -71,9 +86,9 @@ fn known<A: Icmp>(ctx: &XdpContext) -> Verdict {
 #[inline(always)]
 fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
-    match flow_table::find(&key) {
-        Found::Established(direction) => established(ctx, packet, &key, direction),
-        Found::HalfOpen(_) => Verdict::next(Stage::Handshake),
-        Found::Nothing => Verdict::next(Stage::Unknown),
+    match flow_table::established(&key) {
+        Some(direction) => established(ctx, packet, direction),
+        None if flow_table::is_half_open(&key) => Verdict::next(Stage::Handshake),
+        None => Verdict::next(Stage::Unknown),
     }
 }

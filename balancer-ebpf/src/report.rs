@@ -1,11 +1,14 @@
 //! Counters, one set a CPU: nothing here is shared, so nothing waits.
-#![expect(unsafe_code, reason = "per-CPU elements are written in place")]
+#![expect(
+    unsafe_code,
+    reason = "per-CPU elements are written in place, and a helper that returns an integer"
+)]
 
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use balancer_common::abi::{Tally, Traffic};
 use balancer_common::limits::{ANSWER_MOMENT_NS, ANSWERS_PER_MOMENT};
 use balancer_common::verdict::Reason;
 
-use crate::flow_table::now_ns;
 use crate::maps::{ANSWERS, BACKEND_TRAFFIC, REASONS, SERVICE_TRAFFIC};
 
 /// A packet of a service was dropped.
@@ -40,7 +43,8 @@ pub(crate) fn may_answer() -> bool {
     let Some(budget) = ANSWERS.get_ptr_mut(0) else { return false };
     // SAFETY: as in `tally`.
     let budget = unsafe { &mut *budget };
-    let moment = now_ns() / ANSWER_MOMENT_NS;
+    // SAFETY: takes nothing, returns an integer (kernel 5.11).
+    let moment = unsafe { bpf_ktime_get_coarse_ns() } / ANSWER_MOMENT_NS;
     if budget.moment != moment {
         budget.moment = moment;
         budget.spent = 0;

@@ -21,7 +21,7 @@ pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Option<&'static Service> {
 
 #[inline(always)]
 fn at<A: Family>(address: A, port: Port) -> Option<&'static Service> {
-    let key = ServiceKey { address: address.into(), port, padding: [0; 3] };
+    let key = ServiceKey::new(address.into(), port);
     // SAFETY: any value of its integers is sound. The kernel replaces a value by linking a new element, so it is never
     // half old and half new.
     unsafe { SERVICES.get(key) }

@@ -1,21 +1,20 @@
 //! A packet of no flow. A client's SYN gets one, to the pool's active backend, or a reason why not.
-#![expect(unsafe_code, reason = "a helper that only returns an integer, and a word of a map")]
+#![expect(unsafe_code, reason = "a helper that only returns an integer, and an element of a map")]
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{
-    Backend, FORWARDING_DNAT, FlowEntry, FlowKey, NextHop, Pool, Port, Roles, SIDE_BACKEND, SIDE_CLIENT,
-    Service,
-};
-use balancer_common::flow::{Kind, Seen, Stage};
+use balancer_common::abi::{Backend, FORWARDING_DNAT, FlowKey, NextHop, Pool, Port, Roles, Service};
+use balancer_common::flow::Kind;
 use balancer_common::limits::{MAX_SNAT_ADDRESSES, PORT_TRIES, PORT_TRIES_FOR_FREE};
-use balancer_common::nat::Rewrite;
 use balancer_common::ports::{self, Place};
 use balancer_common::verdict::{Answer, Reason, Verdict};
+use network_types::tcp::TcpHdr;
 
+use crate::draft::{self, Draft};
 use crate::family::Family;
-use crate::flow_table::{self, Found, Refused};
+use crate::flow_table::{self, Refused};
 use crate::forward::{exit, translate_apart};
+use crate::memory::HalfOpen;
 use crate::parse::Packet;
 use crate::service;
 
@@ -23,20 +22,28 @@ use crate::service;
 #[inline(never)]
 pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
-    let key = packet.key();
-    let service = service::find(&key);
-    if service.is_none() && !service::is_from_backend(&key) {
+    let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
+    draft.client.set(packet.key());
+    let key = draft.client();
+    let service = service::find(key);
+    if service.is_none() && !service::is_from_backend(key) {
         return Verdict::PASS;
     }
     match (packet.kind(), service) {
-        (Kind::Syn, Some(service)) => open(ctx, &mut packet, &key, service),
+        (Kind::Syn, Some(service)) => open(ctx, &mut packet, draft, service),
         (Kind::Syn, None) => Verdict::PASS,
         (Kind::SynAck, _) => Verdict::drop(Reason::StraySynAck),
         (Kind::Impossible, _) => Verdict::drop(Reason::BadFlags),
         (Kind::Rst, _) => Verdict::drop(Reason::NoFlow),
         // Nobody is told anything who can't have asked.
-        (Kind::Ack | Kind::Fin, Some(service)) if is_spoofed(ctx, &key, service.pool) => {
+        (Kind::Ack | Kind::Fin, Some(service)) if is_spoofed(ctx, key, service.pool) => {
             Verdict::drop(Reason::SpoofedSource)
+        }
+        // Promoted by another CPU between two looks: its sender repeats it, rather than being told that it isn't known.
+        (Kind::Ack | Kind::Fin, _) if flow_table::is_established(key) => Verdict::drop(Reason::BadHandshake),
+        // Its handshake may be one that had to make room: then its client is still in the right, and tries again.
+        (Kind::Ack | Kind::Fin, Some(_)) if flow_table::has_forgotten_handshakes::<A>() => {
+            Verdict::drop(Reason::NoFlow)
         }
         (Kind::Ack | Kind::Fin, _) => Verdict::answer(Answer::Reset(packet.tcp_at as u32)),
     }
@@ -47,11 +54,11 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
 fn open<A: Family>(
     ctx: &XdpContext,
     packet: &mut Packet<'_, A>,
-    key: &FlowKey<A>,
+    draft: &Draft<A>,
     service: &Service,
 ) -> Verdict {
     let Some(pool) = service::pool(service.pool) else { return Verdict::drop(Reason::NoBackend) };
-    if is_spoofed(ctx, key, service.pool) {
+    if is_spoofed(ctx, draft.client(), service.pool) {
         return Verdict::drop(Reason::SpoofedSource);
     }
     if packet.has_partial_checksum(ctx) {
@@ -63,79 +70,60 @@ fn open<A: Family>(
         return verdict;
     }
     let Some(interface) = service::ingress_slot(ctx) else { return Verdict::drop(Reason::NoNextHop) };
-    let Some(draft) = draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
-    let now_ns = flow_table::now_ns();
-    // Field by field: the stack has no room for a whole one.
-    let entry = &mut draft.entry;
-    entry.becomes = key.reversed();
-    entry.client = NextHop { mac: packet.eth.src_addr, interface };
-    entry.side = SIDE_BACKEND;
-    entry.seen = 0;
-    entry.service = service.slot;
-    entry.backend = slot;
-    entry.padding = 0;
-    entry.first_sequence = 0;
-    entry.acknowledged = 0;
-    entry.fin_end = 0;
-    entry.packets_at_reset = 0;
-    entry.began_ns = now_ns;
-    entry.last_seen_ns = now_ns;
-    entry.packets = 0;
-    entry.bytes = 0;
+    draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
+    draft.service_slot.set(service.slot);
+    draft.backend_slot.set(slot);
+    draft.first_sequence.set(packet.sequence());
+    if !draft::reserve_half_open::<A>() {
+        return Verdict::drop(Reason::HalfOpenFull);
+    }
     let source = Source { pool, backend, slot, port: service.backend_port };
-    if let Err(reason) = source.claim(key, draft) {
-        return Verdict::drop(reason);
+    save_syn(ctx, packet, draft);
+    if let Err(refused) = make(&source, draft) {
+        flow_table::give_back::<A, HalfOpen>();
+        // What another CPU has made of another copy of the SYN is as good.
+        if let Some(reason) = refused {
+            return Verdict::drop(reason);
+        }
     }
-    publish(packet, key, draft)
-}
-
-/// The backend's side is claimed; makes the client's side, and sends the packet on.
-#[inline(never)]
-fn publish<A: Family>(packet: &mut Packet<'_, A>, key: &FlowKey<A>, draft: &mut Draft<A>) -> Verdict {
-    turn_to_client(key, draft);
-    let entry = &mut draft.entry;
-    entry.first_sequence = packet.sequence();
-    // If it is there already, another CPU made this flow from another copy of the SYN: what it made is as good.
-    let inserted = flow_table::insert_half_open(key, entry);
-    if inserted.is_err() {
-        flow_table::release_half_open(&draft.tuple, &draft.tuple);
-    }
-    match (inserted, flow_table::find(key)) {
-        (Ok(()) | Err(Refused::Taken), Found::HalfOpen(direction)) => translate_apart(packet, direction),
-        _ => Verdict::drop(Reason::HalfOpenFull),
+    match flow_table::direction::<A, HalfOpen>(draft.client()) {
+        Some(direction) => translate_apart(packet, &direction),
+        None => Verdict::drop(Reason::HalfOpenFull),
     }
 }
 
-/// The draft of the backend's side becomes one of the client's.
-#[inline(never)]
-fn turn_to_client<A: Family>(key: &FlowKey<A>, draft: &mut Draft<A>) {
-    let entry = &mut draft.entry;
-    entry.becomes = draft.tuple.reversed();
-    let forth = Rewrite::new(key, &entry.becomes);
-    entry.ip_delta = forth.ip_delta;
-    entry.tcp_delta = forth.tcp_delta;
-    entry.side = SIDE_CLIENT;
-    entry.seen = Seen::OPENED.0;
-}
-
-/// A flow in the making, outside of the stack, which has no room for it.
-#[repr(C)]
-pub(crate) struct Draft<A> {
-    /// One side of it, first the backend's, then the client's.
-    entry: FlowEntry<A>,
-    /// Where in the cycle of SNAT addresses and ports to try next, as a word. Not in a variable, of which the verifier
-    /// would follow every value.
-    place: u64,
-    /// Where a closed flow was met, as a word; 0: nowhere.
-    closed: u64,
-    /// What the backend's packets look like.
-    tuple: FlowKey<A>,
-}
-
+/// Makes both sides of the flow; no reason: it is there already.
 #[inline(always)]
-fn draft<A: Family>() -> Option<&'static mut Draft<A>> {
-    // SAFETY: this CPU's own element, and XDP runs to its end before the next packet of this CPU; asked for once a run.
-    A::drafts().get_ptr_mut(0).map(|draft| unsafe { &mut *draft })
+fn make<A: Family>(source: &Source<'_>, draft: &Draft<A>) -> Result<(), Option<Reason>> {
+    source.claim(draft).map_err(Some)?;
+    draft::complete::<A>().map_err(|refused| {
+        draft::unclaim(draft);
+        if refused == Refused::Taken { None } else { Some(reason_of(refused)) }
+    })
+}
+
+/// Keeps what it takes to send this SYN again.
+#[inline(always)]
+fn save_syn<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) {
+    let length = packet.header_length() - TcpHdr::LEN;
+    A::save_options(ctx.ctx, (packet.tcp_at + TcpHdr::LEN) as u32, length as u32);
+    // SAFETY: a cell's content in a map, which nobody else refers to.
+    let syn = unsafe { &mut *draft.syn.as_ptr() };
+    syn.window = packet.tcp.window;
+    syn.options_length = length as u8;
+    syn.flags = packet.flags();
+    syn.traffic_class = A::traffic_class(packet.ip);
+    syn.padding = 0;
+    syn.more_padding = 0;
+}
+
+/// Why a SYN is dropped.
+#[inline(always)]
+const fn reason_of(refused: Refused) -> Reason {
+    match refused {
+        Refused::Full | Refused::Taken => Reason::HalfOpenFull,
+        Refused::Contended => Reason::Contended,
+    }
 }
 
 /// Sources that no client of this pool can have: nobody's, the gateway's own, and a backend's in the wrong place. A
@@ -168,58 +156,58 @@ struct Source<'a> {
 impl Source<'_> {
     /// Finds an address and port whose backend-side tuple is free, and claims it by making the backend's side of the
     /// flow: the client's own port first, then those of the pool's cycle. A closed flow's, if nothing free is near.
-    #[inline(never)]
-    fn claim<A: Family>(&self, key: &FlowKey<A>, draft: &mut Draft<A>) -> Result<(), Reason> {
-        if self.own(key, draft) {
-            match try_claim(key, draft) {
-                Tried::Claimed => return Ok(()),
-                Tried::Full => return Err(Reason::HalfOpenFull),
-                Tried::Taken => {}
+    #[inline(always)]
+    fn claim<A: Family>(&self, draft: &Draft<A>) -> Result<(), Reason> {
+        if self.own(draft) {
+            match draft::claim::<A>() {
+                Ok(()) => return Ok(()),
+                Err(Refused::Taken) => {}
+                Err(refused) => return Err(reason_of(refused)),
             }
         }
         if self.pool.snat_range_count == 0 {
             return Err(Reason::SnatExhausted);
         }
-        draft.place = match service::snat_cycle(self.slot) {
+        draft.place.set(match service::snat_cycle(self.slot) {
             Some(begun) => begun,
             None => Place::random(self.pool, random()).to_word(),
-        };
-        draft.closed = 0;
+        });
+        draft.closed.set(0);
         for attempt in 0..PORT_TRIES {
-            match self.try_next(key, attempt, draft) {
-                Tried::Claimed => return Ok(()),
-                Tried::Full => return Err(Reason::HalfOpenFull),
-                Tried::Taken if attempt + 1 >= PORT_TRIES_FOR_FREE && draft.closed != 0 => break,
-                Tried::Taken => {}
+            match self.try_next(attempt, draft) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Taken) if attempt + 1 >= PORT_TRIES_FOR_FREE && draft.closed.get() != 0 => break,
+                Err(Refused::Taken) => {}
+                Err(refused) => return Err(reason_of(refused)),
             }
         }
-        self.take_over(key, draft)
+        self.take_over(draft)
     }
 
     /// One more try.
     #[inline(never)]
-    fn try_next<A: Family>(&self, key: &FlowKey<A>, attempt: u32, draft: &mut Draft<A>) -> Tried {
-        let Some(place) = Place::from_word(draft.place) else { return Tried::Full };
-        self.at(key, place, draft);
-        let tried = try_claim(key, draft);
-        let is_claimed = matches!(tried, Tried::Claimed);
-        let steps = if is_claimed { 1 } else { ports::steps_after(attempt, random()) };
+    fn try_next<A: Family>(&self, attempt: u32, draft: &Draft<A>) -> Result<(), Refused> {
+        let place = Place::from_word(draft.place.get()).ok_or(Refused::Full)?;
+        self.at(place, draft);
+        let tried = draft::claim::<A>();
+        let steps = if tried.is_ok() { 1 } else { ports::steps_after(attempt, random()) };
         let next = place.further(self.pool, self.addresses(), steps).to_word();
         service::set_snat_cycle(self.slot, next);
-        if matches!(tried, Tried::Taken) && draft.closed == 0 && is_closed(&draft.tuple) {
-            draft.closed = draft.place;
+        if tried == Err(Refused::Taken) && draft.closed.get() == 0 && draft::closed::<A>().is_some() {
+            draft.closed.set(draft.place.get());
         }
-        draft.place = next;
+        draft.place.set(next);
         tried
     }
 
     /// The place of a closed flow, if one was met.
     #[inline(never)]
-    fn take_over<A: Family>(&self, key: &FlowKey<A>, draft: &mut Draft<A>) -> Result<(), Reason> {
-        let place = Place::from_word(draft.closed).ok_or(Reason::SnatExhausted)?;
-        self.at(key, place, draft);
-        if release_closed(&draft.tuple) && matches!(try_claim(key, draft), Tried::Claimed) {
-            return Ok(());
+    fn take_over<A: Family>(&self, draft: &Draft<A>) -> Result<(), Reason> {
+        let place = Place::from_word(draft.closed.get()).ok_or(Reason::SnatExhausted)?;
+        self.at(place, draft);
+        if let Some(flow) = draft::closed::<A>() {
+            flow_table::forget(flow);
+            return draft::claim::<A>().map_err(|_| Reason::SnatExhausted);
         }
         Err(Reason::SnatExhausted)
     }
@@ -232,24 +220,24 @@ impl Source<'_> {
 
     /// With the client's own port, if that may be used.
     #[inline(never)]
-    fn own<A: Family>(&self, key: &FlowKey<A>, draft: &mut Draft<A>) -> bool {
-        let address = (key.source.low_bits() % u32::from(self.addresses())) as u8;
-        draft.tuple = self.tuple(key, address, key.source_port);
-        self.pool.forwarding == FORWARDING_DNAT || ports::allows(self.pool, key.source_port)
+    fn own<A: Family>(&self, draft: &Draft<A>) -> bool {
+        let address = (draft.client().source.low_bits() % u32::from(self.addresses())) as u8;
+        self.seen_from(draft, address, draft.client().source_port);
+        self.pool.forwarding == FORWARDING_DNAT || ports::allows(self.pool, draft.client().source_port)
     }
 
     /// With what is at this place of the cycle.
     #[inline(always)]
-    fn at<A: Family>(&self, key: &FlowKey<A>, place: Place, draft: &mut Draft<A>) {
+    fn at<A: Family>(&self, place: Place, draft: &Draft<A>) {
         let (address, port) = place.pair(self.pool, self.addresses());
-        draft.tuple = self.tuple(key, address, port);
+        self.seen_from(draft, address, port);
     }
 
-    /// What the backend's packets look like in a flow that comes from there.
+    /// The draft's backend answers to there.
     #[inline(always)]
-    fn tuple<A: Family>(&self, key: &FlowKey<A>, address: u8, port: Port) -> FlowKey<A> {
-        let seen_by_backend: A = if self.pool.forwarding == FORWARDING_DNAT {
-            key.source
+    fn seen_from<A: Family>(&self, draft: &Draft<A>, address: u8, port: Port) {
+        let seen: A = if self.pool.forwarding == FORWARDING_DNAT {
+            draft.client().source
         } else if self.pool.snat_address_count == 0 {
             A::from(self.backend.snat_address)
         } else {
@@ -257,52 +245,8 @@ impl Source<'_> {
             const { assert!(MAX_SNAT_ADDRESSES.is_power_of_two()) };
             A::from(self.pool.snat_addresses[address as usize & (MAX_SNAT_ADDRESSES - 1)])
         };
-        FlowKey {
-            source: A::from(self.backend.address),
-            destination: seen_by_backend,
-            source_port: self.port,
-            destination_port: port,
-        }
+        draft.set_backend(&A::from(self.backend.address), self.port, &seen, port);
     }
-}
-
-/// What became of an attempt to claim a tuple.
-#[derive(Clone, Copy)]
-enum Tried {
-    Claimed,
-    Taken,
-    Full,
-}
-
-/// A subprogram, as others here, for its stack and so that several uses don't make several copies.
-#[inline(never)]
-fn try_claim<A: Family>(client: &FlowKey<A>, draft: &mut Draft<A>) -> Tried {
-    let back = Rewrite::new(&draft.tuple, &client.reversed());
-    draft.entry.ip_delta = back.ip_delta;
-    draft.entry.tcp_delta = back.tcp_delta;
-    match flow_table::claim(&draft.tuple, &draft.entry) {
-        Ok(()) => Tried::Claimed,
-        Err(Refused::Taken) => Tried::Taken,
-        Err(Refused::Full) => Tried::Full,
-    }
-}
-
-/// Whether the flow with this tuple is over, and only kept for its last retransmissions.
-#[inline(never)]
-fn is_closed<A: Family>(tuple: &FlowKey<A>) -> bool {
-    flow_table::established_flow(tuple)
-        .is_some_and(|(backend, client)| matches!(Stage::of(&client, &backend), Stage::Closed))
-}
-
-/// Forgets the flow with this tuple, if it is over; false if it isn't, or isn't there.
-#[inline(never)]
-fn release_closed<A: Family>(tuple: &FlowKey<A>) -> bool {
-    let Some((backend, client)) = flow_table::established_flow(tuple) else { return false };
-    let is_closed = matches!(Stage::of(&client, &backend), Stage::Closed);
-    if is_closed {
-        flow_table::release_established(&backend.becomes.reversed(), tuple);
-    }
-    is_closed
 }
 
 #[inline(always)]

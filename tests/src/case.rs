@@ -69,6 +69,10 @@ pub enum Change {
     Silence(Duration),
     /// The device of this side is gone, from the whole lab.
     Pull(Side),
+    /// Another CPU has every lock of new flows, or none.
+    Locks(bool),
+    /// There are more handshakes than there may be, and none could make room.
+    Crowd,
 }
 
 impl Case {
@@ -208,6 +212,8 @@ fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
         Change::LoseWay(member) => gateway.lose_way(member),
         Change::Silence(duration) => gateway.grow_older(duration),
         Change::Pull(side) => gateway.pull(side),
+        Change::Locks(taken) => gateway.set_locks(taken),
+        Change::Crowd => gateway.crowd_handshakes(),
     }
 }
 

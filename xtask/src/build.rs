@@ -96,7 +96,8 @@ pub(crate) fn bpf_cargo(verb: &str) -> Result<Command> {
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        // All jumps (kernel 4.14); not the 32-bit arithmetic of v3, with which pointers into packets become numbers.
+        // All jumps (kernel 4.14); not the 32-bit arithmetic of v3, with which functions need more of the stack than older
+        // kernels allow.
         "-Ctarget-cpu=v2".to_owned(),
         format!("-Clinker={}", setup::linker().display()),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),

@@ -7,6 +7,7 @@ use core::fmt::Debug;
 use core::hash::Hash;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::flow::Seed;
 use crate::checksum::{Delta, Sum};
 
 mod sealed {
@@ -33,119 +34,138 @@ pub trait WireAddress:
 
     /// Some of its bits, to choose by.
     fn low_bits(self) -> u32;
+
+    /// The address's part of a tuple's hash: its words, each times a word of the seed from `at` on.
+    #[must_use]
+    fn hashed(self, seed: &Seed, at: usize) -> u64;
+
+    /// Words of the address.
+    const WORDS: usize;
+
+    /// What a [`Line`](super::Line) has behind its fields, so that it is whole cache lines.
+    type Rest: Copy + Debug + Default + Eq;
 }
 
-/// An IPv4 address as it stands in the packet. In half words, as packets have it at even addresses, and checksums add
-/// half words.
+/// An IPv4 address as it stands in the packet. In words, which is what tables are hashed and compared by.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address4([u16; 2]);
+pub struct Address4([u32; 1]);
 
-/// An IPv6 address as it stands in the packet, in half words too.
+/// An IPv6 address as it stands in the packet, in words too.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address6([u16; 8]);
+pub struct Address6([u32; 4]);
 
 macro_rules! wire_address {
-    ($name:ident, $halves:literal) => {
+    ($name:ident, $words:literal, $rest:ty) => {
         impl $name {
-            /// From the half words of a header, as they stand in memory.
+            /// From the words of a header, as they stand in memory.
             #[inline(always)]
-            pub const fn from_halves(halves: [u16; $halves]) -> Self {
-                Self(halves)
+            pub const fn from_words(words: [u32; $words]) -> Self {
+                Self(words)
             }
 
-            /// The half words for a header.
+            /// The words for a header.
             #[inline(always)]
-            pub const fn to_halves(self) -> [u16; $halves] {
+            pub const fn to_words(self) -> [u32; $words] {
                 self.0
             }
 
             /// From the bytes of a header.
-            pub const fn from_wire(bytes: [u8; 2 * $halves]) -> Self {
-                let mut halves = [0; $halves];
-                let mut half = 0;
-                while half < $halves {
-                    halves[half] = u16::from_ne_bytes([bytes[2 * half], bytes[2 * half + 1]]);
-                    half += 1;
+            pub const fn from_wire(bytes: [u8; 4 * $words]) -> Self {
+                let mut words = [0; $words];
+                let mut word = 0;
+                while word < $words {
+                    let at = 4 * word;
+                    words[word] =
+                        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+                    word += 1;
                 }
-                Self(halves)
+                Self(words)
             }
 
             /// The bytes for a header.
-            pub const fn to_wire(self) -> [u8; 2 * $halves] {
-                let mut bytes = [0; 2 * $halves];
-                let mut half = 0;
-                while half < $halves {
-                    [bytes[2 * half], bytes[2 * half + 1]] = self.0[half].to_ne_bytes();
-                    half += 1;
+            pub const fn to_wire(self) -> [u8; 4 * $words] {
+                let mut bytes = [0; 4 * $words];
+                let mut word = 0;
+                while word < $words {
+                    let at = 4 * word;
+                    [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]] = self.0[word].to_ne_bytes();
+                    word += 1;
                 }
                 bytes
             }
         }
+
+        impl WireAddress for $name {
+            #[inline(always)]
+            fn change(self, new: Self, mut delta: Delta) -> Delta {
+                for word in 0..$words {
+                    delta = delta.long(self.0[word], new.0[word]);
+                }
+                delta
+            }
+
+            #[inline(always)]
+            fn sum(self, mut sum: Sum) -> Sum {
+                for word in self.0 {
+                    sum = sum.word(word as u16).word((word >> 16) as u16);
+                }
+                sum
+            }
+
+            #[inline(always)]
+            fn is_no_hosts(self) -> bool {
+                self.is_nobodys()
+            }
+
+            #[inline(always)]
+            fn low_bits(self) -> u32 {
+                u32::from_be(self.0[$words - 1]) & 0xffff
+            }
+
+            #[inline(always)]
+            fn hashed(self, seed: &Seed, at: usize) -> u64 {
+                let mut sum = 0_u64;
+                for word in 0..$words {
+                    sum = sum.wrapping_add(seed.0[at + word].wrapping_mul(u64::from(self.0[word])));
+                }
+                sum
+            }
+
+            const WORDS: usize = $words;
+            type Rest = $rest;
+        }
     };
 }
 
-wire_address!(Address4, 2);
-wire_address!(Address6, 8);
+wire_address!(Address4, 1, [u64; 0]);
+wire_address!(Address6, 4, [u64; 2]);
 
-impl WireAddress for Address4 {
-    #[inline(always)]
-    fn change(self, new: Self, delta: Delta) -> Delta {
-        delta.word(self.0[0], new.0[0]).word(self.0[1], new.0[1])
-    }
-
-    #[inline(always)]
-    fn sum(self, sum: Sum) -> Sum {
-        sum.word(self.0[0]).word(self.0[1])
-    }
-
+impl Address4 {
     /// This network, loopback, multicast, reserved and broadcast.
     #[inline(always)]
-    fn is_no_hosts(self) -> bool {
-        matches!(self.0[0].to_ne_bytes()[0], 0 | 127 | 224..)
-    }
-
-    #[inline(always)]
-    fn low_bits(self) -> u32 {
-        u16::from_be(self.0[1]).into()
+    fn is_nobodys(self) -> bool {
+        matches!(u32::from_be(self.0[0]) >> 24, 0 | 127 | 224..)
     }
 }
 
-impl WireAddress for Address6 {
-    #[inline(always)]
-    fn change(self, new: Self, mut delta: Delta) -> Delta {
-        for half in 0..8 {
-            delta = delta.word(self.0[half], new.0[half]);
-        }
-        delta
-    }
-
-    #[inline(always)]
-    fn sum(self, mut sum: Sum) -> Sum {
-        for half in self.0 {
-            sum = sum.word(half);
-        }
-        sum
-    }
-
+impl Address6 {
     /// Unspecified, loopback, IPv4 in its mapped form, and multicast.
     #[inline(always)]
-    fn is_no_hosts(self) -> bool {
-        let [a, b, c, d, e, f, g, h] = self.0;
-        let is_multicast = a.to_ne_bytes()[0] == 0xff;
-        if a | b | c | d | e != 0 {
+    fn is_nobodys(self) -> bool {
+        let [a, b, c, d] = self.0;
+        let is_multicast = u32::from_be(a) >> 24 == 0xff;
+        if a | b != 0 {
             return is_multicast;
         }
-        let is_below_two = f | g == 0 && u16::from_be(h) <= 1;
-        is_below_two || f == u16::MAX
-    }
-
-    #[inline(always)]
-    fn low_bits(self) -> u32 {
-        u16::from_be(self.0[7]).into()
+        let is_below_two = c == 0 && u32::from_be(d) <= 1;
+        is_below_two || c == MAPPED
     }
 }
+
+/// The third word of an IPv4 address in its mapped form.
+const MAPPED: u32 = 0xffff_u32.to_be();
 
 /// An address of either family; IPv4 in its mapped form, `::ffff:a.b.c.d`, which no packet on a wire has.
 #[repr(C, align(8))]
@@ -157,7 +177,7 @@ impl Address {
     #[inline(always)]
     pub const fn to_v4(self) -> Option<Address4> {
         match self.0.0 {
-            [0, 0, 0, 0, 0, u16::MAX, high, low] => Some(Address4([high, low])),
+            [0, 0, MAPPED, v4] => Some(Address4([v4])),
             _ => None,
         }
     }
@@ -166,7 +186,7 @@ impl Address {
 impl From<Address4> for Address {
     #[inline(always)]
     fn from(address: Address4) -> Self {
-        Self(Address6([0, 0, 0, 0, 0, u16::MAX, address.0[0], address.0[1]]))
+        Self(Address6([0, 0, MAPPED, address.0[0]]))
     }
 }
 
@@ -181,7 +201,7 @@ impl From<Address> for Address4 {
     /// Of an IPv6 address, what stands where IPv4 would: who keeps families apart never asks for it.
     #[inline(always)]
     fn from(address: Address) -> Self {
-        Self([address.0.0[6], address.0.0[7]])
+        Self([address.0.0[3]])
     }
 }
 

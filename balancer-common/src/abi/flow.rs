@@ -1,4 +1,13 @@
-//! Flows: what the packet path remembers of a connection, one entry for each direction.
+//! Flows: what the packet path remembers of a connection, one line for each direction.
+//!
+//! A line is what every packet of its direction needs, in one cache line (IPv6: two); what only the beginning and the end
+//! of a flow need stands apart, in its [`Past`]. How lines are found, claimed and given up is [`crate::table`].
+//!
+//! Who writes what, while a line is live: its [`State`](crate::table::State) changes by compare-and-swap alone, whoever
+//! changes it, but for the time of the last packet, which the packet path stores into its upper half. Counters,
+//! acknowledgement and way to the client are the packet path's, each by packets of the line's own direction (where the
+//! client is, both learn from the client's). Everything else is written before the line is published, and never again.
+//! The controller only takes lines out, by the same compare-and-swap.
 
 use super::address::{Address4, Address6, Port, WireAddress};
 use super::way::NextHop;
@@ -29,59 +38,220 @@ impl<A: WireAddress> FlowKey<A> {
             destination_port: self.source_port,
         }
     }
+
+    /// Both ports as the word that they are in a header.
+    #[inline(always)]
+    pub const fn ports(&self) -> u32 {
+        let ([a, b], [c, d]) = (self.source_port.to_wire(), self.destination_port.to_wire());
+        u32::from_ne_bytes([a, b, c, d])
+    }
 }
 
-/// [`FlowEntry::side`]: packets from the client.
-pub const SIDE_CLIENT: u8 = 1;
-/// [`FlowEntry::side`]: packets from the backend.
-pub const SIDE_BACKEND: u8 = 2;
+/// Words of a [`Seed`]: one for each word of the longest key, and one on top.
+pub const SEED_WORDS: usize = 10;
 
-/// One direction of a flow: the whole recipe for its packets, and what was seen of them.
-///
-/// The other direction's key is `becomes.reversed()`. Each entry is written by the packets of its own direction only;
-/// but where the client is, both learn from the client's packets.
+/// What the hash of flows is made with: random, kept with the tables, and nobody's to know.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowEntry<A> {
+pub struct Seed(pub [u64; SEED_WORDS]);
+
+/// One direction of a live flow: the whole recipe for its packets, and what they keep up to date.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Line<A: WireAddress> {
+    /// A [`State`](crate::table::State).
+    pub state: u64,
+    /// What the direction's packets look like.
+    pub key: FlowKey<A>,
     /// The addresses and ports that a packet leaves with.
     pub becomes: FlowKey<A>,
     /// What the rewrite and the TTL do to the IP header's checksum (IPv6 has none).
     pub ip_delta: u16,
     /// What the rewrite does to the TCP checksum.
     pub tcp_delta: u16,
-    /// The client's or its router's MAC address, and the slot of the interface that it is behind.
-    pub client: NextHop,
-    /// [`SIDE_CLIENT`] or [`SIDE_BACKEND`].
-    pub side: u8,
-    /// What was seen in this direction, see [`crate::flow::Seen`].
-    pub seen: u8,
     /// Slot of the service.
     pub service: u16,
     /// Slot of the backend; the client's side finds its [`NextHop`] by it.
     pub backend: u16,
-    /// Zero.
-    pub padding: u16,
-    /// The first sequence number of this direction.
-    pub first_sequence: u32,
+    /// The client's or its router's MAC address, and the slot of the interface that it is behind: a [`NextHop`]'s word.
+    pub client: u64,
     /// The last acknowledgement number of this direction: what its sender expects next.
     pub acknowledged: u32,
+    /// Packets of this direction, the low half of [`Carried`].
+    pub packets: u32,
+    /// Bytes and the rest of the packets, see [`Carried`].
+    pub bytes: u64,
+    /// Zero.
+    pub rest: A::Rest,
+}
+
+impl<A: WireAddress> Line<A> {
+    /// The way to the client.
+    #[inline(always)]
+    pub const fn client(&self) -> NextHop {
+        NextHop::from_word(self.client)
+    }
+}
+
+/// Packets and bytes of a direction in the twelve bytes that a line has for them: 44 bits of packets and 52 bits of bytes,
+/// which is 4.5 petabytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// [`Line::packets`].
+    pub low: u32,
+    /// [`Line::bytes`].
+    pub high: u64,
+}
+
+impl Carried {
+    const BYTES_BITS: u32 = 52;
+
+    /// With one more packet of so many bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, bytes: u64) -> Self {
+        let low = self.low.wrapping_add(1);
+        let carry = if low == 0 { 1 << Self::BYTES_BITS } else { 0 };
+        Self { low, high: self.high.wrapping_add(bytes).wrapping_add(carry) }
+    }
+
+    /// How many packets.
+    pub const fn packets(self) -> u64 {
+        (self.high >> Self::BYTES_BITS) << 32 | self.low as u64
+    }
+
+    /// How many bytes, whole frames.
+    pub const fn bytes(self) -> u64 {
+        self.high & ((1 << Self::BYTES_BITS) - 1)
+    }
+}
+
+/// What only the beginning and the end of a flow need, at the index of its line. Of an established flow; a half-open one
+/// has a [`SavedSyn`] as well. Written by the packet path alone.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// When the flow began, in ticks of [`Clock`].
+    pub began: u32,
+    /// The other direction's line in the same table. Whoever follows it compares keys: the line may be another flow's by
+    /// now.
+    pub twin: u32,
+    /// The first sequence number of this direction.
+    pub first_sequence: u32,
     /// Where this direction ends, if a FIN was seen: the acknowledgement number that confirms it.
     pub fin_end: u32,
     /// The other direction's packets at the last RST of this one (the low half): if there have been more since, the RST
     /// was not believed.
     pub packets_at_reset: u32,
-    /// When the flow began, `CLOCK_MONOTONIC`.
-    pub began_ns: u64,
-    /// When this direction had its last packet, `CLOCK_MONOTONIC`.
-    pub last_seen_ns: u64,
-    /// Packets of this direction.
-    pub packets: u64,
-    /// Bytes of this direction, whole frames.
-    pub bytes: u64,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// What is needed to send a client's SYN again.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedSyn {
+    /// TCP options as they stand in the header, `options_length` of them, the others zero.
+    pub options: [u32; 10],
+    /// The window, as it stands in the header.
+    pub window: [u8; 2],
+    /// Bytes of options.
+    pub options_length: u8,
+    /// TCP flags: SYN, and what goes with it (ECN).
+    pub flags: u8,
+    /// IPv4's type of service, IPv6's traffic class.
+    pub traffic_class: u8,
+    /// Zero.
+    pub padding: u8,
+    /// Zero.
+    pub more_padding: u16,
+}
+
+/// [`Past`] of a half-open flow; the SYN stands at the client's line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// As an established flow has it.
+    pub past: Past,
+    /// The client's SYN.
+    pub syn: SavedSyn,
+}
+
+/// How many flows are in a table: begun less ended less swept. Both directions together are one.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Flows that were made. Writer: packet path.
+    pub begun: u64,
+    /// Flows that the packet path forgot. Writer: packet path.
+    pub ended: u64,
+    /// Flows that the controller took out. Writer: controller.
+    pub swept: u64,
+    /// When a flow last had to make room for a newer one, in ticks of [`Clock`]; 0: never. Writer: packet path.
+    pub evicted: u64,
+    /// Zero.
+    pub padding: [u64; 4],
+}
+
+impl Count {
+    /// How many there are. Of words that were not read in one go, so never less than none.
+    #[inline(always)]
+    pub const fn flows(&self) -> u64 {
+        let flows = self.begun.wrapping_sub(self.ended).wrapping_sub(self.swept);
+        if flows >> 63 == 0 { flows } else { 0 }
+    }
+}
+
+/// The packet path's clock beside the controller's, read at the same moment. Lines keep the kernel's `jiffies`, which cost
+/// a load, in ticks of [`JIFFIES_PER_TICK`](crate::limits::JIFFIES_PER_TICK).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// The kernel's `jiffies`, 64 bits of it.
+    pub jiffies: u64,
+    /// `CLOCK_MONOTONIC`.
+    pub monotonic_ns: u64,
 }
 
 // Sizes are sums of the fields, as everywhere here.
 const _: () = assert!(size_of::<FlowKey<Address4>>() == 12);
 const _: () = assert!(size_of::<FlowKey<Address6>>() == 36);
-const _: () = assert!(size_of::<FlowEntry<Address4>>() == 80);
-const _: () = assert!(size_of::<FlowEntry<Address6>>() == 104);
+const _: () = assert!(size_of::<Line<Address4>>() == 8 + 12 + 12 + 8 + 8 + 8 + 8);
+const _: () = assert!(size_of::<Line<Address6>>() == 8 + 36 + 36 + 8 + 8 + 8 + 8 + 16);
+const _: () = assert!(size_of::<Past>() == 24);
+const _: () = assert!(size_of::<SavedSyn>() == 48);
+const _: () = assert!(size_of::<Handshake>() == 24 + 48);
+const _: () = assert!(size_of::<Count>() == 64);
+const _: () = assert!(size_of::<Clock>() == 16);
+const _: () = assert!(SEED_WORDS == 1 + 2 * <Address6 as WireAddress>::WORDS + 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_and_bytes_are_kept_apart() {
+        let mut traffic = Carried { low: u32::MAX, high: 7 };
+        assert_eq!((traffic.packets(), traffic.bytes()), (u64::from(u32::MAX), 7));
+        traffic = traffic.and(1500);
+        assert_eq!((traffic.packets(), traffic.bytes()), (1 << 32, 1507));
+        traffic = traffic.and(60);
+        assert_eq!((traffic.packets(), traffic.bytes()), ((1 << 32) + 1, 1567));
+    }
+
+    #[test]
+    fn a_count_is_never_less_than_none() {
+        assert_eq!(Count { begun: 5, ended: 2, swept: 1, ..Count::default() }.flows(), 2);
+        assert_eq!(Count { begun: 5, ended: 6, ..Count::default() }.flows(), 0);
+    }
+
+    #[test]
+    fn ports_stand_as_in_a_header() {
+        let key: FlowKey<Address4> = FlowKey {
+            source_port: Port::new(0x0102),
+            destination_port: Port::new(0x0304),
+            ..FlowKey::default()
+        };
+        assert_eq!(key.ports().to_ne_bytes(), [1, 2, 3, 4]);
+    }
+}

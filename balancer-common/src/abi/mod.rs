@@ -2,7 +2,7 @@
 //!
 //! Integers and byte arrays only, no implicit padding. Addresses and ports keep the byte order of the wire. Who may
 //! write what: the controller writes everything except flows and counters; the packet path writes those. Of a flow
-//! the controller only removes both entries, when the flow has outlived its time.
+//! the controller only takes both lines out, when the flow has outlived its time.
 
 mod address;
 mod flow;
@@ -10,7 +10,7 @@ mod service;
 mod way;
 
 pub use address::{Address, Address4, Address6, Port, WireAddress, socket};
-pub use flow::{FlowEntry, FlowKey, SIDE_BACKEND, SIDE_CLIENT};
+pub use flow::{Carried, Clock, Count, FlowKey, Handshake, Line, Past, SEED_WORDS, SavedSyn, Seed};
 pub use service::{
     ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Service, ServiceKey,
     port_roles,
@@ -21,7 +21,7 @@ use crate::limits::NAME_BYTES;
 
 /// Version of everything in this module and in the map definitions. Part of the pin path: another layout never meets
 /// maps made by this one.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Traffic of a service or a backend, both directions; one a CPU.
 #[repr(C)]

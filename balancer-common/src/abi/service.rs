@@ -14,12 +14,22 @@ pub struct ServiceKey {
     /// The port that clients connect to.
     pub port: Port,
     /// Zero.
-    pub padding: [u16; 3],
+    pub padding: u16,
+    /// Zero. Not an array with the other: of more than a word the compiler makes a call of memset.
+    pub more_padding: u32,
+}
+
+impl ServiceKey {
+    /// Of an address and a port.
+    #[inline(always)]
+    pub const fn new(address: Address, port: Port) -> Self {
+        Self { address, port, padding: 0, more_padding: 0 }
+    }
 }
 
 impl From<SocketAddr> for ServiceKey {
     fn from(listen: SocketAddr) -> Self {
-        Self { address: listen.ip().into(), port: Port::new(listen.port()), padding: [0; 3] }
+        Self::new(listen.ip().into(), Port::new(listen.port()))
     }
 }
 

@@ -4,16 +4,14 @@
 //! for the next: the numbers are never older than the question. Who asks is bounded by the control server.
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::error;
 
 use crate::control::protocol::{Stats, Status};
-use crate::dataplane::DataplaneError;
 use crate::dataplane::flows::{Census, FlowTable};
 
 use super::view::{self, Seen};
 
 /// The table, on its way back from a walk, and what the walk found.
-pub(super) type Walked = (FlowTable, Result<Census, DataplaneError>);
+pub(super) type Walked = (FlowTable, Census);
 
 /// Somebody who waits for numbers, with what else the answer tells.
 pub(super) enum Waiter {
@@ -52,14 +50,10 @@ impl Counter {
     }
 
     /// A walk has ended.
-    pub(super) fn walked(&mut self, (table, result): Walked) {
+    pub(super) fn walked(&mut self, (table, census): Walked) {
         self.table = Some(table);
         let waiters = std::mem::take(&mut self.current);
-        match result {
-            Ok(census) => waiters.into_iter().for_each(|waiter| waiter.answer(&census)),
-            // Whoever waits hears that there is no answer.
-            Err(error) => error!(event = "dataplane", error = %error, "flows can't be counted or aged"),
-        }
+        waiters.into_iter().for_each(|waiter| waiter.answer(&census));
         if !self.next.is_empty() {
             self.start();
         }
@@ -70,9 +64,9 @@ impl Counter {
         self.current = std::mem::take(&mut self.next);
         let back = self.back.clone();
         tokio::task::spawn_blocking(move || {
-            let result = table.sweep();
+            let census = table.sweep();
             // The loop has ended: nobody counts any more.
-            let _ = back.blocking_send((table, result));
+            let _ = back.blocking_send((table, census));
         });
     }
 }

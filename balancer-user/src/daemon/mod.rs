@@ -6,6 +6,7 @@
 mod carry_out;
 mod census;
 mod check;
+mod filling;
 mod plan;
 mod probe_log;
 mod start;
@@ -31,6 +32,7 @@ use crate::policy::{Moment, Policy, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 
 use self::census::{Counter, Walked};
+use self::filling::Filling;
 use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
 use self::ways::Change;
@@ -137,6 +139,7 @@ struct Daemon {
     missing: view::Missing,
     probes: ProbeLog,
     counter: Counter,
+    filling: Filling,
     outcomes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
     /// Everything has been looked at once, in the kernel.
     ways_known: bool,
@@ -175,11 +178,14 @@ impl Daemon {
     fn new(parts: Parts, counter: Counter, version: &'static str) -> Self {
         let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
         let settings = plan::for_policy(&parts.config);
+        let gateway = &parts.config.gateway;
+        let filling = Filling::new(gateway.max_flows, gateway.max_half_open);
         let seed = std::process::id().into();
         let policy = Policy::new(settings, seed, parts.history(), clock.now());
         Self {
             probes: ProbeLog::new(&parts.config),
             counter,
+            filling,
             parts,
             policy,
             clock,
@@ -215,7 +221,10 @@ impl Daemon {
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),
                 () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),
-                Some(walked) = walked.recv() => self.counter.walked(walked),
+                Some(walked) = walked.recv() => {
+                    self.filling.is(walked.0.fill());
+                    self.counter.walked(walked);
+                }
                 _ = sweep.tick() => self.counter.age(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),

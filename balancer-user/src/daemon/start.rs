@@ -160,7 +160,7 @@ impl Assembly {
         let mut tables = Tables::take(&mut program.ebpf)?;
         let mut flows =
             FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
-        let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep()?.busy)?;
+        let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep().busy)?;
         tables.write_pools(&plan, &slots)?;
         let mut interfaces = BTreeMap::new();
         for name in &config.gateway.interfaces {

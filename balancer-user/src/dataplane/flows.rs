@@ -1,23 +1,27 @@
-//! Flows as the controller sees them: counts them, and forgets those that have outlived their time.
+//! Flows as the controller sees them: counts them, lists them, and forgets those that have outlived their time.
 //!
-//! The packet path makes and changes flows; here they are only read and removed, both directions together. Whatever is
-//! removed is looked at once more right before; a packet in the microseconds between comes too late by that much.
+//! The packet path makes and changes flows; here they are only read and taken out, both directions together, through a
+//! mapping of the packet path's own memory: no system call a flow. Most flows are judged by their client's line alone; the
+//! other direction's is looked at when the client was silent for too long, or when the flow may have begun to end.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, IterableMap, MapData, MapError};
-use balancer_common::abi::{Address4, Address6, FlowEntry, FlowKey, SIDE_CLIENT, WireAddress};
-use balancer_common::flow::Stage;
-use rustix::time::{ClockId, clock_gettime};
+use balancer_common::abi::{Address4, Address6, Carried, Count, FlowKey, Line, Past, WireAddress, socket};
+use balancer_common::flow::{Progress, Seen, Stage};
+use balancer_common::limits::{HALF_OPEN_IDLE_NS, MAX_BACKENDS, MAX_SERVICES};
+use balancer_common::table::since;
 
 use super::DataplaneError;
+use super::clock::{FlowClock, monotonic_ns};
+use super::lines::{MappedTable, Met, Names};
 use super::slots::Busy;
-use super::tables::take;
+use super::tables::take_array;
+use super::words::MappedWords;
 
-/// Longer than the third repetition of a SYN (1, 2, 4 s apart); the next one is as good as new.
-const HALF_OPEN_IDLE: Duration = Duration::from_secs(10);
+const HALF_OPEN_IDLE: Duration = Duration::from_nanos(HALF_OPEN_IDLE_NS);
 /// A FIN that got lost is repeated within a few retransmission timeouts; nothing else can follow.
 const CLOSED_IDLE: Duration = Duration::from_secs(15);
 /// One side has ended, the other may take its time; but a vanished peer must not hold a place for hours.
@@ -34,21 +38,25 @@ pub struct Lifetimes {
 pub struct FlowTable {
     v4: FamilyTables<Address4>,
     v6: FamilyTables<Address6>,
+    clock: FlowClock,
     lifetimes: Lifetimes,
+    /// A controller that was killed may have left half flows behind: the first walk looks at each backend's line.
+    is_first: bool,
 }
-
-type Entries<A> = HashMap<MapData, FlowKey<A>, FlowEntry<A>>;
 
 /// Those of one address family.
 struct FamilyTables<A> {
-    established: Named<A>,
-    half_open: Named<A>,
+    established: Counted<A>,
+    half_open: Counted<A>,
+    counts: MappedWords,
 }
 
-/// A table and its name, for errors.
-struct Named<A> {
-    map: Entries<A>,
-    name: &'static str,
+/// A table, and by how much its count was off at the last walk.
+struct Counted<A> {
+    table: MappedTable<A>,
+    /// Which of its family's counts.
+    count: usize,
+    off: i64,
 }
 
 /// What one walk over the tables found.
@@ -60,174 +68,376 @@ pub struct Census {
     pub busy: Busy,
 }
 
-/// How far a flow is and until when it may be idle, from the client's and the backend's entry.
-type Judge<A> = fn(&Lifetimes, &FlowEntry<A>, &FlowEntry<A>) -> (Option<Stage>, Duration, u64);
+/// How far a flow is, as people are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// The handshake is under way.
+    HalfOpen,
+    /// Both directions are open.
+    Established,
+    /// One side has ended it, or both.
+    Closing,
+}
+
+/// A flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Who connected.
+    pub client: SocketAddr,
+    /// To which address and port.
+    pub listen: SocketAddr,
+    /// Slot of the service.
+    pub service: u16,
+    /// Slot of the backend.
+    pub backend: u16,
+    /// How far it is.
+    pub state: FlowState,
+    /// Since its SYN.
+    pub age: Duration,
+    /// Since its last packet.
+    pub idle: Duration,
+    /// Packets of both directions.
+    pub packets: u64,
+    /// Their bytes, whole frames.
+    pub bytes: u64,
+}
+
+/// How many flows are in the tables of the family that has more of them; each family may have as many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Established flows.
+    pub established: u64,
+    /// Handshakes.
+    pub half_open: u64,
+}
+
+/// A walk's notes, in arrays as it passes many flows.
+struct Notes {
+    established: Vec<u64>,
+    backends: Vec<bool>,
+    services: Vec<bool>,
+}
+
+impl Notes {
+    fn new() -> Self {
+        Self {
+            established: vec![0; MAX_BACKENDS],
+            backends: vec![false; MAX_BACKENDS],
+            services: vec![false; MAX_SERVICES],
+        }
+    }
+
+    /// Slots that no controller gives away are nobody's.
+    fn refer(&mut self, (service, backend): (u16, u16), is_open: bool) {
+        if let Some(busy) = self.services.get_mut(usize::from(service)) {
+            *busy = true;
+        }
+        if let Some(busy) = self.backends.get_mut(usize::from(backend)) {
+            *busy = true;
+            self.established[usize::from(backend)] += u64::from(is_open);
+        }
+    }
+
+    fn census(self) -> Census {
+        let slots = |busy: Vec<bool>| {
+            busy.into_iter().enumerate().filter_map(|(slot, busy)| busy.then_some(slot as u16)).collect()
+        };
+        let counted = self.established.into_iter().enumerate().filter(|(_, flows)| *flows > 0);
+        Census {
+            established: counted.map(|(slot, flows)| (slot as u16, flows)).collect(),
+            busy: Busy { backends: slots(self.backends), services: slots(self.services) },
+        }
+    }
+}
+
+const fn names(lines: &'static str, tags: &'static str, pasts: &'static str) -> Names {
+    Names { lines, tags, pasts }
+}
 
 impl FlowTable {
     /// From a loaded object.
     pub fn take(ebpf: &mut Ebpf, lifetimes: Lifetimes) -> Result<Self, DataplaneError> {
+        let clock = FlowClock::read(ebpf)?;
         Ok(Self {
-            v4: FamilyTables {
-                established: Named::take(ebpf, "ESTABLISHED_4")?,
-                half_open: Named::take(ebpf, "HALF_OPEN_4")?,
-            },
-            v6: FamilyTables {
-                established: Named::take(ebpf, "ESTABLISHED_6")?,
-                half_open: Named::take(ebpf, "HALF_OPEN_6")?,
-            },
+            v4: FamilyTables::take(
+                ebpf,
+                &names("ESTABLISHED_4", "ESTAB_TAGS_4", "ESTAB_PAST_4"),
+                &names("HALF_OPEN_4", "HALF_TAGS_4", "HALF_PAST_4"),
+                "COUNTS_4",
+            )?,
+            v6: FamilyTables::take(
+                ebpf,
+                &names("ESTABLISHED_6", "ESTAB_TAGS_6", "ESTAB_PAST_6"),
+                &names("HALF_OPEN_6", "HALF_TAGS_6", "HALF_PAST_6"),
+                "COUNTS_6",
+            )?,
+            clock,
             lifetimes,
+            is_first: true,
         })
     }
 
-    /// Walks over all flows once, counts them and removes those whose time is over.
-    pub fn sweep(&mut self) -> Result<Census, DataplaneError> {
+    /// Walks over all flows once, counts them and takes out those whose time is over.
+    pub fn sweep(&mut self) -> Census {
         self.sweep_at(monotonic_ns())
     }
 
     /// As [`FlowTable::sweep`], when the clock of the packet path (`CLOCK_MONOTONIC`) says `now_ns`.
-    pub fn sweep_at(&mut self, now_ns: u64) -> Result<Census, DataplaneError> {
-        let mut census = Census::default();
-        let ager = Ager { now_ns, lifetimes: self.lifetimes };
-        self.v4.sweep(&ager, &mut census)?;
-        self.v6.sweep(&ager, &mut census)?;
-        Ok(census)
+    pub fn sweep_at(&mut self, now_ns: u64) -> Census {
+        let mut notes = Notes::new();
+        let mut ager = self.ager(now_ns);
+        ager.is_thorough = std::mem::take(&mut self.is_first);
+        self.v4.sweep(&ager, &mut notes);
+        self.v6.sweep(&ager, &mut notes);
+        notes.census()
+    }
+
+    fn ager(&self, now_ns: u64) -> Ager {
+        let now = self.clock.tick_at(now_ns);
+        Ager { now, clock: self.clock, lifetimes: self.lifetimes, is_thorough: false }
+    }
+
+    /// How full the tables are, from the packet path's own counts.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        let more = |which| self.v4.count(which).flows().max(self.v6.count(which).flows());
+        Fill { established: more(ESTABLISHED), half_open: more(HALF_OPEN) }
+    }
+
+    /// Every flow, in no order. One that ends meanwhile may be left out.
+    pub fn for_each(&self, mut visit: impl FnMut(Flow)) {
+        let ager = self.ager(monotonic_ns());
+        self.v4.for_each(&ager, &mut visit);
+        self.v6.for_each(&ager, &mut visit);
     }
 }
 
 /// Who is too old.
 struct Ager {
-    now_ns: u64,
+    /// In ticks.
+    now: u32,
+    clock: FlowClock,
     lifetimes: Lifetimes,
+    /// Looks for a client's line behind each backend's that is silent.
+    is_thorough: bool,
 }
 
 impl Ager {
-    /// A packet that came after the walk had begun makes a flow as young as can be.
-    fn is_over<A>(&self, entry: &FlowEntry<A>, allowed: Duration, last_seen_ns: u64) -> bool {
-        Duration::from_nanos(self.now_ns.saturating_sub(last_seen_ns.max(entry.began_ns))) > allowed
+    /// How long ago; a packet that came after the walk had begun came just now.
+    fn since(&self, tick: u32) -> Duration {
+        self.clock.duration(since(tick, self.now))
+    }
+
+    fn lifetime(&self, stage: Stage) -> Duration {
+        match stage {
+            Stage::Established => self.lifetimes.established,
+            Stage::HalfClosed => HALF_CLOSED_IDLE,
+            Stage::Closed => CLOSED_IDLE,
+        }
     }
 }
 
-/// Only the client's own packets keep a handshake alive: a backend goes on answering a SYN that was forged.
-fn in_handshake<A>(_: &Lifetimes, client: &FlowEntry<A>, _: &FlowEntry<A>) -> (Option<Stage>, Duration, u64) {
-    (None, HALF_OPEN_IDLE, client.last_seen_ns)
+/// Both directions of a flow.
+struct Both<A: WireAddress> {
+    client: Line<A>,
+    past: Past,
+    backend: (Met, Line<A>, Past),
 }
 
-fn by_stage<A>(
-    lifetimes: &Lifetimes,
-    client: &FlowEntry<A>,
-    backend: &FlowEntry<A>,
-) -> (Option<Stage>, Duration, u64) {
-    let stage = Stage::of(client, backend);
-    let idle = match stage {
-        Stage::Established => lifetimes.established,
-        Stage::HalfClosed => HALF_CLOSED_IDLE,
-        Stage::Closed => CLOSED_IDLE,
-    };
-    (Some(stage), idle, client.last_seen_ns.max(backend.last_seen_ns))
+impl<A: WireAddress> Both<A> {
+    fn stage(&self, client: Met) -> Stage {
+        let (backend, line, past) = &self.backend;
+        Stage::of(
+            &Progress::of(seen(client), &self.client, &self.past),
+            &Progress::of(seen(*backend), line, past),
+        )
+    }
 }
+
+fn seen(met: Met) -> Seen {
+    Seen(met.state.marks())
+}
+
+const ESTABLISHED: usize = 0;
+const HALF_OPEN: usize = 1;
+const COUNT_WORDS: usize = size_of::<Count>() / size_of::<u64>();
+/// Where the words of a [`Count`] stand.
+const BEGUN: usize = 0;
+const ENDED: usize = 1;
+const SWEPT: usize = 2;
 
 impl<A: WireAddress> FamilyTables<A> {
-    fn sweep(&mut self, ager: &Ager, census: &mut Census) -> Result<(), DataplaneError> {
-        self.half_open.sweep(ager, in_handshake, census)?;
-        self.established.sweep(ager, by_stage, census)
+    fn take(
+        ebpf: &mut Ebpf,
+        established: &Names,
+        half_open: &Names,
+        counts: &'static str,
+    ) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            established: Counted {
+                table: MappedTable::take(ebpf, established, false)?,
+                count: ESTABLISHED,
+                off: 0,
+            },
+            half_open: Counted { table: MappedTable::take(ebpf, half_open, true)?, count: HALF_OPEN, off: 0 },
+            counts: take_array(ebpf, counts, COUNT_WORDS)?,
+        })
     }
-}
 
-impl<A: WireAddress> Named<A> {
-    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DataplaneError> {
-        Ok(Self { map: take(ebpf, name)?, name })
+    fn count(&self, which: usize) -> Count {
+        read_count(&self.counts, which)
     }
 
-    fn sweep(&mut self, ager: &Ager, judge: Judge<A>, census: &mut Census) -> Result<(), DataplaneError> {
-        let mut over = Vec::new();
-        // A key that is removed under the walk sends it back to the start; the bound ends a walk that keeps losing its
-        // place.
-        let bound = 2 * self.entries()?;
-        for item in self.map.iter().take(bound) {
-            let Ok((key, entry)) = item else { continue };
-            let Some(twin) = self.twin(&entry)? else {
-                // Made and removed together within microseconds, so alone means: in the making, or left over by a crash.
-                if ager.is_over(&entry, HALF_OPEN_IDLE, entry.last_seen_ns) {
-                    over.push((key, entry));
+    fn sweep(&mut self, ager: &Ager, notes: &mut Notes) {
+        let Self { established, half_open, counts } = self;
+        half_open.sweep(counts, |table, met| judge_handshake(table, ager, notes, met));
+        established.sweep(counts, |table, met| judge(table, ager, notes, met));
+    }
+
+    fn for_each(&self, ager: &Ager, visit: &mut impl FnMut(Flow)) {
+        for (table, is_established) in [(&self.half_open.table, false), (&self.established.table, true)] {
+            let clients = table.live().filter(|met| seen(*met).is_from_client());
+            for met in clients {
+                if let Some(both) = both(table, met) {
+                    visit(flow(ager, met, &both, is_established));
                 }
-                continue;
-            };
-            if entry.side != SIDE_CLIENT {
-                continue;
-            }
-            let (stage, idle, last_seen_ns) = judge(&ager.lifetimes, &entry, &twin);
-            if ager.is_over(&entry, idle, last_seen_ns) {
-                over.push((key, entry));
-                continue;
-            }
-            census.busy.backends.insert(entry.backend);
-            census.busy.services.insert(entry.service);
-            if stage == Some(Stage::Established) {
-                *census.established.entry(entry.backend).or_default() += 1;
             }
         }
-        over.into_iter().try_for_each(|(key, seen)| self.remove_if_still_over(&key, &seen, ager, judge))
     }
+}
 
-    /// The walk took its time: the tuple may belong to a new flow by now.
-    fn remove_if_still_over(
-        &mut self,
-        key: &FlowKey<A>,
-        seen: &FlowEntry<A>,
-        ager: &Ager,
-        judge: Judge<A>,
-    ) -> Result<(), DataplaneError> {
-        let Some(entry) = self.get(key)? else { return Ok(()) };
-        if entry.began_ns != seen.began_ns {
-            return Ok(());
-        }
-        if let Some(twin) = self.twin(&entry)? {
-            let (_, idle, last_seen_ns) = judge(&ager.lifetimes, &entry, &twin);
-            if !ager.is_over(&entry, idle, last_seen_ns) {
-                return Ok(());
-            }
-        }
-        // The client's side first: without it no packet of the client finds the other.
-        for key in [*key, entry.becomes.reversed()] {
-            match self.map.remove(&key) {
-                Err(error) if !is_missing(&error) => {
-                    return Err(DataplaneError::map("removing from", self.name)(error));
+fn read_count(counts: &MappedWords, which: usize) -> Count {
+    let word = |word| counts.load(which * COUNT_WORDS + word);
+    Count { begun: word(BEGUN), ended: word(ENDED), swept: word(SWEPT), ..Count::default() }
+}
+
+/// What becomes of a line that a walk comes to.
+#[derive(PartialEq, Eq)]
+enum Fate {
+    /// A flow that stays.
+    Kept,
+    /// A flow whose time is over; the other direction's line with it.
+    Over(Option<Met>),
+    /// Half a flow, left over.
+    Remains,
+    /// Not a flow's line to be counted.
+    Passed,
+}
+
+impl<A: WireAddress> Counted<A> {
+    fn sweep(&mut self, counts: &MappedWords, mut judge: impl FnMut(&MappedTable<A>, Met) -> Fate) {
+        let before = read_count(counts, self.count);
+        let (mut there, mut swept) = (0_i64, 0);
+        for met in self.table.live() {
+            match judge(&self.table, met) {
+                Fate::Kept => there += 1,
+                Fate::Passed => {}
+                // The client's line first: without it no packet of the client finds the other.
+                Fate::Over(twin) => {
+                    if self.table.remove_if_silent(met) {
+                        swept += 1;
+                        if let Some(twin) = twin {
+                            self.table.remove(twin);
+                        }
+                    } else {
+                        there += 1;
+                    }
                 }
-                _ => {}
+                Fate::Remains => {
+                    self.table.remove_if_silent(met);
+                }
             }
         }
-        Ok(())
+        counts.add(self.count * COUNT_WORDS + SWEPT, swept);
+        self.audit(counts, &before, there);
     }
 
-    fn twin(&self, entry: &FlowEntry<A>) -> Result<Option<FlowEntry<A>>, DataplaneError> {
-        self.get(&entry.becomes.reversed())
-    }
-
-    fn get(&self, key: &FlowKey<A>) -> Result<Option<FlowEntry<A>>, DataplaneError> {
-        match self.map.get(key, 0) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(DataplaneError::map("reading", self.name)(error)),
+    /// Whoever is killed between taking a line out and counting it leaves the count wrong by one. What two walks in a row
+    /// have found, beyond what came and went meanwhile, is mended.
+    fn audit(&mut self, counts: &MappedWords, before: &Count, there: i64) {
+        let after = read_count(counts, self.count);
+        let moved = |now: u64, then: u64| (now.wrapping_sub(then) as i64).abs();
+        let unsure = moved(after.begun, before.begun) + moved(after.ended, before.ended);
+        let counted = after.begun.wrapping_sub(after.ended).wrapping_sub(after.swept) as i64;
+        let gap = counted - there;
+        let off = if gap > 0 { (gap - unsure).max(0) } else { (gap + unsure).min(0) };
+        let sure =
+            if off.signum() == self.off.signum() { off.signum() * off.abs().min(self.off.abs()) } else { 0 };
+        if sure != 0 {
+            counts.add(self.count * COUNT_WORDS + SWEPT, sure as u64);
         }
-    }
-
-    fn entries(&self) -> Result<usize, DataplaneError> {
-        let info = self.map.map().info().map_err(DataplaneError::map("reading the size", self.name))?;
-        Ok(info.max_entries() as usize)
+        self.off = off - sure;
     }
 }
 
-/// The packet path was faster. A look-up says so in aya's words, a removal in the kernel's.
-fn is_missing(error: &MapError) -> bool {
-    match error {
-        MapError::KeyNotFound => true,
-        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
-        _ => false,
-    }
+/// Both directions of the flow that has this line of a client's.
+fn both<A: WireAddress>(table: &MappedTable<A>, client: Met) -> Option<Both<A>> {
+    let line = table.read(client)?;
+    let past = table.past(client.index);
+    let (backend, twin) = table.twin(&line, &past)?;
+    Some(Both { client: line, past, backend: (backend, twin, table.past(backend.index)) })
 }
 
-/// The clock of the packet path: `CLOCK_MONOTONIC`.
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+/// A line of an established flow. Made and taken out together within microseconds, so alone means: in the making, or left
+/// over by a crash.
+fn judge<A: WireAddress>(table: &MappedTable<A>, ager: &Ager, notes: &mut Notes, met: Met) -> Fate {
+    let silent = ager.since(met.state.last_seen());
+    let is_young = silent <= ager.lifetimes.established;
+    if !seen(met).is_from_client() {
+        let may_have_twin = if ager.is_thorough { silent <= HALF_OPEN_IDLE } else { is_young };
+        return if may_have_twin || has_twin(table, met) { Fate::Passed } else { Fate::Remains };
+    }
+    if is_young && !seen(met).may_end() {
+        notes.refer(table.slots(met), true);
+        return Fate::Kept;
+    }
+    let Some(both) = both(table, met) else {
+        return if silent <= HALF_OPEN_IDLE { Fate::Kept } else { Fate::Over(None) };
+    };
+    let stage = both.stage(met);
+    let (backend, ..) = both.backend;
+    if silent.min(ager.since(backend.state.last_seen())) > ager.lifetime(stage) {
+        return Fate::Over(Some(backend));
+    }
+    notes.refer(table.slots(met), stage == Stage::Established);
+    Fate::Kept
+}
+
+/// A line of a handshake. Only the client's own packets keep one alive: a backend goes on answering a SYN that was forged.
+fn judge_handshake<A: WireAddress>(table: &MappedTable<A>, ager: &Ager, notes: &mut Notes, met: Met) -> Fate {
+    let is_young = ager.since(met.state.last_seen()) <= HALF_OPEN_IDLE;
+    if !seen(met).is_from_client() {
+        return if is_young || has_twin(table, met) { Fate::Passed } else { Fate::Remains };
+    }
+    if is_young {
+        notes.refer(table.slots(met), false);
+        return Fate::Kept;
+    }
+    Fate::Over(both(table, met).map(|both| both.backend.0))
+}
+
+fn has_twin<A: WireAddress>(table: &MappedTable<A>, met: Met) -> bool {
+    table.read(met).is_some_and(|line| table.twin(&line, &table.past(met.index)).is_some())
+}
+
+fn flow<A: WireAddress>(ager: &Ager, met: Met, both: &Both<A>, is_established: bool) -> Flow {
+    let FlowKey { source, destination, source_port, destination_port } = both.client.key;
+    let (backend, line, _) = &both.backend;
+    let [forth, back] = [&both.client, line].map(|line| Carried { low: line.packets, high: line.bytes });
+    let state = match (is_established, both.stage(met)) {
+        (false, _) => FlowState::HalfOpen,
+        (true, Stage::Established) => FlowState::Established,
+        (true, Stage::HalfClosed | Stage::Closed) => FlowState::Closing,
+    };
+    Flow {
+        client: socket(source.into(), source_port),
+        listen: socket(destination.into(), destination_port),
+        service: both.client.service,
+        backend: both.client.backend,
+        state,
+        age: ager.since(both.past.began),
+        idle: ager.since(met.state.last_seen()).min(ager.since(backend.state.last_seen())),
+        packets: forth.packets() + back.packets(),
+        bytes: forth.bytes() + back.bytes(),
+    }
 }

@@ -2,18 +2,22 @@
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
 //! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `slots` decides
-//! who lives where in them, `flows` lists and ages flows, `neighbours` knows the way to backends, `features` what drivers
+//! who lives where in them, `flows` lists and ages flows (`lines` is their
+//! memory, `clock` their time), `neighbours` knows the way to backends, `features` what drivers
 //! can do. Deliberately absent: any opinion about which backend should be active.
 
 pub mod attach;
+mod clock;
 mod error;
 pub mod features;
 pub mod flows;
 mod generic;
+mod lines;
 pub mod neighbours;
 pub mod object;
 pub mod pins;
 mod roles;
+mod seed;
 pub mod slots;
 pub mod tables;
 mod words;

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use aya::EbpfLoader;
 use aya::maps::{MapData, MapInfo};
 use aya::programs::Xdp;
+use balancer_common::abi::Seed;
+use balancer_common::table::{buckets_for, lines_for};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::DataplaneError;
+use super::{clock, seed};
 
 /// A loaded object. Whoever holds it holds its program and those of its maps that were not taken.
 pub use aya::Ebpf;
@@ -46,14 +49,23 @@ pub struct Wanted {
 const UNUSED_ENTRIES: u32 = 1;
 
 impl Wanted {
-    /// Each flow has an entry for each direction.
-    fn entries(&self) -> [(&'static str, u32); 4] {
-        let sized = |wanted: bool, flows: u32| if wanted { flows.saturating_mul(2) } else { UNUSED_ENTRIES };
+    /// Entries of the flow tables' maps.
+    fn entries(&self) -> [(&'static str, u32); 12] {
+        let buckets = |wanted: bool, flows: u32| if wanted { buckets_for(flows) } else { UNUSED_ENTRIES };
+        let lines = |wanted: bool, flows: u32| if wanted { lines_for(flows) } else { UNUSED_ENTRIES };
         [
-            ("ESTABLISHED_4", sized(self.ipv4, self.max_flows)),
-            ("HALF_OPEN_4", sized(self.ipv4, self.max_half_open)),
-            ("ESTABLISHED_6", sized(self.ipv6, self.max_flows)),
-            ("HALF_OPEN_6", sized(self.ipv6, self.max_half_open)),
+            ("ESTAB_TAGS_4", buckets(self.ipv4, self.max_flows)),
+            ("ESTABLISHED_4", lines(self.ipv4, self.max_flows)),
+            ("ESTAB_PAST_4", lines(self.ipv4, self.max_flows)),
+            ("HALF_TAGS_4", buckets(self.ipv4, self.max_half_open)),
+            ("HALF_OPEN_4", lines(self.ipv4, self.max_half_open)),
+            ("HALF_PAST_4", lines(self.ipv4, self.max_half_open)),
+            ("ESTAB_TAGS_6", buckets(self.ipv6, self.max_flows)),
+            ("ESTABLISHED_6", lines(self.ipv6, self.max_flows)),
+            ("ESTAB_PAST_6", lines(self.ipv6, self.max_flows)),
+            ("HALF_TAGS_6", buckets(self.ipv6, self.max_half_open)),
+            ("HALF_OPEN_6", lines(self.ipv6, self.max_half_open)),
+            ("HALF_PAST_6", lines(self.ipv6, self.max_half_open)),
         ]
     }
 }
@@ -85,14 +97,15 @@ pub fn load(wanted: Wanted, pins: Option<&Path>) -> Result<Loaded, DataplaneErro
         Some(directory) => adoptable(wanted, directory)?,
         None => BTreeMap::new(),
     };
+    let seed = seed::known_or_new(pins)?;
     let linear = |why: String| -> Result<Loaded, DataplaneError> {
-        let ebpf = load_one(wanted, &maps, PROGRAM_LINEAR, false)?;
+        let ebpf = load_one(wanted, &seed, &maps, PROGRAM_LINEAR, false)?;
         Ok(Loaded { ebpf, frags: Err(why), program: PROGRAM_LINEAR })
     };
     if !wanted.frags {
         return linear("not wanted".into());
     }
-    match load_one(wanted, &maps, PROGRAM, true) {
+    match load_one(wanted, &seed, &maps, PROGRAM, true) {
         Ok(ebpf) => Ok(Loaded { ebpf, frags: Ok(()), program: PROGRAM }),
         // Where the program isn't taken without them either, what is wrong has nothing to do with buffers.
         Err(error @ DataplaneError::Program(_)) => linear(error.to_string()).map_err(|_| error),
@@ -103,13 +116,20 @@ pub fn load(wanted: Wanted, pins: Option<&Path>) -> Result<Loaded, DataplaneErro
 /// Loads the object with one of its two programs. `maps`: where each is pinned, and with how many entries.
 fn load_one(
     wanted: Wanted,
+    seed: &Seed,
     maps: &BTreeMap<String, (PathBuf, u32)>,
     name: &str,
     frags: bool,
 ) -> Result<Ebpf, DataplaneError> {
-    let (ipv6, frags) = (u8::from(wanted.ipv6), u8::from(frags));
+    let (ipv6, frags, tick_ns) = (u8::from(wanted.ipv6), u8::from(frags), clock::tick_ns());
     let mut loader = EbpfLoader::new();
-    loader.override_global("IPV6", &ipv6, true).override_global("FRAGS", &frags, true);
+    loader
+        .override_global("IPV6", &ipv6, true)
+        .override_global("FRAGS", &frags, true)
+        .override_global("MAX_FLOWS", &wanted.max_flows, true)
+        .override_global("MAX_HALF_OPEN", &wanted.max_half_open, true)
+        .override_global("TICK_NS", &tick_ns, true)
+        .override_global("FLOW_SEED", seed, true);
     for (name, entries) in wanted.entries() {
         loader.map_max_entries(name, entries);
     }
@@ -117,6 +137,7 @@ fn load_one(
         loader.map_pin_path(name, path).map_max_entries(name, *entries);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Load(Box::new(error)))?;
+    seed::keep(&mut ebpf, seed)?;
     program(&mut ebpf, name)?.load().map_err(|error| DataplaneError::Program(Box::new(error)))?;
     Ok(ebpf)
 }

@@ -47,14 +47,24 @@ pub(super) fn take<M: TryFrom<Map, Error = aya::maps::MapError>>(
     M::try_from(map).map_err(DataplaneError::map("opening", name))
 }
 
-/// An array of words of the loaded object, mapped into memory.
+/// An array of so many words of the loaded object, mapped into memory.
 pub(super) fn take_words(
     ebpf: &mut Ebpf,
     name: &'static str,
     length: usize,
 ) -> Result<MappedWords, DataplaneError> {
+    let words = take_array(ebpf, name, 1)?;
+    if words.len() < length { Err(DataplaneError::ObjectLacks(name)) } else { Ok(words) }
+}
+
+/// An array of the loaded object whose elements have so many words, mapped into memory.
+pub(super) fn take_array(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    words: usize,
+) -> Result<MappedWords, DataplaneError> {
     match ebpf.take_map(name) {
-        Some(Map::Array(map)) => MappedWords::new(&map, name, length),
+        Some(Map::Array(map)) => MappedWords::new(&map, name, words),
         _ => Err(DataplaneError::ObjectLacks(name)),
     }
 }

@@ -1,23 +1,30 @@
-//! Arrays of 64-bit words that are mapped into memory: a change is one aligned store, seen whole by every CPU.
+//! Arrays that are mapped into memory, word by word: a change is one aligned store, seen whole by every CPU, and reading
+//! takes no system call.
 //!
-//! A map update through the system call is a plain copy, which promises nothing of the kind.
+//! A map update through the system call is a plain copy, which promises nothing of the kind. All access is atomic, also
+//! to what the packet path writes at the same time; what several words mean together is their reader's business.
 #![expect(unsafe_code, reason = "the kernel's memory is reached through a mapping")]
 
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::DataplaneError;
 
-/// A mapped array of words.
+/// A mapped array, as words.
 #[derive(Debug)]
 pub(super) struct MappedWords {
     words: NonNull<AtomicU64>,
     length: usize,
 }
+
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+/// Half words of a quarter of a word, as tags are.
+const QUARTERS: usize = WORD / size_of::<u16>();
 
 // SAFETY: the mapping belongs to this value alone until it is dropped, and all access to it is atomic.
 unsafe impl Send for MappedWords {}
@@ -25,18 +32,19 @@ unsafe impl Send for MappedWords {}
 unsafe impl Sync for MappedWords {}
 
 impl MappedWords {
-    /// Maps an array of `length` words that was made with `BPF_F_MMAPABLE`.
-    pub(super) fn new(map: &MapData, name: &'static str, length: usize) -> Result<Self, DataplaneError> {
+    /// Maps an array that was made with `BPF_F_MMAPABLE`, whose elements have so many words.
+    pub(super) fn new(map: &MapData, name: &'static str, words: usize) -> Result<Self, DataplaneError> {
         let info = map.info().map_err(DataplaneError::map("reading the size", name))?;
-        if info.value_size() != 8 || (info.max_entries() as usize) < length {
+        if info.value_size() as usize != words * WORD {
             return Err(DataplaneError::ObjectLacks(name));
         }
-        // SAFETY: a new mapping at an address of the kernel's choice. It covers `length` words of an array that has at
-        // least as many (checked above), so every access within `length` is backed by the map.
+        let length = info.max_entries() as usize * words;
+        // SAFETY: a new mapping at an address of the kernel's choice. It covers `length` words, as many as the array has
+        // (its elements are whole words, so one is followed by the next): every access within is backed by the map.
         let start = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                length * size_of::<u64>(),
+                length * WORD,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 map.fd().as_fd(),
@@ -47,6 +55,11 @@ impl MappedWords {
         let words = NonNull::new(start.cast())
             .ok_or(DataplaneError::Mapping { map: name, source: std::io::Error::other("null") })?;
         Ok(Self { words, length })
+    }
+
+    /// How many words there are.
+    pub(super) fn len(&self) -> usize {
+        self.length
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
@@ -63,11 +76,35 @@ impl MappedWords {
     pub(super) fn store(&self, index: usize, word: u64) {
         self.word(index).store(word, Ordering::Release);
     }
+
+    /// Without a promise of what was written before; the loads of a line cost no more than plain ones.
+    pub(super) fn peek(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Relaxed)
+    }
+
+    /// Compare-and-swap.
+    pub(super) fn exchange(&self, index: usize, old: u64, new: u64) -> bool {
+        self.word(index).compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Adds to a word.
+    pub(super) fn add(&self, index: usize, value: u64) {
+        self.word(index).fetch_add(value, Ordering::AcqRel);
+    }
+
+    /// Stores one of the four quarters of each word; the first one stands at the lowest address.
+    pub(super) fn store_quarter(&self, quarter: usize, value: u16) {
+        let _ = self.word(quarter / QUARTERS);
+        // SAFETY: within the mapping, as the word is; aligned. To the processor a quarter is as atomic as the word, whoever reads
+        // which of them.
+        let quarter = unsafe { self.words.cast::<AtomicU16>().add(quarter).as_ref() };
+        quarter.store(value, Ordering::Release);
+    }
 }
 
 impl Drop for MappedWords {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, which nothing refers to any more.
-        let _ = unsafe { munmap(self.words.as_ptr().cast(), self.length * size_of::<u64>()) };
+        let _ = unsafe { munmap(self.words.as_ptr().cast(), self.length * WORD) };
     }
 }

@@ -52,6 +52,8 @@ pub struct Gateway {
     slots: Vec<PoolSlots>,
     /// Ways and active backends are as they were given.
     is_as_given: bool,
+    /// What is counted isn't what is there.
+    is_crowded: bool,
 }
 
 /// What the program did with a frame.
@@ -131,6 +133,7 @@ impl Gateway {
             plan: Vec::new(),
             slots: Vec::new(),
             is_as_given: false,
+            is_crowded: false,
         })
     }
 
@@ -167,6 +170,7 @@ impl Gateway {
     /// When the tables can't be read or written.
     pub fn begin_anew(&mut self) -> Result<()> {
         self.flow_maps.clear()?;
+        self.is_crowded = false;
         self.answers.allow_anew()?;
         if !self.is_as_given {
             self.tell_ways_and_active()?;
@@ -268,7 +272,25 @@ impl Gateway {
     /// # Errors
     /// When the tables can't be read or written.
     pub fn tear_flows_apart(&mut self) -> Result<()> {
+        self.is_crowded = true;
         self.flow_maps.tear_apart()
+    }
+
+    /// Has every lock taken by another CPU, or given back.
+    ///
+    /// # Errors
+    /// When the table can't be written.
+    pub fn set_locks(&mut self, taken: bool) -> Result<()> {
+        self.flow_maps.set_locks(taken)
+    }
+
+    /// Has more handshakes counted than there may be, none of them where a new one could take its place.
+    ///
+    /// # Errors
+    /// When the table can't be written.
+    pub fn crowd_handshakes(&mut self) -> Result<()> {
+        self.is_crowded = true;
+        self.flow_maps.crowd()
     }
 
     /// Deletes the device of this side, as when a card is pulled.
@@ -310,7 +332,16 @@ impl Gateway {
     /// # Errors
     /// When a table can't be read.
     pub fn counters(&self) -> Result<Counters> {
-        let [half_open_entries, established_entries] = self.flow_maps.count();
+        let [half_open_entries, established_entries] = self.flow_maps.count()?;
+        let [half_open, established] = self.flow_maps.counted()?;
+        if !self.is_crowded {
+            ensure!(
+                [half_open as usize, established as usize].map(|flows| 2 * flows)
+                    == [half_open_entries, established_entries],
+                "{half_open} handshakes and {established} flows are counted, {half_open_entries} and \
+                 {established_entries} lines are there"
+            );
+        }
         let mut counters = Counters { half_open_entries, established_entries, ..Counters::default() };
         for (reason, tally) in self.tables.tallies()? {
             counters.drops.insert(reason, tally.dropped);

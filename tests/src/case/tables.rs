@@ -1,61 +1,201 @@
-//! This module's own handles on tables that the program writes, for what production has no call for: counting flows,
-//! letting them grow old, breaking and forgetting them, and allowing answers anew.
+//! This module's own handles on tables that the program writes, for what production has no call for: counting lines,
+//! letting flows grow old, breaking and forgetting them, occupying locks and places, and allowing answers anew.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use balancer_common::abi::{Address4, Address6, FlowEntry, FlowKey, SIDE_CLIENT, WireAddress};
+use aya::{Ebpf, Pod};
+use balancer_common::flow::Seen;
+use balancer_common::limits::JIFFIES_PER_TICK;
+use balancer_common::table::{Kind, State, WAYS};
+use rustix::time::{ClockId, clock_getres};
+
+/// Lines of an IPv4 flow, as words.
+type Line4 = [u64; 8];
+/// Lines of an IPv6 flow, as words.
+type Line6 = [u64; 16];
+/// `abi::Count`, as words.
+type Count = [u64; 8];
 
 /// The flow tables of both families.
 pub(super) struct FlowMaps {
-    half_open_4: Entries<Address4>,
-    established_4: Entries<Address4>,
-    half_open_6: Entries<Address6>,
-    established_6: Entries<Address6>,
+    half_open_4: Table<Line4>,
+    established_4: Table<Line4>,
+    half_open_6: Table<Line6>,
+    established_6: Table<Line6>,
+    counts: [Array<MapData, Count>; 2],
+    locks: Array<MapData, u64>,
+    /// What was there when it was last looked for: no line comes or goes without being counted, and looking takes a system
+    /// call a bucket.
+    known: Cell<Option<([Count; 4], [usize; 2])>>,
 }
 
-type Entries<A> = HashMap<MapData, FlowKey<A>, FlowEntry<A>>;
+/// A table: its lines and their tags.
+struct Table<L: Pod> {
+    lines: Array<MapData, L>,
+    tags: Array<MapData, [u64; 2]>,
+}
+
+/// Where handshakes are counted.
+const HALF_OPEN: u32 = 1;
+/// More flows than any table has places.
+const CROWD: u64 = 1 << 40;
 
 impl FlowMaps {
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
         Ok(Self {
-            half_open_4: entries(ebpf, "HALF_OPEN_4")?,
-            established_4: entries(ebpf, "ESTABLISHED_4")?,
-            half_open_6: entries(ebpf, "HALF_OPEN_6")?,
-            established_6: entries(ebpf, "ESTABLISHED_6")?,
+            half_open_4: Table::of(ebpf, "HALF_OPEN_4", "HALF_TAGS_4")?,
+            established_4: Table::of(ebpf, "ESTABLISHED_4", "ESTAB_TAGS_4")?,
+            half_open_6: Table::of(ebpf, "HALF_OPEN_6", "HALF_TAGS_6")?,
+            established_6: Table::of(ebpf, "ESTABLISHED_6", "ESTAB_TAGS_6")?,
+            counts: [array(ebpf, "COUNTS_4")?, array(ebpf, "COUNTS_6")?],
+            locks: array(ebpf, "LOCKS")?,
+            known: Cell::new(None),
         })
     }
 
-    /// Entries of handshakes and of established flows.
-    pub(super) fn count(&self) -> [usize; 2] {
-        [
-            self.half_open_4.keys().count() + self.half_open_6.keys().count(),
-            self.established_4.keys().count() + self.established_6.keys().count(),
-        ]
+    /// Lines of handshakes and of established flows.
+    pub(super) fn count(&self) -> Result<[usize; 2]> {
+        let [v4, v6] = &self.counts;
+        let now = [v4.get(&0, 0)?, v4.get(&HALF_OPEN, 0)?, v6.get(&0, 0)?, v6.get(&HALF_OPEN, 0)?];
+        if let Some((then, lines)) = self.known.get()
+            && then == now
+        {
+            return Ok(lines);
+        }
+        let lines = [
+            self.half_open_4.live()?.len() + self.half_open_6.live()?.len(),
+            self.established_4.live()?.len() + self.established_6.live()?.len(),
+        ];
+        self.known.set(Some((now, lines)));
+        Ok(lines)
+    }
+
+    /// How many flows the program believes there are: handshakes and established ones.
+    pub(super) fn counted(&self) -> Result<[u64; 2]> {
+        let mut counted = [0; 2];
+        for counts in &self.counts {
+            let [established, half_open] = [0, HALF_OPEN].map(|which| counts.get(&which, 0));
+            for (counted, [begun, ended, swept, ..]) in counted.iter_mut().zip([half_open?, established?]) {
+                *counted += begun.wrapping_sub(ended).wrapping_sub(swept);
+            }
+        }
+        Ok(counted)
     }
 
     pub(super) fn clear(&mut self) -> Result<()> {
-        clear(&mut self.half_open_4)?;
-        clear(&mut self.established_4)?;
-        clear(&mut self.half_open_6)?;
-        clear(&mut self.established_6)
+        if self.count()? == [0, 0] && self.counted()? == [0, 0] {
+            return Ok(());
+        }
+        self.known.set(None);
+        self.half_open_4.clear()?;
+        self.established_4.clear()?;
+        self.half_open_6.clear()?;
+        self.established_6.clear()?;
+        for counts in &mut self.counts {
+            counts.set(0, [0; 8], 0)?;
+            counts.set(HALF_OPEN, [0; 8], 0)?;
+        }
+        Ok(())
     }
 
     pub(super) fn grow_older(&mut self, by: Duration) -> Result<()> {
-        grow_older(&mut self.half_open_4, by)?;
-        grow_older(&mut self.established_4, by)?;
-        grow_older(&mut self.half_open_6, by)?;
-        grow_older(&mut self.established_6, by)
+        self.half_open_4.grow_older(by)?;
+        self.established_4.grow_older(by)?;
+        self.half_open_6.grow_older(by)?;
+        self.established_6.grow_older(by)
     }
 
     pub(super) fn tear_apart(&mut self) -> Result<()> {
-        tear_apart(&mut self.half_open_4)?;
-        tear_apart(&mut self.established_4)?;
-        tear_apart(&mut self.half_open_6)?;
-        tear_apart(&mut self.established_6)
+        self.known.set(None);
+        self.half_open_4.tear_apart()?;
+        self.established_4.tear_apart()?;
+        self.half_open_6.tear_apart()?;
+        self.established_6.tear_apart()
+    }
+
+    /// As if another CPU had every lock, or none.
+    pub(super) fn set_locks(&mut self, taken: bool) -> Result<()> {
+        (0..self.locks.len()).try_for_each(|lock| Ok(self.locks.set(lock, u64::from(taken), 0)?))
+    }
+
+    /// As if there were far more handshakes than there may be, none of them where a new one could take its place.
+    pub(super) fn crowd(&mut self) -> Result<()> {
+        for counts in &mut self.counts {
+            let [begun, rest @ ..] = counts.get(&HALF_OPEN, 0)?;
+            let mut crowded = [begun + CROWD, 0, 0, 0, 0, 0, 0, 0];
+            crowded[1..].copy_from_slice(&rest);
+            counts.set(HALF_OPEN, crowded, 0)?;
+        }
+        Ok(())
+    }
+}
+
+impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
+    fn of(ebpf: &Ebpf, lines: &str, tags: &str) -> Result<Self> {
+        Ok(Self { lines: array(ebpf, lines)?, tags: array(ebpf, tags)? })
+    }
+
+    /// Indices of all lines that have a tag; each of them has to be live.
+    fn live(&self) -> Result<Vec<(u32, L)>> {
+        let mut live = Vec::new();
+        for bucket in 0..self.tags.len() {
+            let tags = self.tags.get(&bucket, 0)?;
+            for way in 0..WAYS {
+                if (tags[way as usize / 4] >> (way % 4 * 16)) as u16 == 0 {
+                    continue;
+                }
+                let index = bucket * WAYS + way;
+                let line = self.lines.get(&index, 0)?;
+                let state = State(line.as_ref()[0]);
+                ensure!(state.kind() == Kind::Live, "line {index} has a tag and is {:?}", state.kind());
+                live.push((index, line));
+            }
+        }
+        Ok(live)
+    }
+
+    fn set_state(&mut self, index: u32, mut line: L, state: State) -> Result<()> {
+        line.as_mut()[0] = state.0;
+        Ok(self.lines.set(index, line, 0)?)
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        for (index, line) in self.live()? {
+            self.set_state(index, line, State(line.as_ref()[0]).freed())?;
+            self.tags.set(index / WAYS, [0; 2], 0)?;
+        }
+        Ok(())
+    }
+
+    fn grow_older(&mut self, by: Duration) -> Result<()> {
+        let resolution = clock_getres(ClockId::MonotonicCoarse);
+        let ticks = by.as_nanos() / (resolution.tv_nsec as u128 * u128::from(JIFFIES_PER_TICK));
+        for (index, line) in self.live()? {
+            let state = State(line.as_ref()[0]);
+            let seen = state.last_seen().wrapping_sub(ticks as u32);
+            let older = State(u64::from(seen) << 32 | state.0 & u64::from(u32::MAX));
+            self.set_state(index, line, older)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out the client's side of every flow.
+    fn tear_apart(&mut self) -> Result<()> {
+        for (index, line) in self.live()? {
+            let state = State(line.as_ref()[0]);
+            if Seen(state.marks()).is_from_client() {
+                let mut tags = self.tags.get(&(index / WAYS), 0)?;
+                let way = index % WAYS;
+                tags[way as usize / 4] &= !(0xffff << (way % 4 * 16));
+                self.tags.set(index / WAYS, tags, 0)?;
+                self.set_state(index, line, state.freed())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -78,35 +218,12 @@ impl Answers {
 fn second_handle(ebpf: &Ebpf, name: &str) -> Result<MapData> {
     let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
     let data = match map {
-        Map::HashMap(data) | Map::PerCpuArray(data) => data,
+        Map::Array(data) | Map::PerCpuArray(data) => data,
         _ => anyhow::bail!("{name} is a map of another kind"),
     };
     Ok(MapData::from_id(data.info()?.id())?)
 }
 
-fn entries<A: WireAddress>(ebpf: &Ebpf, name: &str) -> Result<Entries<A>> {
-    Ok(HashMap::try_from(Map::HashMap(second_handle(ebpf, name)?))?)
-}
-
-fn clear<A: WireAddress>(table: &mut Entries<A>) -> Result<()> {
-    let keys: Vec<FlowKey<A>> = table.keys().collect::<Result<_, _>>()?;
-    keys.iter().try_for_each(|key| Ok(table.remove(key)?))
-}
-
-fn grow_older<A: WireAddress>(table: &mut Entries<A>, by: Duration) -> Result<()> {
-    let entries: Vec<(FlowKey<A>, FlowEntry<A>)> = table.iter().collect::<Result<_, _>>()?;
-    for (key, mut entry) in entries {
-        entry.last_seen_ns = entry.last_seen_ns.saturating_sub(by.as_nanos() as u64);
-        table.insert(key, entry, 0)?;
-    }
-    Ok(())
-}
-
-/// Removes the client's side of every flow.
-fn tear_apart<A: WireAddress>(table: &mut Entries<A>) -> Result<()> {
-    let entries: Vec<(FlowKey<A>, FlowEntry<A>)> = table.iter().collect::<Result<_, _>>()?;
-    for (key, _) in entries.iter().filter(|(_, entry)| entry.side == SIDE_CLIENT) {
-        table.remove(key)?;
-    }
-    Ok(())
+fn array<V: Pod>(ebpf: &Ebpf, name: &str) -> Result<Array<MapData, V>> {
+    Ok(Array::try_from(Map::Array(second_handle(ebpf, name)?))?)
 }

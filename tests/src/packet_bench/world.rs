@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use balancer_common::abi::{Address, Address4, FlowKey, Port};
-use balancer_common::nat::Rewrite;
+use balancer_common::nat::Deltas;
 use balancer_user::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
 
 use super::plan::{Part, Plan, WORDS_4, WORDS_6};
@@ -307,13 +307,13 @@ fn key(tuple: &FlowKey<Address4>) -> [u8; 16] {
 
 /// As `floor.rs` has it: MACs, addresses and ports as in the packet, then what they do to checksums.
 fn recipe([to, from]: [Mac; 2], old: &FlowKey<Address4>, new: &FlowKey<Address4>) -> [u8; 32] {
-    let Rewrite { becomes, ip_delta, tcp_delta } = Rewrite::new(old, new);
+    let Deltas { ip, tcp } = Deltas::new(old, &new.reversed());
     let mut bytes = [0; 32];
     bytes[..6].copy_from_slice(&to);
     bytes[6..12].copy_from_slice(&from);
-    bytes[12..24].copy_from_slice(&tuple_bytes(&becomes));
-    bytes[24..26].copy_from_slice(&ip_delta.to_ne_bytes());
-    bytes[26..28].copy_from_slice(&tcp_delta.to_ne_bytes());
+    bytes[12..24].copy_from_slice(&tuple_bytes(new));
+    bytes[24..26].copy_from_slice(&ip.to_ne_bytes());
+    bytes[26..28].copy_from_slice(&tcp.to_ne_bytes());
     bytes
 }
 

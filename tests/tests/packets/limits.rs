@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{Case, Given, Scene, dropped, forwarded_to, returned_to, run_all, usual};
+use balancer_tests::case::{Case, Change, Given, Scene, dropped, forwarded_to, returned_to, run_all, usual};
 
 use super::everywhere;
 
@@ -21,18 +21,49 @@ fn full(scene: &'static Scene) -> Vec<Case> {
     let elsewhere = flow.of(SocketAddr::new(scene.client.ip(), 20000));
     let other = flow.of(scene.other_client);
     vec![
-        Case::of(scene, "more handshakes than max_half_open are refused, and those under way are completed")
-            .given(tiny())
-            .opening(flow)
-            .packet(elsewhere.syn())
-            .expect(dropped(Reason::HalfOpenFull))
+        Case::of(
+            scene,
+            "a handshake too many takes the place of the oldest, whose client gets no RST for it",
+        )
+        .given(tiny())
+        .opening(flow)
+        .packet(elsewhere.syn())
+        .expect(forwarded_to(scene.primary).opening().forgetting_the_handshake())
+        .packet(flow.request())
+        .expect(dropped(Reason::NoFlow))
+        .packet(elsewhere.syn_ack())
+        .expect(returned_to(elsewhere.client))
+        .packet(elsewhere.request())
+        .expect(forwarded_to(scene.primary).establishing())
+        .opening(flow),
+        Case::of(
+            scene,
+            "a handshake too many is refused where none can make room, and those under way are completed",
+        )
+        .opening(flow)
+        .then(Change::Crowd)
+        .packet(elsewhere.syn())
+        .expect(dropped(Reason::HalfOpenFull))
+        .packet(flow.syn())
+        .expect(forwarded_to(scene.primary))
+        .packet(flow.syn_ack())
+        .expect(returned_to(scene.client))
+        .packet(flow.request())
+        .expect(forwarded_to(scene.primary).establishing()),
+        Case::of(scene, "what another CPU is at for too long is left to the sender, who tries again")
+            .then(Change::Locks(true))
             .packet(flow.syn())
-            .expect(forwarded_to(scene.primary))
+            .expect(dropped(Reason::Contended))
+            .then(Change::Locks(false))
+            .opening(flow)
             .packet(flow.syn_ack())
             .expect(returned_to(scene.client))
+            .then(Change::Locks(true))
             .packet(flow.request())
-            .expect(forwarded_to(scene.primary).establishing())
-            .opening(elsewhere),
+            .expect(dropped(Reason::Contended))
+            .then(Change::Locks(false))
+            .packet(flow.request())
+            .expect(forwarded_to(scene.primary).establishing()),
         Case::of(scene, "a refused connection makes room for another handshake")
             .given(tiny())
             .opening(flow)

@@ -1,0 +1,306 @@
+//! Any sequence of operations against a map: the table holds what the map holds, wherever it has put it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use balancer_common::abi::{Address4, Port};
+use balancer_common::table::{
+    self, Hash, Kind, LOCK_TRIES, Lines, Locks, Place, Refused, State, Table, Taker, WAYS, find, insert,
+    mark, met, oldest, remove, remove_as_met,
+};
+use proptest::prelude::*;
+
+use super::cells::{Bits, Cells, Dying, Key, value};
+
+/// One of so many keys, so that sequences meet the same ones again.
+const KEYS: u8 = 48;
+
+fn key(number: u8) -> Key {
+    Key {
+        source: Address4::from_wire([10, 0, 0, 1]),
+        destination: Address4::from_wire([10, 0, 0, 2]),
+        source_port: Port::new(1024 + u16::from(number)),
+        destination_port: Port::new(443),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u8, u8),
+    Remove(u8, Taker),
+    RemoveAsMet(u8, bool),
+    Mark(u8, u8),
+    Packet(u8),
+    Oldest(u8, u8),
+    /// The controller dies while it takes this key out, after so many stores.
+    Die(u8, u32),
+    /// A new controller gives up what it finds.
+    Recover,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let number = 0..KEYS;
+    prop_oneof![
+        6 => (number.clone(), 0..64_u8).prop_map(|(key, marks)| Step::Insert(key, marks)),
+        2 => (number.clone(), prop_oneof![Just(Taker::PacketPath), Just(Taker::Controller)])
+            .prop_map(|(key, taker)| Step::Remove(key, taker)),
+        1 => (number.clone(), any::<bool>()).prop_map(|(key, touched)| Step::RemoveAsMet(key, touched)),
+        1 => (number.clone(), 0..64_u8).prop_map(|(key, marks)| Step::Mark(key, marks)),
+        2 => number.clone().prop_map(Step::Packet),
+        1 => (number.clone(), 0..4_u8).prop_map(|(key, mark)| Step::Oldest(key, mark)),
+        1 => (number, 0..2_u32).prop_map(|(key, stores)| Step::Die(key, stores)),
+        1 => Just(Step::Recover),
+    ]
+}
+
+/// What the map knows of a key.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    place: Place<u32>,
+    marks: u8,
+    time: u32,
+}
+
+struct Pair {
+    table: Cells,
+    model: BTreeMap<Key, Known>,
+    left: BTreeSet<u32>,
+    now: u32,
+}
+
+impl Pair {
+    /// The clock begins just before it wraps.
+    fn new(buckets: u32, seed: u64) -> Self {
+        let table = Cells::new(buckets, seed);
+        Self { table, model: BTreeMap::new(), left: BTreeSet::new(), now: u32::MAX - 20 }
+    }
+
+    fn buckets(&self, hash: Hash) -> [u32; 2] {
+        hash.buckets(self.table.buckets())
+    }
+
+    fn places(bucket: u32) -> impl Iterator<Item = u32> {
+        bucket * WAYS..(bucket + 1) * WAYS
+    }
+
+    fn free(&self, bucket: u32) -> usize {
+        Self::places(bucket).filter(|&index| self.table.state(index).kind() == Kind::Free).count()
+    }
+
+    /// As an insert counts: what a dead controller left counts as free from when it has no tag.
+    fn untagged(&self, bucket: u32) -> usize {
+        Self::places(bucket).filter(|&index| self.table.tag(index) == 0).count()
+    }
+
+    fn take(&mut self, step: &Step) {
+        self.now = self.now.wrapping_add(1);
+        match *step {
+            Step::Insert(number, marks) => self.insert(&key(number), marks),
+            Step::Remove(number, taker) => {
+                if let Some(known) = self.model.remove(&key(number)) {
+                    assert!(remove(&self.table, known.place, taker));
+                    assert!(!remove(&self.table, known.place, taker), "it is gone");
+                    assert!(!mark(&self.table, known.place, 1), "it is gone");
+                }
+            }
+            Step::RemoveAsMet(number, touched) => {
+                let Some(known) = self.model.get(&key(number)).copied() else { return };
+                let place = met(&self.table, known.place.index, &key(number)).unwrap();
+                if touched {
+                    self.packet(&key(number));
+                } else {
+                    self.model.remove(&key(number));
+                }
+                assert_eq!(remove_as_met(&self.table, place, Taker::Controller), !touched);
+            }
+            Step::Mark(number, marks) => {
+                let Some(known) = self.model.get_mut(&key(number)) else { return };
+                assert!(mark(&self.table, known.place, marks));
+                known.marks |= marks;
+            }
+            Step::Packet(number) => self.packet(&key(number)),
+            Step::Oldest(number, wanted) => self.oldest(&key(number), wanted),
+            Step::Die(number, stores) => {
+                let Some(known) = self.model.remove(&key(number)) else { return };
+                let dying = Dying::new(&self.table, stores);
+                remove(&dying, known.place, Taker::Controller);
+                assert!(dying.is_dead());
+                self.left.insert(known.place.index);
+            }
+            Step::Recover => {
+                for index in 0..self.table.lines() {
+                    let state = self.table.state(index);
+                    if state.kind() == Kind::Leaving {
+                        assert!(self.left.remove(&index), "nobody died at line {index}");
+                        table::give_up(&self.table, Place { line: index, index, state });
+                    }
+                }
+                assert!(self.left.is_empty());
+            }
+        }
+    }
+
+    fn insert(&mut self, key: &Key, marks: u8) {
+        if self.model.contains_key(key) {
+            return;
+        }
+        let hash = self.table.hash(key);
+        let [first, second] = self.buckets(hash);
+        let free = self.free(first) + self.free(second);
+        let (untagged, untagged_in_other) = (self.untagged(first), self.untagged(second));
+        let preferred = if untagged > 2 || untagged >= untagged_in_other { first } else { second };
+        let has_place = self.free(preferred) > 0;
+        let made = insert(&self.table, hash, (marks, self.now), |line, index| {
+            assert_eq!(line, index);
+            assert_eq!(self.table.state(line).kind(), Kind::Claimed, "filled by its owner");
+            self.table.fill(line, key, 0);
+        });
+        match made {
+            Ok(place) => {
+                let bucket = place.index / WAYS;
+                assert!(bucket == first || bucket == second);
+                assert!(!has_place || bucket == preferred, "{untagged} and {untagged_in_other} seemed free");
+                assert_eq!(place.state, self.table.state(place.line));
+                assert!(
+                    self.model.values().all(|known| known.place.index != place.index),
+                    "a line of two keys"
+                );
+                self.model.insert(*key, Known { place, marks, time: self.now });
+            }
+            Err(refused) => {
+                assert_eq!(refused, Refused::Full);
+                assert_eq!(free, 0, "refused where there was place");
+            }
+        }
+    }
+
+    fn packet(&mut self, key: &Key) {
+        if let Some(known) = self.model.get_mut(key) {
+            self.table.touch(known.place, self.now);
+            known.time = self.now;
+        }
+    }
+
+    fn oldest(&self, key: &Key, wanted: u8) {
+        let hash = self.table.hash(key);
+        let may_go = |state: State| state.marks() & wanted == wanted;
+        let silent_of = |bucket: u32| {
+            self.model
+                .values()
+                .filter(|known| known.place.index / WAYS == bucket && known.marks & wanted == wanted)
+                .map(|known| self.now.wrapping_sub(known.time))
+                .max()
+        };
+        let [first, second] = self.buckets(hash);
+        let expected = silent_of(first).or_else(|| silent_of(second));
+        let found = oldest(&self.table, hash, self.now, may_go);
+        assert_eq!(found.map(|place| self.now.wrapping_sub(place.state.last_seen())), expected);
+        assert!(found.is_none_or(|place| may_go(self.table.state(place.line))));
+    }
+
+    fn check(&self) {
+        for number in 0..KEYS {
+            let key = key(number);
+            let hash = self.table.hash(&key);
+            let found = find(&self.table, hash, &key);
+            let known = self.model.get(&key);
+            assert_eq!(found.map(|place| place.index), known.map(|known| known.place.index), "{key:?}");
+            let (Some(place), Some(known)) = (found, known) else { continue };
+            assert_eq!((place.state.marks(), place.state.last_seen()), (known.marks, known.time));
+            assert!(place.state.is_same_life(known.place.state));
+            assert_eq!(self.table.read(place.line), (key, 0, value(&key)));
+            assert_eq!(self.table.tag(place.index), hash.tag());
+        }
+        for index in 0..self.table.lines() {
+            match self.table.state(index).kind() {
+                Kind::Free => assert_eq!(self.table.tag(index), 0, "a free line has no tag"),
+                Kind::Live => assert!(self.model.values().any(|known| known.place.index == index)),
+                Kind::Leaving => assert!(self.left.contains(&index)),
+                Kind::Claimed => panic!("line {index} is claimed"),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_table_of_any_size_holds_what_a_map_holds(
+        buckets in 1..=8_u32, seed in any::<u64>(), steps in proptest::collection::vec(step(), 1..160),
+    ) {
+        let mut pair = Pair::new(buckets, seed);
+        for step in &steps {
+            pair.take(step);
+            pair.check();
+        }
+    }
+}
+
+#[test]
+fn a_line_lives_on_when_its_generations_wrap() {
+    let table = Cells::new(1, 1);
+    let one = key(0);
+    let place =
+        |key: &Key| insert(&table, table.hash(key), (0, 0), |line, _| table.fill(line, key, 0)).unwrap();
+    let first = place(&one);
+    // As if it had been published so often that the next time is the last one before the number begins again.
+    assert!(table.exchange(first.line, first.state, State(first.state.0 | 0xffff_ff00)));
+    let last = find(&table, table.hash(&one), &one).unwrap();
+    assert!(remove(&table, last, Taker::PacketPath));
+    // Another key that would have the same line.
+    let (other, reborn) = (1..=u8::MAX)
+        .find_map(|number| {
+            let other = key(number);
+            let reborn = place(&other);
+            let is_the_same = reborn.index == last.index;
+            (is_the_same || !remove(&table, reborn, Taker::PacketPath)).then_some((other, reborn))
+        })
+        .unwrap();
+    assert_eq!(reborn.index, last.index);
+    assert_eq!(find(&table, table.hash(&other), &other), Some(reborn));
+    assert_eq!(find(&table, table.hash(&one), &one), None);
+    assert!(!remove(&table, last, Taker::Controller), "a life ago");
+}
+
+#[test]
+fn a_lock_that_is_held_is_tried_so_often_and_no_more() {
+    struct Held(std::cell::Cell<u32>);
+    impl Locks for Held {
+        fn try_lock(&self, _: u32) -> bool {
+            self.0.set(self.0.get() + 1);
+            false
+        }
+        fn unlock(&self, _: u32) {}
+    }
+    let hash = Cells::new(1, 1).hash(&key(0));
+    let held = Held(0.into());
+    assert_eq!(table::lock(&held, hash.lock()), Err(Refused::Contended));
+    assert_eq!(held.0.get(), LOCK_TRIES);
+
+    let bits = Bits::new();
+    assert_eq!(table::lock(&bits, hash.lock()), Ok(()));
+    assert_eq!(table::lock(&bits, hash.lock()), Err(Refused::Contended));
+    bits.unlock(hash.lock());
+    assert_eq!(table::lock(&bits, hash.lock()), Ok(()));
+}
+
+#[test]
+fn a_packet_that_is_newer_than_now_is_not_the_oldest() {
+    let table = Cells::new(1, 1);
+    for (number, time) in [(0, 90), (1, 101), (2, 95)] {
+        let key = key(number);
+        insert(&table, table.hash(&key), (0, time), |line, _| table.fill(line, &key, 0)).unwrap();
+    }
+    // Another CPU's clock ticked after this one's was read.
+    let found = oldest(&table, table.hash(&key(0)), 100, |_| true).unwrap();
+    assert_eq!(found.state.last_seen(), 90);
+}
+
+#[test]
+fn a_table_of_no_buckets_has_nothing_and_takes_nothing() {
+    let table = Cells::new(0, 1);
+    let hash = table.hash(&key(0));
+    assert_eq!(find(&table, hash, &key(0)), None);
+    assert_eq!(insert(&table, hash, (0, 0), |_, _| {}), Err(Refused::Full));
+    assert_eq!(oldest(&table, hash, 0, |_| true), None);
+}

@@ -1,0 +1,315 @@
+//! A new flow in the making: a place for its handshake, a tuple for its backend's side, then both lines.
+#![expect(unsafe_code, reason = "lines are written through the pointers that lookups return")]
+
+use core::cell::Cell;
+use core::ptr::from_ref;
+
+use aya_ebpf::programs::XdpContext;
+use balancer_common::abi::{FlowKey, Line, Port, SavedSyn};
+use balancer_common::checksum::Delta;
+use balancer_common::flow::{Seen, Stage};
+use balancer_common::nat::Deltas;
+use balancer_common::table::{self, Hash, State};
+
+use crate::clock::now;
+use crate::direction::Direction;
+use crate::family::Family;
+use crate::flow_table::{Refused, begin, direction, hashed, is_there, release};
+use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
+use crate::parse::{TCP_AT_MASK, header};
+use crate::subprograms::{Index, Made};
+use crate::words::load;
+
+/// A new flow in the making, in a map: the stack has no room for it, and functions can be called that take nothing. In
+/// cells, as who asks for it holds it while he calls another who does.
+#[repr(C)]
+pub(crate) struct Draft<A> {
+    /// What the client's packets look like.
+    pub(crate) client: Cell<FlowKey<A>>,
+    /// What the backend's packets look like.
+    pub(crate) backend: Cell<FlowKey<A>>,
+    /// The way to the client, a word.
+    pub(crate) hop: Cell<u64>,
+    /// Where in the cycle of SNAT addresses and ports to try next, as a word. Not in a variable, of which the verifier
+    /// would follow every value.
+    pub(crate) place: Cell<u64>,
+    /// Where a closed flow was met, as a word; 0: nowhere.
+    pub(crate) closed: Cell<u64>,
+    /// Slots.
+    pub(crate) service_slot: Cell<u16>,
+    pub(crate) backend_slot: Cell<u16>,
+    /// The SYN's.
+    pub(crate) first_sequence: Cell<u32>,
+    /// The index of the backend's line, once it is made.
+    pub(crate) backend_line: Cell<u32>,
+    /// Zero.
+    pub(crate) padding: u32,
+    /// The SYN, to be sent again.
+    pub(crate) syn: Cell<SavedSyn>,
+}
+
+impl<A> Draft<A> {
+    /// Field by field: the stack has no room for another key.
+    #[inline(always)]
+    pub(crate) fn set_backend(&self, backend: &A, port: Port, source: &A, source_port: Port) {
+        let key = self.backend.as_ptr();
+        // SAFETY: a cell's content, which nobody refers to while it is set.
+        unsafe {
+            copy_words(from_ref(backend), &raw mut (*key).source);
+            copy_words(from_ref(source), &raw mut (*key).destination);
+            (*key).source_port = port;
+            (*key).destination_port = source_port;
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn client(&self) -> &FlowKey<A> {
+        // SAFETY: it is set when the draft is begun, before anybody asks for it.
+        unsafe { &*self.client.as_ptr() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn backend(&self) -> &FlowKey<A> {
+        // SAFETY: nobody who asks for it keeps it until it is set again.
+        unsafe { &*self.backend.as_ptr() }
+    }
+}
+
+/// This CPU's draft.
+#[inline(always)]
+pub(crate) fn draft<A: Family>() -> Option<&'static Draft<A>> {
+    // SAFETY: this CPU's own element, and XDP runs to its end before the next packet of this CPU.
+    A::drafts().get_ptr(0).map(|draft| unsafe { &*draft })
+}
+
+/// Makes room for one more handshake: if there are as many as there may be, one that has been silent for longest in the
+/// places of this key is forgotten.
+#[inline(always)]
+pub(crate) fn reserve_half_open<A: Family>() -> bool {
+    let Some(count) = HalfOpen::count::<A>() else { return false };
+    if begin(count, HalfOpen::limit()) {
+        return true;
+    }
+    if !A::forget_oldest() {
+        return false;
+    }
+    // SAFETY: a whole, aligned count of the map; one aligned word.
+    unsafe { (*count).evicted = u64::from(now()) | EVICTED };
+    begin(count, HalfOpen::limit())
+}
+
+/// Tells a moment in which ticks were 0 from none.
+const EVICTED: u64 = 1 << 32;
+
+/// [`Family::forget_oldest`], of those where the draft's client could be.
+#[inline(always)]
+pub(crate) fn forget_oldest<A: Family>() -> bool {
+    let Some(draft) = draft::<A>() else { return false };
+    let hash = hashed::<A>(draft.client());
+    // By its client's line, which is made last: a flow in the making isn't one yet.
+    let may_go = |state: State| Seen(state.marks()).is_from_client();
+    match table::oldest(&HalfOpen::table::<A>(), hash, now(), may_go) {
+        Some(place) => release(Direction::<A, HalfOpen>::met(place)),
+        None => false,
+    }
+}
+
+/// Claims the draft's backend-side tuple, by making its line.
+#[inline(always)]
+pub(crate) fn claim<A: Family>() -> Result<(), Refused> {
+    Made::read(A::claim())
+}
+
+/// [`Family::claim`].
+#[inline(always)]
+pub(crate) fn try_claim<A: Family>() -> u32 {
+    Made::of(claim_backend::<A>())
+}
+
+#[inline(always)]
+fn claim_backend<A: Family>() -> Result<(), Refused> {
+    let draft = draft::<A>().ok_or(Refused::Full)?;
+    let hash = hashed::<A>(draft.backend());
+    let (key, other) = (draft.backend(), draft.client());
+    let line = insert_half_open(hash, key, Seen::FROM_BACKEND, |line, index| {
+        fill(line, index, key, other, draft, A::deltas(false), 0, u32::MAX);
+        true
+    })?;
+    draft.backend_line.set(line);
+    Ok(())
+}
+
+/// Makes the client's side of the draft, whose backend's side is claimed.
+#[inline(always)]
+pub(crate) fn complete<A: Family>() -> Result<(), Refused> {
+    Made::read(A::complete())
+}
+
+/// [`Family::complete`].
+#[inline(always)]
+pub(crate) fn try_complete<A: Family>() -> u32 {
+    Made::of(complete_client::<A>())
+}
+
+#[inline(always)]
+fn complete_client<A: Family>() -> Result<(), Refused> {
+    let draft = draft::<A>().ok_or(Refused::Full)?;
+    let hash = hashed::<A>(draft.client());
+    let (key, other, twin) = (draft.client(), draft.backend(), draft.backend_line.get());
+    insert_half_open(hash, key, Seen::OPENED, |line, index| {
+        fill(line, index, key, other, draft, A::deltas(true), draft.first_sequence.get(), twin);
+        keep_syn(draft, index);
+        if let Some(past) = HalfOpen::past::<A>(twin) {
+            // SAFETY: the past of the line that this CPU has made, as nobody takes out half a flow; an aligned word.
+            unsafe { (*past).twin = index };
+        }
+        true
+    })?;
+    Ok(())
+}
+
+/// Under the key's lock: nobody else can make a line for it meanwhile. Looked for among handshakes first: who promotes a
+/// flow makes the established line before it takes the half-open one out, so one of the two always shows.
+#[inline(always)]
+fn insert_half_open<A: Family>(
+    hash: Hash,
+    key: &FlowKey<A>,
+    seen: Seen,
+    fill: impl FnOnce(*mut Line<A>, u32) -> bool,
+) -> Result<u32, Refused> {
+    let _locked = Locked::lock(hash)?;
+    if is_there::<A, HalfOpen>(key) || is_there::<A, Established>(key) {
+        return Err(Refused::Taken);
+    }
+    Ok(table::insert_if(&HalfOpen::table::<A>(), hash, (seen.0, now()), fill)?.index)
+}
+
+/// [`Family::deltas`]: what the client's packets, or the backend's, are changed by; the IP header's in the upper half.
+#[inline(always)]
+pub(crate) fn deltas<A: Family>(of_client: bool) -> u32 {
+    let Some(draft) = draft::<A>() else { return 0 };
+    let (client, backend) = (draft.client(), draft.backend());
+    let (key, other) = if of_client { (client, backend) } else { (backend, client) };
+    let addresses = change(&key.source, &other.destination, Delta::NONE);
+    let deltas = Deltas::with(change(&key.destination, &other.source, addresses), key, other);
+    u32::from(deltas.ip) << 16 | u32::from(deltas.tcp)
+}
+
+/// As [`change`](balancer_common::abi::WireAddress::change), one word after the other: of all at once the compiler fills the stack, which older kernels
+/// find too small.
+#[inline(always)]
+fn change<A: Family>(old: &A, new: &A, mut delta: Delta) -> Delta {
+    for word in 0..A::WORDS {
+        let [old, new] = [old, new].map(|address| from_ref(address).cast::<u32>());
+        // SAFETY: one of the words that an address is made of.
+        delta = unsafe { delta.long(old.add(word).read(), new.add(word).read()) };
+        compiler_barrier();
+    }
+    delta
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of a line, which is filled in one place")]
+#[inline(always)]
+fn fill<A: Family>(
+    line: *mut Line<A>,
+    index: u32,
+    key: &FlowKey<A>,
+    other: &FlowKey<A>,
+    draft: &Draft<A>,
+    deltas: u32,
+    first_sequence: u32,
+    twin: u32,
+) {
+    // SAFETY: a claimed line, which is this CPU's alone.
+    unsafe {
+        copy_words(from_ref(key), &raw mut (*line).key);
+        copy_words(from_ref(&other.destination), &raw mut (*line).becomes.source);
+        copy_words(from_ref(&other.source), &raw mut (*line).becomes.destination);
+        (*line).becomes.source_port = other.destination_port;
+        (*line).becomes.destination_port = other.source_port;
+        (*line).ip_delta = (deltas >> 16) as u16;
+        (*line).tcp_delta = deltas as u16;
+        (*line).service = draft.service_slot.get();
+        (*line).backend = draft.backend_slot.get();
+        (*line).client = draft.hop.get();
+        // One by one, or the compiler makes a call of memset.
+        (&raw mut (*line).acknowledged).write_volatile(0);
+        (&raw mut (*line).packets).write_volatile(0);
+        (&raw mut (*line).bytes).write_volatile(0);
+    }
+    if let Some(past) = HalfOpen::past::<A>(index) {
+        // SAFETY: the past of that line.
+        unsafe {
+            (*past).began = now();
+            (*past).twin = twin;
+            (*past).first_sequence = first_sequence;
+            (*past).fin_end = 0;
+            (*past).packets_at_reset = 0;
+        }
+    }
+}
+
+/// Word by word: of more than a few the compiler makes a call of memmove, which goes byte by byte.
+#[inline(always)]
+unsafe fn copy_words<T>(from: *const T, to: *mut T) {
+    const { assert!(align_of::<T>() == align_of::<u32>()) };
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within both, which the caller may read and write.
+        unsafe { to.cast::<u32>().add(word).write_volatile(from.cast::<u32>().add(word).read_volatile()) }
+    }
+}
+
+/// [`Family::closed`].
+#[inline(always)]
+pub(crate) fn closed_index<A: Family>() -> u64 {
+    let closed = || {
+        let backend = direction::<A, Established>(draft::<A>()?.backend())?;
+        let (forth, back) = (backend.twin()?.progress()?, backend.progress()?);
+        matches!(Stage::of(&forth, &back), Stage::Closed).then_some(backend.place.index)
+    };
+    Index::to_word(closed())
+}
+
+/// The flow with the draft's backend-side tuple, if it is over and only kept for its last retransmissions.
+#[inline(always)]
+pub(crate) fn closed<A: Family>() -> Option<Direction<A, Established>> {
+    let index = Index::from_word(A::closed())?;
+    let key = draft::<A>()?.backend();
+    Some(Direction::met(table::met(&Established::table::<A>(), index.0, key)?))
+}
+
+/// Takes the draft's backend side out, which was claimed for nothing.
+#[inline(always)]
+pub(crate) fn unclaim<A: Family>(draft: &Draft<A>) {
+    let table = HalfOpen::table::<A>();
+    if let Some(place) = table::met(&table, draft.backend_line.get(), draft.backend()) {
+        HalfOpen::remove::<A>(place.index, place.state.0);
+    }
+}
+
+/// [`Family::save_options`]: so many bytes of TCP options from there into the draft's SYN.
+#[inline(always)]
+pub(crate) fn save_options<A: Family>(ctx: &XdpContext, at: u32, length: u32) {
+    let Some(draft) = draft::<A>() else { return };
+    let at = (at & TCP_AT_MASK) as usize;
+    // SAFETY: a cell's content in a map, which nobody else refers to.
+    let options = unsafe { &mut (*draft.syn.as_ptr()).options };
+    for (word, option) in options.iter_mut().enumerate() {
+        *option = match header::<[u16; 2]>(ctx, at + 4 * word) {
+            Some(halves) if 4 * word < length as usize => load::<0, _>(halves),
+            _ => 0,
+        };
+    }
+}
+
+/// Beside the client's line, at this index.
+#[inline(always)]
+fn keep_syn<A: Family>(draft: &Draft<A>, index: u32) {
+    if let Some(handshake) = A::handshakes().get_ptr_mut(index) {
+        // SAFETY: of a claimed line, which is this CPU's alone.
+        unsafe { copy_words(draft.syn.as_ptr().cast::<SynWords>(), (&raw mut (*handshake).syn).cast()) }
+    }
+}
+
+/// A [`SavedSyn`] as words.
+type SynWords = [u32; size_of::<SavedSyn>() / size_of::<u32>()];

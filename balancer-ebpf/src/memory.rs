@@ -1,0 +1,296 @@
+//! What the flow tables are made of here: maps, by family and by how far a flow is.
+#![expect(unsafe_code, reason = "lines, tags and locks are reached through the pointers that lookups return")]
+
+use core::marker::PhantomData;
+
+use balancer_common::abi::{Count, FlowKey, Line, Past};
+use balancer_common::table::{Hash, Lines, Locks, Place, Refused, State, Table, buckets_for};
+
+use crate::atomics::compare_exchange;
+use crate::family::Family;
+use crate::features;
+use crate::maps::{self, LOCKS};
+use crate::subprograms::{self, Index};
+
+/// How far a flow is: which of the two tables it is in.
+pub(crate) trait Tier: Copy + Sized + 'static {
+    fn table<A: Family>() -> Maps<A, Self>;
+
+    /// What is kept apart from the line at this index.
+    fn past<A: Family>(index: u32) -> Option<*mut Past>;
+
+    fn count<A: Family>() -> Option<*mut Count>;
+
+    /// How many flows there may be.
+    fn limit() -> u32;
+
+    fn tags<A: Family>() -> &'static maps::Tags;
+    fn lines<A: Family>() -> &'static maps::Lines<A>;
+
+    /// The index of this key's line, see [`crate::subprograms`].
+    fn index_of<A: Family>(key: &FlowKey<A>) -> u64;
+
+    /// Claims a free line, see [`crate::subprograms`].
+    fn claim<A: Family>(hash: u64) -> u64;
+
+    /// Takes a line out, if it is still of the same life, see [`crate::subprograms`].
+    fn remove<A: Family>(index: u32, state: u64) -> bool;
+
+    /// Forgets the flow that has this line, if the line is still of the same life, see [`crate::subprograms`].
+    fn release<A: Family>(index: u32, state: u64) -> bool;
+
+    /// A line's state now.
+    #[inline(always)]
+    fn state_of<A: Family>(line: *mut Line<A>) -> State {
+        // SAFETY: an aligned word of a map's line.
+        State(unsafe { (&raw const (*line).state).read_volatile() })
+    }
+}
+
+/// Flows whose handshake is complete.
+#[derive(Clone, Copy)]
+pub(crate) struct Established;
+
+/// Flows whose handshake is under way.
+#[derive(Clone, Copy)]
+pub(crate) struct HalfOpen;
+
+impl Tier for Established {
+    #[inline(always)]
+    fn table<A: Family>() -> Maps<A, Self> {
+        Maps(PhantomData)
+    }
+
+    #[inline(always)]
+    fn past<A: Family>(index: u32) -> Option<*mut Past> {
+        A::pasts().get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn count<A: Family>() -> Option<*mut Count> {
+        A::counts().get_ptr_mut(maps::ESTABLISHED)
+    }
+
+    #[inline(always)]
+    fn limit() -> u32 {
+        features::max_flows()
+    }
+
+    #[inline(always)]
+    fn tags<A: Family>() -> &'static maps::Tags {
+        A::established_tags()
+    }
+
+    #[inline(always)]
+    fn lines<A: Family>() -> &'static maps::Lines<A> {
+        A::established()
+    }
+
+    #[inline(always)]
+    fn index_of<A: Family>(key: &FlowKey<A>) -> u64 {
+        A::established_index(key)
+    }
+
+    #[inline(always)]
+    fn claim<A: Family>(hash: u64) -> u64 {
+        A::claim_established(hash)
+    }
+
+    #[inline(always)]
+    fn remove<A: Family>(index: u32, state: u64) -> bool {
+        A::remove_established(index, state)
+    }
+
+    #[inline(always)]
+    fn release<A: Family>(index: u32, state: u64) -> bool {
+        A::release_established(index, state)
+    }
+}
+
+impl Tier for HalfOpen {
+    #[inline(always)]
+    fn table<A: Family>() -> Maps<A, Self> {
+        Maps(PhantomData)
+    }
+
+    #[inline(always)]
+    fn past<A: Family>(index: u32) -> Option<*mut Past> {
+        // SAFETY: a whole handshake of the map, whose past it is.
+        A::handshakes().get_ptr_mut(index).map(|handshake| unsafe { &raw mut (*handshake).past })
+    }
+
+    #[inline(always)]
+    fn count<A: Family>() -> Option<*mut Count> {
+        A::counts().get_ptr_mut(maps::HALF_OPEN)
+    }
+
+    #[inline(always)]
+    fn limit() -> u32 {
+        features::max_half_open()
+    }
+
+    #[inline(always)]
+    fn tags<A: Family>() -> &'static maps::Tags {
+        A::half_open_tags()
+    }
+
+    #[inline(always)]
+    fn lines<A: Family>() -> &'static maps::Lines<A> {
+        A::half_open()
+    }
+
+    #[inline(always)]
+    fn index_of<A: Family>(key: &FlowKey<A>) -> u64 {
+        A::half_open_index(key)
+    }
+
+    #[inline(always)]
+    fn claim<A: Family>(hash: u64) -> u64 {
+        A::claim_half_open(hash)
+    }
+
+    #[inline(always)]
+    fn remove<A: Family>(index: u32, state: u64) -> bool {
+        A::remove_half_open(index, state)
+    }
+
+    #[inline(always)]
+    fn release<A: Family>(index: u32, state: u64) -> bool {
+        A::release_half_open(index, state)
+    }
+}
+
+/// A table in its maps.
+pub(crate) struct Maps<A, T>(PhantomData<(A, T)>);
+
+#[cfg(target_endian = "big")]
+compile_error!("tags and the time in a line's state are placed as on little-endian machines");
+
+/// Keeps the compiler from moving what touches memory across; the processor keeps the order of loads and that of stores
+/// by itself (x86), or loads and stores here would have to acquire and release.
+#[inline(always)]
+pub(crate) fn compiler_barrier() {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("", options(nostack, preserves_flags));
+    }
+}
+
+impl<A: Family, T: Tier> Lines for Maps<A, T> {
+    type Line = *mut Line<A>;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<*mut Line<A>> {
+        T::lines::<A>().get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn state(&self, line: *mut Line<A>) -> State {
+        let state = T::state_of(line);
+        compiler_barrier();
+        state
+    }
+
+    #[inline(always)]
+    fn exchange(&self, line: *mut Line<A>, old: State, new: State) -> bool {
+        // SAFETY: an aligned word of a map's line.
+        unsafe { compare_exchange(&raw mut (*line).state, old.0, new.0) == old.0 }
+    }
+
+    #[inline(always)]
+    fn publish(&self, line: *mut Line<A>, new: State) {
+        compiler_barrier();
+        // SAFETY: as in `exchange`.
+        unsafe { (&raw mut (*line).state).write_volatile(new.0) }
+    }
+
+    #[inline(always)]
+    fn set_tag(&self, index: u32, tag: u16) {
+        const WAYS: u32 = balancer_common::table::WAYS;
+        if let Some(tags) = T::tags::<A>().get_ptr_mut(index / WAYS) {
+            let way = (index % WAYS) as usize;
+            // SAFETY: one of the eight half words of the element.
+            unsafe { tags.cast::<u16>().add(way).write_volatile(tag) }
+        }
+    }
+}
+
+impl<A: Family, T: Tier> Table for Maps<A, T> {
+    type Key = FlowKey<A>;
+
+    #[inline(always)]
+    fn buckets(&self) -> u32 {
+        buckets_for(T::limit())
+    }
+
+    #[inline(always)]
+    fn tags(&self, bucket: u32) -> Option<[u64; 2]> {
+        let tags = T::tags::<A>().get_ptr(bucket)?.cast::<u64>();
+        // SAFETY: two aligned words.
+        Some(unsafe { [tags.read_volatile(), tags.add(1).read_volatile()] })
+    }
+
+    #[inline(always)]
+    fn has_key(&self, line: *mut Line<A>, key: &FlowKey<A>) -> bool {
+        // SAFETY: a whole, aligned line of the map; any value of its integers is sound.
+        let is_equal = unsafe {
+            (*line).key.source == key.source
+                && (*line).key.destination == key.destination
+                && (*line).key.ports() == key.ports()
+        };
+        compiler_barrier();
+        is_equal
+    }
+
+    #[inline(always)]
+    fn claim(&self, hash: Hash) -> Option<Place<*mut Line<A>>> {
+        let index = Index::from_word(T::claim::<A>(hash.to_word()))?.0;
+        let line = self.line(index)?;
+        // What the claim has left there but for the kind, which the next life has of its own.
+        Some(Place { line, index, state: self.state(line) })
+    }
+}
+
+/// The locks of keys, in a map.
+pub(crate) struct KeyLocks;
+
+impl Locks for KeyLocks {
+    #[inline(always)]
+    fn try_lock(&self, lock: u32) -> bool {
+        // SAFETY: an aligned word of the map.
+        LOCKS.get_ptr_mut(lock).is_some_and(|word| unsafe { compare_exchange(word, 0, 1) == 0 })
+    }
+
+    #[inline(always)]
+    fn unlock(&self, lock: u32) {
+        compiler_barrier();
+        if let Some(word) = LOCKS.get_ptr_mut(lock) {
+            // SAFETY: as in `try_lock`.
+            unsafe { word.write_volatile(0) }
+        }
+    }
+}
+
+/// A key's lock, given back where it goes out of sight.
+pub(crate) struct Locked(Hash);
+
+impl Locked {
+    #[inline(always)]
+    pub(crate) fn lock(hash: Hash) -> Result<Self, Refused> {
+        // As a rule nobody has it, and the call is saved.
+        let number = hash.lock();
+        if KeyLocks.try_lock(number) || subprograms::lock(number) {
+            Ok(Self(hash))
+        } else {
+            Err(Refused::Contended)
+        }
+    }
+}
+
+impl Drop for Locked {
+    #[inline(always)]
+    fn drop(&mut self) {
+        KeyLocks.unlock(self.0.lock());
+    }
+}

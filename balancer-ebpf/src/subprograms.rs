@@ -1,0 +1,240 @@
+//! The flow table's longer steps as global functions, which the verifier walks once each, whoever calls them from wherever.
+//! A function that isn't one it walks anew for every state in which it is called, and these are called in many, with loops
+//! inside.
+//!
+//! What it asks for in return (kernel 5.12): integers and pointers to what has a fixed size go in, an integer comes out.
+#![expect(
+    unsafe_code,
+    reason = "functions that the verifier finds by their symbols, and what their pointers lead to"
+)]
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
+use balancer_common::abi::{Address4, Address6, FlowKey};
+use balancer_common::table::{self, Hash, Refused};
+
+use crate::direction::Direction;
+use crate::memory::{Established, HalfOpen, KeyLocks};
+use crate::parse;
+use crate::{draft, flow_table, promotion};
+
+/// A line's index on its way through a function that can only return integers: one more, and 0 for none.
+#[derive(Clone, Copy)]
+pub(crate) struct Index(pub(crate) u32);
+
+impl Index {
+    #[inline(always)]
+    pub(crate) fn to_word(index: Option<u32>) -> u64 {
+        index.map_or(0, |index| u64::from(index) + 1)
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        if word == 0 { None } else { Some(Self((word - 1) as u32)) }
+    }
+}
+
+/// What became of something that was to be made, on its way through a function that can only return integers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Made {
+    Yes,
+    Taken,
+    Full,
+    Contended,
+}
+
+impl Made {
+    #[inline(always)]
+    pub(crate) fn of(result: Result<(), Refused>) -> u32 {
+        (match result {
+            Ok(()) => Self::Yes,
+            Err(Refused::Taken) => Self::Taken,
+            Err(Refused::Full) => Self::Full,
+            Err(Refused::Contended) => Self::Contended,
+        }) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(answer: u32) -> Result<(), Refused> {
+        const YES: u32 = Made::Yes as u32;
+        const TAKEN: u32 = Made::Taken as u32;
+        const FULL: u32 = Made::Full as u32;
+        match answer {
+            YES => Ok(()),
+            TAKEN => Err(Refused::Taken),
+            FULL => Err(Refused::Full),
+            _ => Err(Refused::Contended),
+        }
+    }
+}
+
+/// Takes one of the locks of keys; `false`: somebody else has it, for too long.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn lock(number: u32) -> bool {
+    table::lock(&KeyLocks, number).is_ok()
+}
+
+/// [`parse::is_wrong_sum`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn is_wrong_sum(ctx: *mut xdp_md, tcp_at: u32, words: u32, pseudo_header: u16) -> bool {
+    parse::is_wrong_sum(&XdpContext::new(ctx), tcp_at, words, pseudo_header)
+}
+
+/// The functions of a family.
+macro_rules! subprograms {
+    ($family:ty, $hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
+     $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
+     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident) => {
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
+            // SAFETY: null, or a whole key, as the verifier makes sure.
+            unsafe { key.as_ref() }.map_or(0, flow_table::hash_word)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $established_index(key: *const FlowKey<$family>) -> u64 {
+            // SAFETY: as above.
+            let key = unsafe { key.as_ref() };
+            Index::to_word(key.and_then(flow_table::index_of::<$family, Established>))
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $half_open_index(key: *const FlowKey<$family>) -> u64 {
+            // SAFETY: as above.
+            let key = unsafe { key.as_ref() };
+            Index::to_word(key.and_then(flow_table::index_of::<$family, HalfOpen>))
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $release_established(index: u32, state: u64) -> bool {
+            Direction::<$family, Established>::at(index, state).is_some_and(flow_table::release)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $release_half_open(index: u32, state: u64) -> bool {
+            Direction::<$family, HalfOpen>::at(index, state).is_some_and(flow_table::release)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $claim_established(hash: u64) -> u64 {
+            flow_table::claim_line::<$family, Established>(Hash::from_word(hash))
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $claim_half_open(hash: u64) -> u64 {
+            flow_table::claim_line::<$family, HalfOpen>(Hash::from_word(hash))
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $remove_established(index: u32, state: u64) -> bool {
+            Direction::<$family, Established>::at(index, state).is_some_and(flow_table::try_remove)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $remove_half_open(index: u32, state: u64) -> bool {
+            Direction::<$family, HalfOpen>::at(index, state).is_some_and(flow_table::try_remove)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $forget_oldest() -> bool {
+            draft::forget_oldest::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $closed() -> u64 {
+            draft::closed_index::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $deltas(of_client: bool) -> u32 {
+            draft::deltas::<$family>(of_client)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
+            draft::save_options::<$family>(&XdpContext::new(ctx), at, length);
+            true
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $claim() -> u32 {
+            draft::try_claim::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $complete() -> u32 {
+            draft::try_complete::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $promote(
+            client: u32,
+            client_state: u64,
+            backend: u32,
+            backend_state: u64,
+        ) -> u32 {
+            promotion::try_promote::<$family>(
+                Direction::at(client, client_state),
+                Direction::at(backend, backend_state),
+            )
+        }
+    };
+}
+
+subprograms!(
+    Address4,
+    hash_word_4,
+    established_index_4,
+    half_open_index_4,
+    release_established_4,
+    release_half_open_4,
+    claim_established_4,
+    claim_half_open_4,
+    remove_established_4,
+    remove_half_open_4,
+    forget_oldest_4,
+    closed_4,
+    deltas_4,
+    save_options_4,
+    claim_4,
+    complete_4,
+    promote_4
+);
+subprograms!(
+    Address6,
+    hash_word_6,
+    established_index_6,
+    half_open_index_6,
+    release_established_6,
+    release_half_open_6,
+    claim_established_6,
+    claim_half_open_6,
+    remove_established_6,
+    remove_half_open_6,
+    forget_oldest_6,
+    closed_6,
+    deltas_6,
+    save_options_6,
+    claim_6,
+    complete_6,
+    promote_6
+);

@@ -1,0 +1,91 @@
+//! The packet path's time: the kernel's jiffies, in ticks of which lines have 32 bits, and what it is in seconds.
+
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use balancer_common::abi::Clock;
+use balancer_common::limits::JIFFIES_PER_TICK;
+use rustix::time::{ClockId, clock_getres, clock_gettime};
+
+use super::DataplaneError;
+use super::tables::take;
+
+/// The program that reads both clocks, and where it writes them down.
+const PROGRAM: &str = "read_clock";
+const MAP: &str = "CLOCK";
+/// The kernel runs no shorter one.
+const FRAME: [u8; 64] = [0; 64];
+
+/// Turns moments of this process into ticks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlowClock {
+    /// Both clocks at one moment.
+    read: Clock,
+    jiffy_ns: u64,
+}
+
+impl FlowClock {
+    /// Reads both clocks by a program of the object: nothing else tells the kernel's jiffies.
+    pub(super) fn read(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+        let refused = |error: ProgramError| DataplaneError::Program(Box::new(error));
+        let program: &mut Xdp = ebpf
+            .program_mut(PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(DataplaneError::ObjectLacks("XDP program"))?;
+        program.load().map_err(refused)?;
+        program
+            .test_run(TestRunOptions { data_in: Some(&FRAME), ..TestRunOptions::new() })
+            .map_err(refused)?;
+        program.unload().map_err(refused)?;
+        let clock: Array<MapData, Clock> = take(ebpf, MAP)?;
+        let read = clock.get(&0, 0).map_err(DataplaneError::map("reading", MAP))?;
+        Ok(Self { read, jiffy_ns: jiffy_ns() })
+    }
+
+    /// The tick at a moment of `CLOCK_MONOTONIC`.
+    pub(super) fn tick_at(&self, monotonic_ns: u64) -> u32 {
+        let since = i128::from(monotonic_ns) - i128::from(self.read.monotonic_ns);
+        let jiffies = i128::from(self.read.jiffies) + since.div_euclid(i128::from(self.jiffy_ns));
+        (jiffies / i128::from(JIFFIES_PER_TICK)) as u32
+    }
+
+    /// So many ticks.
+    pub(super) fn duration(&self, ticks: u32) -> Duration {
+        Duration::from_nanos(u64::from(ticks) * self.jiffy_ns * JIFFIES_PER_TICK)
+    }
+}
+
+/// How long the kernel's tick is: what its coarse clocks go by.
+fn jiffy_ns() -> u64 {
+    let resolution = clock_getres(ClockId::MonotonicCoarse);
+    (resolution.tv_sec as u64 * 1_000_000_000 + resolution.tv_nsec as u64).max(1)
+}
+
+/// How long a tick of flows is.
+pub(super) fn tick_ns() -> u64 {
+    jiffy_ns() * JIFFIES_PER_TICK
+}
+
+/// `CLOCK_MONOTONIC` now.
+pub(super) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_follow_the_monotonic_clock_both_ways() {
+        let clock =
+            FlowClock { read: Clock { jiffies: 1 << 32, monotonic_ns: 5_000_000_000 }, jiffy_ns: 4_000_000 };
+        let then = clock.tick_at(5_000_000_000);
+        assert_eq!(then, 1 << 28);
+        assert_eq!(clock.tick_at(5_000_000_000 + 64_000_000), then + 1);
+        assert_eq!(clock.tick_at(5_000_000_000 - 1), then - 1);
+        assert_eq!(clock.duration(125), Duration::from_secs(8));
+    }
+}

@@ -1,0 +1,173 @@
+//! A flow table's memory, mapped into this process: lines, tags, and what is kept apart from lines.
+//!
+//! The controller looks at lines and takes them out, with the algorithm of `balancer_common::table`; it never makes one.
+#![expect(unsafe_code, reason = "a line is put together from the words of the mapping")]
+
+use std::marker::PhantomData;
+use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
+
+use aya::Ebpf;
+use balancer_common::abi::{Handshake, Line, Past, WireAddress};
+use balancer_common::table::{Kind, Lines, Place, State, Taker, WAYS, give_up, remove, remove_as_met};
+
+use super::DataplaneError;
+use super::tables::take_array;
+use super::words::MappedWords;
+
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+/// Words of a bucket's tags.
+const TAG_WORDS: usize = WAYS as usize * size_of::<u16>() / WORD;
+/// Tags in a word.
+const TAGS: u32 = (WORD / size_of::<u16>()) as u32;
+
+/// One table of one family.
+pub(super) struct MappedTable<A> {
+    lines: MappedWords,
+    tags: MappedWords,
+    pasts: MappedWords,
+    past_words: usize,
+    family: PhantomData<A>,
+}
+
+/// The names of a table's maps.
+pub(super) struct Names {
+    pub(super) lines: &'static str,
+    pub(super) tags: &'static str,
+    pub(super) pasts: &'static str,
+}
+
+/// A place for a line's words, aligned as lines are.
+#[repr(C, align(64))]
+struct Words([u64; 16]);
+
+/// A live line as it was met.
+pub(super) type Met = Place<u32>;
+
+impl<A: WireAddress> MappedTable<A> {
+    const LINE_WORDS: usize = size_of::<Line<A>>() / WORD;
+    /// The word with the slots of service and backend.
+    const SLOTS_WORD: usize = offset_of!(Line<A>, ip_delta) / WORD;
+
+    /// A table of established flows, or of handshakes.
+    pub(super) fn take(ebpf: &mut Ebpf, names: &Names, of_handshakes: bool) -> Result<Self, DataplaneError> {
+        let past_words = if of_handshakes { size_of::<Handshake>() } else { size_of::<Past>() } / WORD;
+        let table = Self {
+            lines: take_array(ebpf, names.lines, Self::LINE_WORDS)?,
+            tags: take_array(ebpf, names.tags, TAG_WORDS)?,
+            pasts: take_array(ebpf, names.pasts, past_words)?,
+            past_words,
+            family: PhantomData,
+        };
+        table.finish_what_was_begun();
+        Ok(table)
+    }
+
+    fn len(&self) -> u32 {
+        (self.lines.len() / Self::LINE_WORDS) as u32
+    }
+
+    /// Lines that a controller had half taken out when it was killed.
+    fn finish_what_was_begun(&self) {
+        for index in 0..self.len() {
+            let state = self.state(index);
+            if state.kind() == Kind::Leaving {
+                give_up(self, Place { line: index, index, state });
+            }
+        }
+    }
+
+    /// All live lines, found by their tags: a table that is nearly empty is walked over in no time.
+    pub(super) fn live(&self) -> impl Iterator<Item = Met> {
+        let words = 0..self.tags.len();
+        let tagged = words.flat_map(|word| {
+            let tags = self.tags.peek(word);
+            let in_use = (0..TAGS).filter(move |tag| (tags >> (16 * tag)) as u16 != 0);
+            let in_use = in_use.take(if tags == 0 { 0 } else { TAGS as usize });
+            in_use.map(move |tag| word as u32 * TAGS + tag)
+        });
+        tagged.filter_map(|index| self.met(index))
+    }
+
+    /// The line at this index, if it is live.
+    pub(super) fn met(&self, index: u32) -> Option<Met> {
+        let line = self.line(index)?;
+        let state = self.state(line);
+        (state.kind() == Kind::Live).then_some(Place { line, index, state })
+    }
+
+    /// Slots of the service and the backend of a line that was met.
+    pub(super) fn slots(&self, met: Met) -> (u16, u16) {
+        let word = self.lines.peek(met.index as usize * Self::LINE_WORDS + Self::SLOTS_WORD).to_ne_bytes();
+        (u16::from_ne_bytes([word[4], word[5]]), u16::from_ne_bytes([word[6], word[7]]))
+    }
+
+    /// A copy of a line that was met, if it has still the same life after that.
+    pub(super) fn read(&self, met: Met) -> Option<Line<A>> {
+        const { assert!(size_of::<Line<A>>() <= size_of::<Words>()) };
+        let first = met.index as usize * Self::LINE_WORDS;
+        let mut words = Words([0; 16]);
+        for (at, word) in words.0.iter_mut().take(Self::LINE_WORDS).enumerate() {
+            *word = self.lines.peek(first + at);
+        }
+        fence(Ordering::Acquire);
+        if !self.state(met.line).is_same_life(met.state) {
+            return None;
+        }
+        // SAFETY: as many bytes and more, aligned as a line is, which is made of integers for which any value is sound.
+        Some(unsafe { (&raw const words).cast::<Line<A>>().read() })
+    }
+
+    /// What is kept apart from the line at this index.
+    pub(super) fn past(&self, index: u32) -> Past {
+        let words = [0, 1, 2].map(|word| self.pasts.peek(index as usize * self.past_words + word));
+        let [began, twin, first_sequence, fin_end, packets_at_reset, padding] =
+            [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 4)].map(|(word, byte): (usize, usize)| {
+                let bytes = words[word].to_ne_bytes();
+                u32::from_ne_bytes([bytes[byte], bytes[byte + 1], bytes[byte + 2], bytes[byte + 3]])
+            });
+        Past { began, twin, first_sequence, fin_end, packets_at_reset, padding }
+    }
+
+    /// The other direction of a line.
+    pub(super) fn twin(&self, line: &Line<A>, past: &Past) -> Option<(Met, Line<A>)> {
+        let met = self.met(past.twin)?;
+        let twin = self.read(met)?;
+        (twin.key == line.becomes.reversed()).then_some((met, twin))
+    }
+
+    /// Takes a line out, if no packet has come since it was met.
+    pub(super) fn remove_if_silent(&self, met: Met) -> bool {
+        remove_as_met(self, met, Taker::Controller)
+    }
+
+    /// Takes a line out whose twin is gone.
+    pub(super) fn remove(&self, met: Met) -> bool {
+        remove(self, met, Taker::Controller)
+    }
+}
+
+impl<A: WireAddress> Lines for MappedTable<A> {
+    type Line = u32;
+
+    fn line(&self, index: u32) -> Option<u32> {
+        (index < self.len()).then_some(index)
+    }
+
+    fn state(&self, line: u32) -> State {
+        State(self.lines.load(line as usize * Self::LINE_WORDS))
+    }
+
+    fn exchange(&self, line: u32, old: State, new: State) -> bool {
+        self.lines.exchange(line as usize * Self::LINE_WORDS, old.0, new.0)
+    }
+
+    fn publish(&self, line: u32, new: State) {
+        self.lines.store(line as usize * Self::LINE_WORDS, new.0);
+    }
+
+    fn set_tag(&self, index: u32, tag: u16) {
+        self.tags.store_quarter(index as usize, tag);
+    }
+}
