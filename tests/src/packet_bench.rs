@@ -14,6 +14,7 @@ mod plan;
 mod proof;
 mod report;
 mod samples;
+mod storm;
 mod subject;
 mod world;
 
@@ -28,6 +29,7 @@ use gateway::Gateway;
 use machine::Machine;
 use report::{Comparison, Wanted};
 use samples::{Row, Samples};
+pub use storm::storm;
 use subject::{Fate, Program, Subject, harness};
 use world::{DNAT4, Flows, SNAT4, SNAT6, Segment, World};
 

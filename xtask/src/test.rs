@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::build;
+use crate::build::{bench_object, build};
 use crate::run::cargo;
 use crate::setup::{self, is_root};
 
@@ -31,6 +31,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     }
     setup::for_labs()?;
     let built = build()?;
+    let bench_object = bench_object()?;
     let mut tally = Tally::default();
     let filter = arguments.filter.as_slice();
 
@@ -46,6 +47,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
         .args(["test", "--no-fail-fast", "--release", "--package", "balancer-tests"])
         .args(filter)
         .env("BALANCER_BPF_OBJECT", &built.object)
+        .env("BALANCER_BENCH_OBJECT", bench_object)
         .env("BALANCER_BINARY", &built.binary)
         // Each lab has its own namespaces, so tests run side by side; two at a time, as a lab keeps a core busy.
         .env("RUST_TEST_THREADS", "2");

@@ -21,7 +21,7 @@ static PLAN: Array<Plan, 1> = Array::new();
 static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 
 /// What never happens and isn't a measurement: the harness fails on it.
-const BROKEN: u32 = xdp_action::XDP_ABORTED;
+pub(crate) const BROKEN: u32 = xdp_action::XDP_ABORTED;
 
 /// Where a header's fields are in the frame.
 struct Fields {
@@ -60,12 +60,7 @@ pub fn feeder(ctx: XdpContext) -> u32 {
     // SAFETY: the map's only element; the harness doesn't touch it while the program runs, and runs it on one CPU.
     let told = unsafe { &*plan.cast_const() };
     let flow = told.first + (told.made.wrapping_mul(told.step) & told.mask);
-    let is_made = if told.is_ipv6 == 0 {
-        write::<WORDS_4>(&ctx, told, flow, &IPV4)
-    } else {
-        write::<WORDS_6>(&ctx, told, flow, &IPV6)
-    };
-    if !is_made {
+    if !write_any(&ctx, told, flow) {
         return BROKEN;
     }
     // SAFETY: an aligned word of the element above. Atomic for what that does besides: the frame's new bytes are in the
@@ -79,9 +74,25 @@ pub fn feeder(ctx: XdpContext) -> u32 {
             options(nostack)
         );
     }
+    hand_over(&ctx)
+}
+
+/// The frame to the program under test, which ends the run.
+#[inline(always)]
+pub(crate) fn hand_over(ctx: &XdpContext) -> u32 {
     // SAFETY: nothing here waits to be dropped.
-    unsafe { PROGRAMS.tail_call(&ctx, 0) };
+    unsafe { PROGRAMS.tail_call(ctx, 0) };
     BROKEN
+}
+
+/// Writes the packet of this flow, of whichever family; false if the frame has no room for it.
+#[inline(always)]
+pub(crate) fn write_any(ctx: &XdpContext, plan: &Plan, flow: u64) -> bool {
+    if plan.is_ipv6 == 0 {
+        write::<WORDS_4>(ctx, plan, flow, &IPV4)
+    } else {
+        write::<WORDS_6>(ctx, plan, flow, &IPV6)
+    }
 }
 
 /// Writes the packet of this flow; false if the frame has no room for it.

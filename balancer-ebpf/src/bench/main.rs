@@ -1,4 +1,5 @@
-//! Programs that measure the packet path (`cargo xtask bench packet`): who makes packets, and peers to compare with.
+//! Programs that measure the packet path (`cargo xtask bench packet`), and one that puts it under stress: who makes packets,
+//! and peers to compare with.
 //!
 //! None of this is in the product's object, and nothing here knows how the product's tables are made: the program under
 //! test is reached by a tail call, as a kernel would call it.
@@ -11,6 +12,7 @@
 mod feeder;
 mod floor;
 mod plan;
+mod storm;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;

@@ -47,3 +47,18 @@ pub(crate) struct Plan {
     /// Packets made so far.
     pub(crate) made: u64,
 }
+
+/// Kinds of packets in a storm.
+pub(crate) const KINDS: usize = 64;
+
+/// One CPU's part of a storm.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Storm {
+    /// Where its pseudo-random sequence is; never zero.
+    pub(crate) random: u64,
+    /// How many flows there are, less one; all ones in binary.
+    pub(crate) mask: u64,
+    /// Packets made so far.
+    pub(crate) made: u64,
+}

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::plan::{Part, Plan, WORDS_4, WORDS_6};
+use super::plan::{KINDS, Part, Plan, Storm, WORDS_4, WORDS_6};
 use crate::case::{Side, ifindex, xdp_md};
 
 /// A [`Plan`] as its map has it.
@@ -107,6 +108,78 @@ impl Feeder {
         for (key, recipe) in flows {
             self.floor_flows.insert(key, recipe, 0)?;
         }
+        Ok(())
+    }
+}
+
+/// A storm's, which several threads send at once.
+pub(super) struct StormFeeder {
+    ebpf: Ebpf,
+    programs: ProgramArray<MapData>,
+    kinds: Array<MapData, PlanWords>,
+    storms: PerCpuArray<MapData, StormWords>,
+    ingress: u32,
+}
+
+/// A [`Storm`] as its map has it.
+type StormWords = [u64; size_of::<Storm>() / size_of::<u64>()];
+
+impl StormFeeder {
+    /// Loads the object. The calling thread is in the lab's gateway.
+    pub(super) fn load(object: &Path) -> Result<Self> {
+        // The peers stay away, so their tables need not be large.
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("FLOWS", 1).map_max_entries("FULL", 1);
+        let mut ebpf = loader.load_file(object).with_context(|| format!("load {}", object.display()))?;
+        let program: &mut Xdp = ebpf.program_mut("storm").context("the object has no storm")?.try_into()?;
+        program.load().context("load storm")?;
+        Ok(Self {
+            programs: take(&mut ebpf, "PROGRAMS")?,
+            kinds: take(&mut ebpf, "STORM_KINDS")?,
+            storms: take(&mut ebpf, "STORMS")?,
+            ingress: ifindex(Side::Wan.interface())?,
+            ebpf,
+        })
+    }
+
+    /// The next storm: into this program, with these kinds of packets.
+    pub(super) fn prepare(
+        &mut self,
+        program: &ProgramFd,
+        kinds: &[Plan],
+        flows_mask: u64,
+        seed: u64,
+    ) -> Result<()> {
+        self.programs.set(0, program, 0).context("hand the storm its program")?;
+        ensure!(kinds.len() == KINDS, "{} kinds of packets", kinds.len());
+        for (kind, plan) in kinds.iter().enumerate() {
+            self.kinds.set(kind as u32, words(plan), 0)?;
+        }
+        let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        // Far apart for each CPU, and never zero.
+        let random = |cpu: usize| (seed ^ (cpu as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1);
+        let storms = (0..cpus).map(|cpu| [random(cpu), flows_mask, 0]).collect::<Vec<StormWords>>();
+        Ok(self.storms.set(0, PerCpuValues::try_from(storms)?, 0)?)
+    }
+
+    /// Packets that were made since, on all CPUs.
+    pub(super) fn made(&self) -> Result<u64> {
+        Ok(self.storms.get(&0, 0)?.iter().map(|[_, _, made]| made).sum())
+    }
+
+    /// So many packets on the calling thread's CPU.
+    pub(super) fn storm(&self, packets: u32) -> Result<()> {
+        let length = WORDS_4 * size_of::<u64>();
+        let context = xdp_md(length, self.ingress);
+        let blank = vec![0; length];
+        let options = TestRunOptions {
+            data_in: Some(&blank),
+            ctx_in: Some(&context),
+            repeat: packets,
+            ..TestRunOptions::default()
+        };
+        let result = own(&self.ebpf, "storm")?.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        ensure!(result.return_value != 0, "the storm's program is broken");
         Ok(())
     }
 }

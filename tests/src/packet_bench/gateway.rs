@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use aya::maps::{MapInfo, MapType};
+use anyhow::{Context, Result, bail, ensure};
+use aya::Pod;
+use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use aya::programs::{ProgramFd, ProgramInfo};
-use balancer_common::abi::{ActiveWord, Interface, NextHop};
+use balancer_common::abi::{ActiveWord, Interface, NextHop, Seed};
 use balancer_common::verdict::Reason;
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
@@ -24,16 +25,19 @@ use crate::case::{Side, ifindex};
 const ESTABLISHED_4: [&str; 3] = ["ESTABLISHED_4", "ESTAB_TAGS_4", "ESTAB_PAST_4"];
 
 /// Longer than any measurement.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The interfaces' slots.
-const SIDES: [(Side, u16); 2] = [(Side::Lan, 1), (Side::Wan, 2)];
+const SIDES: [(Side, u16); 2] = [(Side::Lan, 1), (Side::Wan, WAN_SLOT)];
+/// That of the clients' one.
+pub(super) const WAN_SLOT: u16 = 2;
 
 /// A loaded program that knows its pools.
 pub(super) struct Gateway {
     program: Loaded,
     tables: Tables,
-    flows: FlowTable,
+    /// The product's own view of the flow tables.
+    pub(super) flows: FlowTable,
     /// Backend slots by the name of their world.
     slots: BTreeMap<&'static str, u16>,
     pub(super) wanted: Wanted,
@@ -114,6 +118,29 @@ impl Gateway {
     /// The program.
     pub(super) fn fd(&mut self) -> Result<&ProgramFd> {
         Ok(self.program.program()?.fd()?)
+    }
+
+    /// A handle of one's own on an array of the program, by its name: the production code has taken the maps.
+    pub(super) fn array<V: Pod>(&mut self, name: &str) -> Result<Array<MapData, V>> {
+        let ids = self.program.program()?.info()?.map_ids()?.context("this kernel doesn't tell maps")?;
+        for id in ids {
+            if MapInfo::from_id(id)?.name_as_str() == Some(name) {
+                let map = Map::from_map_data(MapData::from_id(id)?)?;
+                return Array::try_from(map).with_context(|| format!("open {name}"));
+            }
+        }
+        bail!("the program has no map {name}")
+    }
+
+    /// What its hashes are made with.
+    pub(super) fn seed(&self) -> Result<Seed> {
+        let map = self.program.ebpf.map("SEED").context("the object has no map SEED")?;
+        Ok(Array::<_, Seed>::try_from(map)?.get(&0, 0)?)
+    }
+
+    /// The slot of this world's backend.
+    pub(super) fn slot(&self, world: &World) -> Option<u16> {
+        self.slots.get(world.name).copied()
     }
 
     /// What the program has counted of all worlds.

@@ -27,6 +27,8 @@ const FIRST_BACKEND_PORT: u16 = 10_000;
 
 const CLIENT_ISN: u32 = 1000;
 const BACKEND_ISN: u32 = 5000;
+/// How far a client's next sequence is; answers to the one are none to the other.
+const FURTHER: u32 = 1 << 20;
 
 /// A pool with everybody around it.
 #[derive(Debug)]
@@ -90,6 +92,16 @@ pub(super) enum Segment {
     FromBackend,
     /// Data of the client for somebody else.
     Foreign,
+    /// Of the client, with another sequence number: opens the next flow on the same tuple.
+    SynAnew,
+    /// Of the client: ends its direction.
+    FinFromClient,
+    /// Of the backend, which has the client's: ends its direction.
+    FinFromBackend,
+    /// Of the client, within its window.
+    ResetFromClient,
+    /// Of the backend, within its window.
+    ResetFromBackend,
 }
 
 impl Segment {
@@ -102,14 +114,26 @@ impl Segment {
             Self::SynAck => 0x85eb_ca6b,
             Self::Ack => 1,
             Self::FromClient | Self::FromBackend | Self::Foreign => 0xc2b2_ae35,
+            // Only of storms, which have no order.
+            Self::SynAnew
+            | Self::FinFromClient
+            | Self::FinFromBackend
+            | Self::ResetFromClient
+            | Self::ResetFromBackend => 1,
         }
     }
 
     /// The side of the gateway that it comes in on.
     pub(super) fn side(self) -> Side {
         match self {
-            Self::SynAck | Self::FromBackend => Side::Lan,
-            Self::Syn | Self::Ack | Self::FromClient | Self::Foreign => Side::Wan,
+            Self::SynAck | Self::FromBackend | Self::FinFromBackend | Self::ResetFromBackend => Side::Lan,
+            Self::Syn
+            | Self::Ack
+            | Self::FromClient
+            | Self::Foreign
+            | Self::SynAnew
+            | Self::FinFromClient
+            | Self::ResetFromClient => Side::Wan,
         }
     }
 }
@@ -203,14 +227,10 @@ impl World {
     }
 
     fn ends(&self, segment: Segment) -> (End, End) {
-        match segment {
-            Segment::Syn | Segment::Ack | Segment::FromClient => {
-                (self.client_end(), End::host(self.vip, FIRST_LISTEN_PORT))
-            }
-            Segment::SynAck | Segment::FromBackend => {
-                (End::host(self.backend, FIRST_BACKEND_PORT), self.seen_client_end())
-            }
-            Segment::Foreign => (self.client_end(), End::host(self.foreigner, FIRST_LISTEN_PORT)),
+        match (segment, segment.side()) {
+            (Segment::Foreign, _) => (self.client_end(), End::host(self.foreigner, FIRST_LISTEN_PORT)),
+            (_, Side::Wan) => (self.client_end(), End::host(self.vip, FIRST_LISTEN_PORT)),
+            (_, Side::Lan) => (End::host(self.backend, FIRST_BACKEND_PORT), self.seen_client_end()),
         }
     }
 
@@ -243,7 +263,44 @@ impl World {
                 let packet = packet.flags(flags::PSH | flags::ACK);
                 packet.seq(BACKEND_ISN + 1).acks(CLIENT_ISN + 1).payload(b"hello")
             }
+            Segment::SynAnew => packet.syn().seq(CLIENT_ISN + FURTHER),
+            Segment::FinFromClient => packet.fin().seq(CLIENT_ISN + 1).acks(BACKEND_ISN + 2),
+            Segment::FinFromBackend => packet.fin().seq(BACKEND_ISN + 1).acks(CLIENT_ISN + 2),
+            Segment::ResetFromClient => packet.rst().seq(CLIENT_ISN + 1),
+            Segment::ResetFromBackend => packet.rst().seq(BACKEND_ISN + 1),
         }
+    }
+
+    /// Where this flow's client is, and the service that it talks to.
+    pub(super) fn client_to_service(&self, flow: u64) -> (SocketAddr, SocketAddr) {
+        let (client, service) = self.ends(Segment::Syn);
+        (client.at(flow), service.at(flow))
+    }
+
+    /// Where the backend of this flow's service listens, and the gateway's or the client's address that it sees.
+    pub(super) fn backend_and_source(&self, flow: u64) -> (SocketAddr, IpAddr) {
+        let (backend, seen) = self.ends(Segment::SynAck);
+        (backend.at(flow), seen.at(flow).ip())
+    }
+
+    /// Whether the backend may see this port instead of the client's.
+    pub(super) fn may_be_seen_from(&self, port: u16, seen: u16) -> bool {
+        match self.forwarding {
+            Forwarding::Snat => (FIRST_CLIENT_PORT..FIRST_CLIENT_PORT + (1 << PORT_BITS)).contains(&seen),
+            Forwarding::Dnat => seen == port,
+        }
+    }
+
+    /// The flow that a client with this address and a service's port belongs to; `None`: neither world nor storm has it.
+    pub(super) fn flow_of(&self, client: SocketAddr, listen: SocketAddr) -> Option<u64> {
+        let flow = match (client.ip(), self.client) {
+            (IpAddr::V4(is), IpAddr::V4(first)) => u32::from(is).checked_sub(u32::from(first))?.into(),
+            (IpAddr::V6(is), IpAddr::V6(first)) => {
+                u64::try_from(u128::from(is).checked_sub(u128::from(first))?).ok()?
+            }
+            _ => return None,
+        };
+        (self.client_to_service(flow) == (client, listen)).then_some(flow)
     }
 
     /// What the feeder has to make.
