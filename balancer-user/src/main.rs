@@ -35,6 +35,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         }
         Verb::Check(arguments) => daemon::check(&cli.paths.config, &cli.paths.pin_dir, arguments.no_resolve),
         Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output()),
+        Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output()),
         Verb::Stats => cli::stats::run(&cli.paths, cli.output(), meaning),
         Verb::Failover(arguments) => cli::operate::failover(&cli.paths, arguments, cli.output()),
         Verb::Failback(arguments) => cli::operate::failback(&cli.paths, arguments, cli.output()),

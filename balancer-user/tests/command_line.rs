@@ -65,6 +65,7 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
                 drop(reply.send(status));
             }
             Request::Stats(reply) => drop(reply),
+            Request::Flows(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
             Request::Command(_, reply) => drop(reply.send(Err("no backend is eligible".to_owned()))),
         }
     }
@@ -73,7 +74,7 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
 #[test]
 fn without_a_daemon_the_exit_code_is_4_and_the_remedy_is_on_stderr() {
     let nowhere = Path::new("/nonexistent/control.sock");
-    for arguments in [&["status"][..], &["stats"], &["failover", "p"], &["failback", "p"]] {
+    for arguments in [&["status"][..], &["stats"], &["flows"], &["failover", "p"], &["failback", "p"]] {
         let output = run(nowhere, arguments);
         assert_exit(&output, 4);
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));

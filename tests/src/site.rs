@@ -6,6 +6,7 @@
 
 mod client;
 mod configuration;
+mod held;
 mod stack_watch;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
 
 pub use client::{Load, Watcher};
 pub use configuration::{API, Forwarding, Options, PASSWORDS, Pool, Service, WEB, server_name};
+pub use held::Held;
 pub use stack_watch::StackWatch;
 
 /// In the servers' certificates, and what clients and probes ask for.
@@ -201,6 +203,15 @@ impl Site {
     /// When it can't be started or says nothing.
     pub fn load_from(&self, host: &Host, target: SocketAddr, arguments: &[&str]) -> Result<Value> {
         Load(self.client_on(host, "load", target, arguments)?).report()
+    }
+
+    /// Opens a connection of the first client to a service, and has one request answered on it.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn hold(&self, pool: Pool, service: Service) -> Result<Held> {
+        let target = SocketAddr::new(self.vip(pool), service.port);
+        Held::open(self.lab.client(), target, self.ca_file())
     }
 
     /// Where a pool's services are.

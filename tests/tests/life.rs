@@ -221,7 +221,7 @@ fn verbs_without_a_daemon_and_without_pins_exit_4() -> Result<()> {
     let mut site = site("verbs")?;
     site.gateway.terminate()?;
     site.gateway.verb(&["detach"])?.expect(0)?;
-    for verb in [&["status"][..], &["stats"], &["failover", POOL], &["failback", POOL]] {
+    for verb in [&["status"][..], &["stats"], &["flows"], &["failover", POOL], &["failback", POOL]] {
         let said = site.gateway.verb(verb)?.expect(4)?;
         assert!(said.stdout.is_empty() && said.stderr.contains("no daemon answers"), "{said:?}");
     }

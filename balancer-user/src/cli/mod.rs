@@ -4,6 +4,7 @@
 //! are parsed here and carried out by whoever calls [`parse`].
 
 mod ask;
+pub mod flows;
 mod layout;
 pub mod log;
 pub mod operate;
@@ -14,6 +15,7 @@ pub mod status;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -123,6 +125,12 @@ pub enum Verb {
     /// Show pools, backends, who is active (●) and why
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Show live flows: client, service, backend, state, age, idle time, packets and bytes
+    ///
+    /// In no order, those of a failed or removed backend included. A flow is half_open until its handshake is complete,
+    /// established until one side ends it, then closing until it is forgotten. Without --limit all flows are shown.
+    #[command(after_help = FLOWS_EXAMPLES)]
+    Flows(FlowsArgs),
     /// Show packets, bytes and new flows per service and backend, and drops and answers by reason
     Stats,
     /// Make another backend active now
@@ -171,6 +179,23 @@ pub struct StatusArgs {
     pub exit_code: bool,
 }
 
+/// `balancer flows`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct FlowsArgs {
+    /// Show flows of this pool only
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// Show flows to backends of this name only
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Show flows of this client only
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// Show so many at most: any of them, as there is no order
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
 /// `balancer failover`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct FailoverArgs {
@@ -196,6 +221,7 @@ Examples:
   balancer check --config ./balancer.toml     is this configuration right?
   balancer run                                start the daemon
   balancer status                             who is active, and why
+  balancer flows --client 192.0.2.7           where a client's connections go
   balancer failover passwords                 move the pool to the next backend
   balancer failback passwords                 and back to the first
 
@@ -207,6 +233,13 @@ Examples:
   balancer status                             all pools
   balancer status passwords --exit-code       for a monitoring check: 0 good, 6 degraded
   balancer status -o json | jq -r '.pools[] | .name + \" \" + .active'";
+
+const FLOWS_EXAMPLES: &str = "\
+Examples:
+  balancer flows                              all of them
+  balancer flows --client 192.0.2.7           where a client's connections go
+  balancer flows --pool passwords --backend server1 --limit 20    some of this backend's
+  balancer flows -o json | jq -r '.flows[] | select(.idle_s > 3600) | .client'";
 
 const FAILOVER_EXAMPLES: &str = "\
 Examples:

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layout::Palette;
-use super::{Build, Cli, FailoverArgs, LogFormat, Output, RunArgs, StatusArgs, Verb};
+use super::{Build, Cli, FailoverArgs, FlowsArgs, LogFormat, Output, RunArgs, StatusArgs, Verb};
 use crate::control::client::ClientError;
 use crate::exit::{Exit, Failure};
 
@@ -72,6 +72,15 @@ mod command_line {
         );
         assert_eq!(parse("balancer detach").verb, Verb::Detach);
         assert_eq!(parse("balancer stats").verb, Verb::Stats);
+        assert_eq!(parse("balancer flows").verb, Verb::Flows(FlowsArgs::default()));
+        let flows = FlowsArgs {
+            pool: Some("p".to_owned()),
+            backend: Some("b".to_owned()),
+            client: "2001:db8::7".parse().ok(),
+            limit: Some(10),
+        };
+        let line = "balancer flows --pool p --backend b --client 2001:db8::7 --limit 10";
+        assert_eq!(parse(line).verb, Verb::Flows(flows));
     }
 
     #[test]
@@ -85,6 +94,12 @@ mod command_line {
             "balancer failover p --reset",
             "balancer status -o yaml",
             "balancer status --replace",
+            "balancer flows p",
+            "balancer flows --client server1",
+            "balancer flows --client 192.0.2.7:40000",
+            "balancer flows --client 192.0.2.0/24",
+            "balancer flows --limit 0",
+            "balancer flows --limit all",
         ];
         for line in lines {
             assert_eq!(refused(line).exit_code(), 2, "{line}");
@@ -103,7 +118,9 @@ mod command_line {
 
     #[test]
     fn help_is_no_error_and_shows_examples() {
-        for line in ["balancer --help", "balancer status --help", "balancer failover -h"] {
+        for line in
+            ["balancer --help", "balancer status --help", "balancer flows --help", "balancer failover -h"]
+        {
             let help = refused(line);
             assert_eq!(help.exit_code(), 0, "{line}");
             assert!(help.to_string().contains("Examples:"), "{help}");
@@ -143,7 +160,7 @@ mod exits {
 }
 
 mod tables {
-    use super::super::{stats, status};
+    use super::super::{flows, stats, status};
     use super::*;
     use crate::control::protocol::{
         Backend, Health, LastProbe, PoolReason, PoolState, Status, Timestamp, Transition, XdpMode, example,
@@ -336,6 +353,28 @@ passed packets
   tagged  2
 ";
         assert_eq!(stats::table(&example::stats(), meaning, Palette::PLAIN), expected);
+    }
+
+    #[test]
+    fn flows_are_a_line_each_and_what_is_not_configured_any_more_is_a_dash() {
+        let mut document = example::flows();
+        let expected = "\
+as of 2026-01-02T03:04:05.678Z: 2 flows
+
+  CLIENT               SERVICE               BACKEND  STATE         AGE  IDLE  PACKETS    BYTES
+  192.0.2.7:40000      passwords/web         server1  established  3m4s    1s      100  10.0 kB
+  [2001:db8::7]:40001  -/[2001:db8::10]:443  -        closing      2h5m   12s        7    512 B
+";
+        assert_eq!(flows::table(&document, Some(3), Palette::PLAIN), expected);
+        let limited = flows::table(&document, Some(2), Palette::PLAIN);
+        assert!(limited.contains(": 2 flows (there may be more: --limit)\n"), "{limited}");
+        document.flows.truncate(1);
+        assert!(flows::table(&document, None, Palette::PLAIN).contains(": 1 flow\n"));
+        document.flows.clear();
+        assert_eq!(
+            flows::table(&document, None, Palette::PLAIN),
+            "as of 2026-01-02T03:04:05.678Z: 0 flows\n"
+        );
     }
 
     #[test]

@@ -16,10 +16,13 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use super::protocol::{Document, ErrorBody, FailbackCommand, FailoverCommand, Outcome};
+use super::listing::MAX_LISTING_BYTES;
+use super::protocol::{Document, ErrorBody, FailbackCommand, FailoverCommand, Flows, FlowsQuery, Outcome};
 
 /// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
 const READ_LIMIT: Duration = Duration::from_secs(5);
+/// For a listing: the daemon's own limits for its making and its sending are 10 s each.
+const LISTING_LIMIT: Duration = Duration::from_secs(25);
 /// A command is answered when it is carried out; the daemon itself gives up a little earlier and says so.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// The largest configuration (256 pools of 16 backends) makes about 2 MiB.
@@ -110,14 +113,28 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get<D: Document>(&self) -> Result<D, ClientError> {
-        let body = self.within(READ_LIMIT, "", self.exchange(Method::GET, D::PATH, Bytes::new())).await?;
-        let found: SchemaOf = serde_json::from_slice(&body).map_err(|error| self.unreadable(&error))?;
+        let request = self.exchange(Method::GET, D::PATH, Bytes::new(), MAX_ANSWER_BYTES);
+        self.read(&self.within(READ_LIMIT, "", request).await?)
+    }
+
+    /// Asks for live flows.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn flows(&self, query: &FlowsQuery) -> Result<Flows, ClientError> {
+        let path = format!("{}?{query}", Flows::PATH);
+        let request = self.exchange(Method::GET, &path, Bytes::new(), MAX_LISTING_BYTES);
+        self.read(&self.within(LISTING_LIMIT, "", request).await?)
+    }
+
+    fn read<D: Document>(&self, body: &[u8]) -> Result<D, ClientError> {
+        let found: SchemaOf = serde_json::from_slice(body).map_err(|error| self.unreadable(&error))?;
         if found.schema != D::SCHEMA {
             return Err(ClientError::Version {
                 what: format!("speaks {:?} instead of {}", found.schema, D::SCHEMA),
             });
         }
-        serde_json::from_slice(&body).map_err(|error| ClientError::Version {
+        serde_json::from_slice(body).map_err(|error| ClientError::Version {
             what: format!("fills in {} differently ({error})", D::SCHEMA),
         })
     }
@@ -145,8 +162,8 @@ impl Client {
     ) -> Result<Outcome, ClientError> {
         let body = serde_json::to_vec(command).map_err(|error| self.unreadable(&error))?;
         let unknown = "; `balancer status` tells whether it was carried out";
-        let answer =
-            self.within(COMMAND_LIMIT, unknown, self.exchange(Method::POST, path, Bytes::from(body))).await?;
+        let request = self.exchange(Method::POST, path, Bytes::from(body), MAX_ANSWER_BYTES);
+        let answer = self.within(COMMAND_LIMIT, unknown, request).await?;
         serde_json::from_slice(&answer).map_err(|error| self.unreadable(&error))
     }
 
@@ -160,13 +177,21 @@ impl Client {
         timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn exchange(&self, method: Method, path: &'static str, body: Bytes) -> Result<Bytes, ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        max_bytes: usize,
+    ) -> Result<Bytes, ClientError> {
+        // Paths are constants, and queries are escaped.
+        let uri = path.parse().map_err(|error: hyper::http::uri::InvalidUri| self.broken(&error))?;
         let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = hyper::Uri::from_static(path);
+        *request.uri_mut() = uri;
         // HTTP/1.1 asks for one; the socket already says who is meant.
         request.headers_mut().insert(HOST, HeaderValue::from_static("balancer"));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -174,7 +199,7 @@ impl Client {
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), max_bytes).collect().await;
             Ok((status, body.map_err(|error| self.broken(&*error))?.to_bytes()))
         };
         tokio::pin!(answer);

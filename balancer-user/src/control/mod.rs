@@ -8,6 +8,7 @@
 //! and waits for the daemon's loop to answer it; the client turns a document back into its type.
 
 pub mod client;
+pub mod listing;
 pub mod protocol;
 mod route;
 pub mod server;

@@ -3,7 +3,7 @@
 //! Permission is decided before the body is looked at, by the peer's credentials, which the kernel vouches for.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::unix::UCred;
 
-use super::protocol::{Command, Document as _, ErrorBody, FailbackCommand, FailoverCommand, Stats, Status};
+use super::listing::Body;
+use super::protocol::{
+    Command, Document as _, ErrorBody, FailbackCommand, FailoverCommand, Flows, FlowsQuery, Stats, Status,
+};
 use super::server::{Daemon, NoAnswer, Request};
 
 /// Longest body: a command names a pool and a backend, so this is generous.
@@ -67,12 +70,13 @@ pub(super) async fn respond(
     request: HttpRequest<Incoming>,
     peer: Peer,
     daemon: &Daemon<'_>,
-) -> Response<Full<Bytes>> {
+) -> Response<Body> {
     match answer(request, peer, daemon).await {
         Ok(body) => response(StatusCode::OK, body),
         Err(Failure { status, error, allow }) => {
             // Serialising a struct of one string cannot fail; an empty body would still carry the status.
-            let mut response = response(status, json(&ErrorBody { error }).unwrap_or_default());
+            let mut response =
+                response(status, json(&ErrorBody { error }).unwrap_or_else(|_| Bytes::new().into()));
             if let Some(methods) = allow {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
             }
@@ -81,7 +85,7 @@ pub(super) async fn respond(
     }
 }
 
-async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>) -> Result<Bytes, Failure> {
+async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>) -> Result<Body, Failure> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     match path.as_str() {
@@ -92,6 +96,12 @@ async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
         Stats::PATH => {
             expect(&method, &Method::GET, "GET", &path)?;
             json(&daemon.ask(Request::Stats).await?)
+        }
+        Flows::PATH => {
+            expect(&method, &Method::GET, "GET", &path)?;
+            let query = FlowsQuery::parse(request.uri().query().unwrap_or_default());
+            let query = query.map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error))?;
+            daemon.list(query).await?.map_err(|reason| Failure::new(StatusCode::CONFLICT, reason))
         }
         FailoverCommand::PATH => {
             let command = read::<FailoverCommand>(request, peer, &method, &path).await?;
@@ -144,7 +154,7 @@ async fn read<T: DeserializeOwned>(
     })
 }
 
-async fn carry_out(command: Command, peer: Peer, daemon: &Daemon<'_>) -> Result<Bytes, Failure> {
+async fn carry_out(command: Command, peer: Peer, daemon: &Daemon<'_>) -> Result<Body, Failure> {
     tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
     match daemon.tell(command).await? {
         Ok(outcome) => json(&outcome),
@@ -152,15 +162,15 @@ async fn carry_out(command: Command, peer: Peer, daemon: &Daemon<'_>) -> Result<
     }
 }
 
-fn json(document: &impl Serialize) -> Result<Bytes, Failure> {
+fn json(document: &impl Serialize) -> Result<Body, Failure> {
     match serde_json::to_vec(document) {
-        Ok(text) => Ok(Bytes::from(text)),
+        Ok(text) => Ok(Bytes::from(text).into()),
         Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
-fn response(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn response(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -9,17 +9,19 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::protocol::{Command, Outcome, Stats, Status};
+use super::listing::{Body, Listing};
+use super::protocol::{Command, FlowsQuery, Outcome, Stats, Status};
 use super::route::{self, Peer};
 
 /// What the daemon's loop is asked, each with the way back. The asker may be gone when the answer comes: then
@@ -30,6 +32,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// The counters.
     Stats(oneshot::Sender<Stats>),
+    /// Live flows; refused with a sentence when it names what there isn't, or when there are too many.
+    Flows(FlowsQuery, oneshot::Sender<Result<Listing, String>>),
     /// Something to do; answered when it is done, or refused with a sentence that says why.
     Command(Command, oneshot::Sender<Result<Outcome, String>>),
 }
@@ -39,6 +43,8 @@ pub enum Request {
 pub(super) struct Limits {
     /// Connections at once. A descriptor each: a quarter of the usual soft limit of 1024.
     pub(super) connections: usize,
+    /// Listings in memory at once, each as long as `listing::MAX_LISTING_BYTES` at most: the others wait.
+    pub(super) listings: usize,
     /// For a whole request to arrive.
     pub(super) receive: Duration,
     /// For the daemon to answer a question; its loop never takes long.
@@ -57,6 +63,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
+            listings: 1,
             receive: Duration::from_secs(10),
             answer: Duration::from_secs(10),
             carry_out: Duration::from_secs(55),
@@ -98,7 +105,8 @@ pub(super) async fn serve_within(
     requests: mpsc::Sender<Request>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut connections = Connections { limits, open: VecDeque::new(), tasks: JoinSet::new() };
+    let listings = Arc::new(Semaphore::new(limits.listings));
+    let mut connections = Connections { limits, listings, open: VecDeque::new(), tasks: JoinSet::new() };
     tokio::select! {
         () = accept_all(&mut connections, &listener, &requests) => {}
         () = shutdown => {}
@@ -129,6 +137,8 @@ async fn accept_all(
 /// The connections that are open, oldest first.
 struct Connections {
     limits: Limits,
+    /// Places for listings.
+    listings: Arc<Semaphore>,
     open: VecDeque<Connection>,
     tasks: JoinSet<()>,
 }
@@ -155,7 +165,8 @@ impl Connections {
             }
         };
         let (phase, seen) = watch::channel(Phase::Receiving);
-        let task = self.tasks.spawn(attend(self.limits, stream, peer, requests, phase));
+        let listings = self.listings.clone();
+        let task = self.tasks.spawn(attend(self.limits, stream, peer, (requests, listings), phase));
         self.open.push_back(Connection { accepted: Instant::now(), phase: seen, task });
     }
 
@@ -201,11 +212,11 @@ async fn attend(
     limits: Limits,
     stream: UnixStream,
     peer: Peer,
-    requests: mpsc::Sender<Request>,
+    (requests, listings): (mpsc::Sender<Request>, Arc<Semaphore>),
     phase: watch::Sender<Phase>,
 ) {
     let mut seen = phase.subscribe();
-    let daemon = Daemon { requests: &requests, limits, phase: &phase };
+    let daemon = Daemon { requests: &requests, listings: &listings, limits, phase: &phase };
     let service = service_fn(async |request| {
         let response = route::respond(request, peer, &daemon).await;
         phase.send_replace(Phase::Sending);
@@ -244,6 +255,7 @@ async fn attend(
 /// The way from a request to the daemon's loop and back.
 pub(super) struct Daemon<'a> {
     requests: &'a mpsc::Sender<Request>,
+    listings: &'a Arc<Semaphore>,
     limits: Limits,
     phase: &'a watch::Sender<Phase>,
 }
@@ -267,25 +279,37 @@ impl Daemon<'_> {
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, NoAnswer> {
-        self.exchange(request, self.limits.answer).await
+        self.within(self.limits.answer, self.exchange(request)).await
+    }
+
+    /// Asks for a listing, when there is a place for one.
+    pub(super) async fn list(&self, query: FlowsQuery) -> Result<Result<Body, String>, NoAnswer> {
+        let listing = async {
+            let place = self.listings.clone().acquire_owned().await.map_err(|_| NoAnswer::Stopping)?;
+            let listing = self.exchange(|reply| Request::Flows(query, reply)).await?;
+            Ok(listing.map(|listing| Body::listing(listing, place)))
+        };
+        self.within(self.limits.answer, listing).await
     }
 
     /// Has a command carried out.
     pub(super) async fn tell(&self, command: Command) -> Result<Result<Outcome, String>, NoAnswer> {
-        self.exchange(|reply| Request::Command(command, reply), self.limits.carry_out).await
+        let told = self.exchange(|reply| Request::Command(command, reply));
+        self.within(self.limits.carry_out, told).await
     }
 
-    async fn exchange<T>(
+    async fn within<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
         limit: Duration,
+        answer: impl Future<Output = Result<T, NoAnswer>>,
     ) -> Result<T, NoAnswer> {
         self.phase.send_replace(Phase::Asking);
+        timeout(limit, answer).await.unwrap_or(Err(NoAnswer::Late(limit)))
+    }
+
+    async fn exchange<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, NoAnswer> {
         let (reply, answer) = oneshot::channel();
-        let exchange = async {
-            self.requests.send(request(reply)).await.map_err(|_| NoAnswer::Stopping)?;
-            answer.await.map_err(|_| NoAnswer::Stopping)
-        };
-        timeout(limit, exchange).await.unwrap_or(Err(NoAnswer::Late(limit)))
+        self.requests.send(request(reply)).await.map_err(|_| NoAnswer::Stopping)?;
+        answer.await.map_err(|_| NoAnswer::Stopping)
     }
 }

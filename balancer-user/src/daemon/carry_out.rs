@@ -12,6 +12,7 @@ use crate::policy::{Accepted, BackendIndex, Command, Event, PoolIndex, ProbeTick
 use crate::probe::{LocalFault, Outcome};
 
 use super::census::Waiter;
+use super::listing::Order;
 use super::probe_log::LastProbe;
 use super::view::{self, Seen};
 use super::ways::Change;
@@ -195,6 +196,11 @@ impl Daemon {
         match request {
             Request::Status(reply) => self.with_flows(|seen| Waiter::Status(seen, reply)),
             Request::Stats(reply) => self.with_flows(|seen| Waiter::Stats(seen, reply)),
+            Request::Flows(query, reply) => {
+                if let Some(order) = Order::new(&self.parts, query, reply) {
+                    self.counter.list(order);
+                }
+            }
             Request::Command(command, reply) => {
                 let outcome = self.command(&command);
                 // In the kernel before the client hears of it.

@@ -7,6 +7,7 @@ mod carry_out;
 mod census;
 mod check;
 mod filling;
+mod listing;
 mod plan;
 mod probe_log;
 mod start;

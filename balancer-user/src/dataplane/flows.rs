@@ -258,6 +258,10 @@ fn seen(met: Met) -> Seen {
     Seen(met.state.marks())
 }
 
+/// Flows whose other directions are fetched at once: more than a processor has loads under way, and, with all that is
+/// read of them, half of a usual first-level cache.
+const BATCH: usize = 64;
+
 const ESTABLISHED: usize = 0;
 const HALF_OPEN: usize = 1;
 const COUNT_WORDS: usize = size_of::<Count>() / size_of::<u64>();
@@ -296,10 +300,18 @@ impl<A: WireAddress> FamilyTables<A> {
 
     fn for_each(&self, ager: &Ager, visit: &mut impl FnMut(Flow)) {
         for (table, is_established) in [(&self.half_open.table, false), (&self.established.table, true)] {
-            let clients = table.live().filter(|met| seen(*met).is_from_client());
-            for met in clients {
-                if let Some(both) = both(table, met) {
-                    visit(flow(ager, met, &both, is_established));
+            let mut clients = table.live().filter(|met| seen(*met).is_from_client());
+            let mut batch = Vec::with_capacity(BATCH);
+            loop {
+                batch.extend(clients.by_ref().take(BATCH));
+                if batch.is_empty() {
+                    break;
+                }
+                table.fetch(batch.iter().map(|met: &Met| table.past(met.index).twin));
+                for met in batch.drain(..) {
+                    if let Some(both) = both(table, met) {
+                        visit(flow(ager, met, &both, is_established));
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! The controller looks at lines and takes them out, with the algorithm of `balancer_common::table`; it never makes one.
 #![expect(unsafe_code, reason = "a line is put together from the words of the mapping")]
 
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
@@ -135,6 +136,18 @@ impl<A: WireAddress> MappedTable<A> {
         let met = self.met(past.twin)?;
         let twin = self.read(met)?;
         (twin.key == line.becomes.reversed()).then_some((met, twin))
+    }
+
+    /// Has the processor fetch these lines, and what is kept apart from them, all at once: they are anywhere in memory,
+    /// and reading one after the other waits for each.
+    pub(super) fn fetch(&self, indices: impl Iterator<Item = u32>) {
+        let known = indices.filter(|index| *index < self.len());
+        let words = known.fold(0, |words, index| {
+            let first = index as usize * Self::LINE_WORDS;
+            let line = self.lines.peek(first) ^ self.lines.peek(first + Self::LINE_WORDS - 1);
+            words ^ line ^ self.pasts.peek(index as usize * self.past_words)
+        });
+        black_box(words);
     }
 
     /// Takes a line out, if no packet has come since it was met.

@@ -1,7 +1,7 @@
-//! The contract's example of the status document, with its dots filled in, and one of the stats document: what tests
-//! of the protocol, the server and the tables start from.
+//! The contract's example of the status document, with its dots filled in, and examples of the others: what tests of
+//! the protocol, the server and the tables start from.
 
-use super::{Stats, Status};
+use super::{Flows, Stats, Status};
 
 /// As in the contract, section 5.
 pub(crate) const STATUS: &str = r#"
@@ -25,10 +25,23 @@ pub(crate) const STATS: &str = r#"
                   "retried_refused": 1, "retried_unanswered": 0, "rescued": 0, "resets_sent": 2 } ],
   "drops": { "fragment": 0, "too_big": 7 }, "answers": { "no_flow": 5 }, "passed": { "tagged": 2 } }"#;
 
+/// As the contract describes it: a usual flow, and one whose service and backend are not configured any more.
+pub(crate) const FLOWS: &str = r#"
+{ "schema": "balancer.flows/1", "as_of": "2026-01-02T03:04:05.678Z",
+  "flows": [
+    { "client": "192.0.2.7:40000", "pool": "passwords", "service": "web", "backend": "server1",
+      "state": "established", "age_s": 184, "idle_s": 1, "packets": 100, "bytes": 10000 },
+    { "client": "[2001:db8::7]:40001", "pool": null, "service": "[2001:db8::10]:443", "backend": null,
+      "state": "closing", "age_s": 7504, "idle_s": 12, "packets": 7, "bytes": 512 } ] }"#;
+
 pub(crate) fn status() -> Status {
     serde_json::from_str(STATUS).unwrap()
 }
 
 pub(crate) fn stats() -> Stats {
     serde_json::from_str(STATS).unwrap()
+}
+
+pub(crate) fn flows() -> Flows {
+    serde_json::from_str(FLOWS).unwrap()
 }

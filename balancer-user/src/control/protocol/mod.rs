@@ -8,6 +8,7 @@
 mod command;
 #[cfg(test)]
 pub(crate) mod example;
+mod flows;
 mod stats;
 mod status;
 mod timestamp;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::command::{Command, ErrorBody, FailbackCommand, FailoverCommand, Outcome};
+pub use self::flows::{Flow, FlowState, Flows, FlowsQuery, FlowsSchema};
 pub use self::stats::{BackendStats, ServiceStats, Stats, StatsSchema};
 pub use self::status::{
     Admin, Attachment, Backend, Daemon, FailbackPolicy, Health, LastProbe, Pool, PoolReason, PoolState,
@@ -61,6 +63,12 @@ mod tests {
     }
 
     #[test]
+    fn the_flows_document_has_the_contracts_keys_in_its_order_and_nothing_else() {
+        let text = serde_json::to_string(&example::flows()).unwrap();
+        assert_eq!(text, compact(example::FLOWS));
+    }
+
+    #[test]
     fn a_field_without_a_value_is_null_and_never_left_out() {
         let mut status = example::status();
         status.daemon = None;
@@ -101,6 +109,9 @@ mod tests {
             (json!(Admin::Maint), Admin::Maint.to_string(), "maint"),
             (json!(FailbackPolicy::Auto), FailbackPolicy::Auto.to_string(), "auto"),
             (json!(XdpMode::Generic), XdpMode::Generic.to_string(), "generic"),
+            (json!(FlowState::HalfOpen), FlowState::HalfOpen.to_string(), "half_open"),
+            (json!(FlowState::Established), FlowState::Established.to_string(), "established"),
+            (json!(FlowState::Closing), FlowState::Closing.to_string(), "closing"),
         ];
         for (json, display, word) in words {
             assert_eq!(json, word);

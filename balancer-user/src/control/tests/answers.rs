@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::control::client::ClientError;
-use crate::control::protocol::{FailbackCommand, Stats};
+use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats};
 
 /// A user without any rights on most systems.
 const NOBODY: u32 = 65534;
@@ -32,6 +32,34 @@ async fn both_documents_arrive_as_they_were_filled_in() {
     let lab = Lab::start();
     assert_eq!(lab.client().get::<Status>().await.unwrap(), example::status());
     assert_eq!(lab.client().get::<Stats>().await.unwrap(), example::stats());
+}
+
+#[tokio::test]
+async fn flows_arrive_as_they_were_listed_however_many_there_are() {
+    let lab = Lab::start();
+    let listed = lab.client().flows(&FlowsQuery::default()).await.unwrap();
+    assert_eq!(listed, example::flows());
+    // Far more than one piece, and than a socket holds.
+    for limit in [0, 1, 100_000] {
+        let query = FlowsQuery { limit: Some(limit), ..FlowsQuery::default() };
+        let listed = lab.client().flows(&query).await.unwrap();
+        assert_eq!(listed.flows.len() as u64, limit);
+        assert!(listed.flows.chunks(2).all(|two| two == &example::flows().flows[..two.len()]));
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_is_refused_or_misspelt_comes_back_with_its_reason() {
+    let lab = Lab::start();
+    let query = FlowsQuery { pool: Some("a pool & more".to_owned()), ..FlowsQuery::default() };
+    let error = lab.client().flows(&query).await.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Refused(reason) if reason == "there is no pool \"a pool & more\""),
+        "{error}"
+    );
+    let answer = lab.exchange(b"GET /v1/flows?pol=p HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    assert_refused(&answer, 400, "\"pol\" is none of pool, backend, client, limit");
+    assert_refused(&lab.exchange(&post("/v1/flows", "{}")).await, 405, "/v1/flows is for GET, not for POST");
 }
 
 #[tokio::test]

@@ -91,6 +91,31 @@ async fn a_client_that_does_not_take_its_answer_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_take_its_listing_holds_up_others_for_a_bounded_time() {
+    let lab = Lab::limited(Limits { send: Duration::from_millis(200), ..Limits::default() });
+    // More than any socket buffer holds.
+    let slow = lab.send(b"GET /v1/flows?limit=100000 HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    slow.readable().await.unwrap();
+    let from = Instant::now();
+    let listed = lab.client().flows(&FlowsQuery::default()).await.unwrap();
+    assert_eq!(listed, example::flows());
+    assert!(from.elapsed() >= Duration::from_millis(100), "two listings at once");
+    drop(slow);
+
+    let lab = Lab::limited(Limits { answer: Duration::from_millis(50), ..Limits::default() });
+    let slow = lab.send(b"GET /v1/flows?limit=100000 HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    slow.readable().await.unwrap();
+    let answer = lab.exchange(b"GET /v1/flows HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    // Whoever hangs up gives the place back.
+    drop(slow);
+    let from = Instant::now();
+    while let Err(error) = lab.client().flows(&FlowsQuery::default()).await {
+        assert!(from.elapsed() < DEADLINE, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_idle_clients_do_not_starve_an_operator() {
     // Both ends of all connections are in this process.
     let mut limit = getrlimit(Resource::Nofile);

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::client::Client;
-use super::protocol::{Command, FailoverCommand, Outcome, Status, example};
+use super::listing::{Listing, ListingWriter};
+use super::protocol::{Command, FailoverCommand, FlowsQuery, Outcome, Status, example};
 use super::server::{Limits, Request, serve_within};
 use super::socket::ControlSocket;
 
@@ -108,6 +109,7 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
         match request {
             Request::Status(reply) => answer(reply, status.clone()),
             Request::Stats(reply) => answer(reply, example::stats()),
+            Request::Flows(query, reply) => answer(reply, listing(&query)),
             Request::Command(Command::Failover(FailoverCommand { pool, .. }), reply) if pool == "stuck" => {
                 never_answered.push(reply);
                 stuck.notify_one();
@@ -125,6 +127,21 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
             }
         }
     }
+}
+
+/// With a limit: so many flows, all the same.
+fn listing(query: &FlowsQuery) -> Result<Listing, String> {
+    if let Some(pool) = &query.pool {
+        return Err(format!("there is no pool {pool:?}"));
+    }
+    let document = example::flows();
+    let mut writer = ListingWriter::new(document.as_of);
+    let flows = document.flows.iter().cycle();
+    let wanted = query.limit.map_or(document.flows.len(), |limit| limit as usize);
+    for flow in flows.take(wanted) {
+        writer.push(flow).map_err(|error| error.to_string())?;
+    }
+    Ok(writer.finish())
 }
 
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {
