@@ -36,20 +36,15 @@ fn full(scene: &'static Scene) -> Vec<Case> {
         .packet(elsewhere.request())
         .expect(forwarded_to(scene.primary).establishing())
         .opening(flow),
-        Case::of(
-            scene,
-            "a handshake too many is refused where none can make room, and those under way are completed",
-        )
-        .opening(flow)
-        .then(Change::Crowd)
-        .packet(elsewhere.syn())
-        .expect(dropped(Reason::HalfOpenFull))
-        .packet(flow.syn())
-        .expect(forwarded_to(scene.primary))
-        .packet(flow.syn_ack())
-        .expect(returned_to(scene.client))
-        .packet(flow.request())
-        .expect(forwarded_to(scene.primary).establishing()),
+        Case::of(scene, "a handshake too many is refused where none can make room, and flows don't suffer")
+            .handshake(flow)
+            .then(Change::Crowd)
+            .packet(elsewhere.syn())
+            .expect(dropped(Reason::HalfOpenFull))
+            .packet(flow.request().payload(b"goes on"))
+            .expect(forwarded_to(scene.primary))
+            .packet(flow.response().payload(b"both ways"))
+            .expect(returned_to(scene.client)),
         Case::of(scene, "what another CPU is at for too long is left to the sender, who tries again")
             .then(Change::Locks(true))
             .packet(flow.syn())
