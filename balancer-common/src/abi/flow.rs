@@ -10,7 +10,6 @@
 //! The controller only takes lines out, by the same compare-and-swap.
 
 use super::address::{Address4, Address6, Port, WireAddress};
-use super::way::NextHop;
 
 /// A packet's own addresses: one direction of a flow.
 #[repr(C)]
@@ -71,9 +70,10 @@ pub struct Line<A: WireAddress> {
     pub tcp_delta: u16,
     /// Slot of the service.
     pub service: u16,
-    /// Slot of the backend; the client's side finds its [`NextHop`] by it.
+    /// Slot of the backend; the client's side finds its [`NextHop`](super::NextHop) by it.
     pub backend: u16,
-    /// The client's or its router's MAC address, and the slot of the interface that it is behind: a [`NextHop`]'s word.
+    /// The client's or its router's MAC address, and the slot of the interface that it is behind: the word of a
+    /// [`NextHop`](super::NextHop).
     pub client: u64,
     /// The last acknowledgement number of this direction: what its sender expects next.
     pub acknowledged: u32,
@@ -83,14 +83,6 @@ pub struct Line<A: WireAddress> {
     pub bytes: u64,
     /// Zero.
     pub rest: A::Rest,
-}
-
-impl<A: WireAddress> Line<A> {
-    /// The way to the client.
-    #[inline(always)]
-    pub const fn client(&self) -> NextHop {
-        NextHop::from_word(self.client)
-    }
 }
 
 /// Packets and bytes of a direction in the twelve bytes that a line has for them: 44 bits of packets and 52 bits of bytes,
