@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::limits::{MAX_FAILS, SHORTEST_INTERVAL};
-use super::not_yet;
 use super::notes::Says;
 use super::problem::Fault;
 use super::source::Located;
@@ -24,6 +23,8 @@ pub(super) struct BackendKeys {
     backup: bool,
     max_fails: u32,
     fail_timeout: Duration,
+    fail_timeout_max: Duration,
+    pub(super) cold: Option<Located<bool>>,
 }
 
 impl BackendKeys {
@@ -33,17 +34,19 @@ impl BackendKeys {
         if let Some(address) = &address {
             table.claim(address.span, "address", Says::BackendAddress(address.value));
         }
+        // In the order in which an error lists the keys.
+        let max_fails = table.number("max_fails", 0..=MAX_FAILS);
+        let (fail_timeout, fail_timeout_max) = fail_timeout(&mut table);
         let keys = Self {
             name,
             address,
-            max_fails: table
-                .number("max_fails", 0..=MAX_FAILS)
-                .map_or(MAX_FAILS_DEFAULT, |found| found.value),
-            fail_timeout: fail_timeout(&mut table),
+            max_fails: max_fails.map_or(MAX_FAILS_DEFAULT, |found| found.value),
+            fail_timeout,
+            fail_timeout_max,
             backup: flag(&mut table, "backup"),
             disabled: flag(&mut table, "disabled"),
+            cold: table.flag("cold").filter(|cold| cold.value),
         };
-        table.flag("cold");
         table.finish();
         keys
     }
@@ -55,7 +58,9 @@ impl BackendKeys {
             address: self.address?.value,
             max_fails: self.max_fails,
             fail_timeout: self.fail_timeout,
+            fail_timeout_max: self.fail_timeout_max,
             backup: self.backup,
+            cold: self.cold.is_some(),
             disabled: self.disabled,
         })
     }
@@ -65,24 +70,20 @@ fn flag(table: &mut Table<'_>, key: &'static str) -> bool {
     table.flag(key).is_some_and(|flag| flag.value)
 }
 
-/// `fail_timeout`, and `fail_timeout_max` beside it, which may only repeat it. As short as the shortest interval: it is
-/// also how soon a failed backend is probed again.
-fn fail_timeout(table: &mut Table<'_>) -> Duration {
+/// `fail_timeout`, and `fail_timeout_max`, which is at least that. As short as the shortest interval: it is also how
+/// soon a failed backend is probed again.
+fn fail_timeout(table: &mut Table<'_>) -> (Duration, Duration) {
     let written = table.duration("fail_timeout", SHORTEST_INTERVAL);
     let wrong = written.is_none() && table.has("fail_timeout");
     let fail_timeout = written.map_or(FAIL_TIMEOUT, |found| found.value);
-    if let Some(max) = table.duration("fail_timeout_max", SHORTEST_INTERVAL).filter(|_| !wrong) {
+    let Some(max) = table.duration("fail_timeout_max", SHORTEST_INTERVAL).filter(|_| !wrong) else {
+        return (fail_timeout, fail_timeout);
+    };
+    if max.value < fail_timeout {
         let shown = duration::Shown(fail_timeout);
-        if max.value < fail_timeout {
-            let message = format!("is less than `fail_timeout`, which is \"{shown}\"");
-            table.error(
-                max.span,
-                "fail_timeout_max",
-                Fault::new(message, format!("write at least \"{shown}\"")),
-            );
-        } else if max.value > fail_timeout {
-            table.error(max.span, "fail_timeout_max", not_yet::DAMPING.fault());
-        }
+        let message = format!("is less than `fail_timeout`, which is \"{shown}\"");
+        let instead = format!("write at least \"{shown}\"");
+        table.error(max.span, "fail_timeout_max", Fault::new(message, instead));
     }
-    fail_timeout
+    (fail_timeout, max.value)
 }

@@ -101,8 +101,18 @@ pub struct Pool {
     pub name: String,
     /// Whose address the backends see.
     pub forwarding: Forwarding,
+    /// How the pool leaves a backend that fails.
+    pub failover: Failover,
     /// How the pool returns to an earlier backend.
     pub failback: Failback,
+    /// What becomes of new flows while no backend is eligible.
+    pub when_all_down: WhenAllDown,
+    /// What becomes of the flows of a backend that failed.
+    pub on_backend_down: OnBackendDown,
+    /// How long a drained backend's flows may go on, if the operator doesn't say.
+    pub drain_deadline: Duration,
+    /// How long a cold standby may take to come up.
+    pub start_timeout: Duration,
     /// Source addresses towards the backends, each once, of the services' family, at most 16; empty: the one that the
     /// kernel would use. Always empty with [`Forwarding::Dnat`].
     pub snat_addresses: Vec<IpAddr>,
@@ -122,6 +132,33 @@ pub enum Forwarding {
     Snat,
     /// The client's: their route back must lead through the gateway.
     Dnat,
+}
+
+/// How a pool leaves a backend that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// By itself.
+    Auto,
+    /// It asks the operator.
+    Manual,
+}
+
+/// What becomes of new flows while no backend is eligible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// They go on to the last active one.
+    Last,
+    /// They are answered with RST.
+    Reject,
+}
+
+/// What becomes of the flows of a backend that failed, once the pool has moved away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBackendDown {
+    /// They are ended with RST.
+    Reset,
+    /// They are left alone.
+    Keep,
 }
 
 /// When a pool goes back to the first eligible backend in order.
@@ -202,8 +239,12 @@ pub struct Backend {
     pub max_fails: u32,
     /// The window in which failures count, and how long the backend then stays down.
     pub fail_timeout: Duration,
+    /// How long relapses may keep it down; at least `fail_timeout`.
+    pub fail_timeout_max: Duration,
     /// Behind all backends without this flag.
     pub backup: bool,
+    /// A standby that doesn't run until the hooks start it.
+    pub cold: bool,
     /// Never used (nginx's `down`).
     pub disabled: bool,
 }

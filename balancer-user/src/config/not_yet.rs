@@ -40,7 +40,6 @@ impl Refusal {
 const REFUSED: &[(&str, When, &str, &str)] = &[
     ("http",                        Written,          "the dashboard",             "leave the table out"),
     ("gateway.notify",              Written,          "a notify command",          "leave it out"),
-    ("pool.failover",               Is("manual"),     "asking the operator",       "write \"auto\""),
     ("pool.on_backend_down",        Is("reset"),      "resetting flows",           "write \"keep\""),
     ("pool.when_all_down",          Is("reject"),     "rejecting clients",         "write \"last\""),
     ("pool.passive",                Is("probe"),      "watching clients' SYNs",    "write \"off\""),
@@ -61,10 +60,6 @@ const REFUSED: &[(&str, When, &str, &str)] = &[
 /// A backend given by name.
 pub(super) const HOST_NAME: Refusal =
     Refusal { what: "a host name as address", instead: "give its IP address" };
-
-/// A `fail_timeout_max` other than `fail_timeout`.
-pub(super) const DAMPING: Refusal =
-    Refusal { what: "damping", instead: "leave it out, or write the value of `fail_timeout`" };
 
 /// A service whose probe is of another kind.
 pub(super) const PROBE_KIND: Refusal =

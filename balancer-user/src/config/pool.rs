@@ -15,7 +15,11 @@ use super::service::ServiceKeys;
 use super::snat::SnatKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Failback, Pool, names};
+use super::{Failback, Failover, OnBackendDown, Pool, WhenAllDown, names};
+
+/// As the contract says.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(600);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A name or an address that may stand only once somewhere, with the key that holds it.
 type Mention<T> = (Located<T>, &'static str);
@@ -55,19 +59,18 @@ pub(super) fn read_all(top: &mut Table<'_>) -> Option<Vec<Pool>> {
 
 fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option<Pool> {
     let notes = table.notes();
-    let header = table.span();
     let name = table.required_text("name", "name = \"passwords\"", names::name);
     let failback = failback(&mut table);
-    let on_backend_down = policies(&mut table);
+    let policies = Policies::read(&mut table);
     let snat = SnatKeys::read(&mut table, index);
     let probe_keys = ProbeKeys::read(&mut table);
     let services = table.tables("service", SERVICES).map(|tables| each(tables, ServiceKeys::read));
     let backends = table.tables("backend", BACKENDS).map(|tables| each(tables, BackendKeys::read));
     let hooks = table.tables("hook", HOOKS).map_or(Vec::new(), |tables| each(tables, hook::read));
-    if let Some(OnBackendDown::Keep) = on_backend_down.as_ref().map(|found| found.value)
+    if let Some(Located { value: OnBackendDown::Keep, span }) = policies.on_backend_down
         && hooks.contains(&Some(HookWhen::Before))
     {
-        refuse_keep_with_hooks(&table, on_backend_down.map_or(header, |found| found.span));
+        refuse_keep_with_hooks(&table, span);
     }
     not_empty(&table, services.as_deref(), backends.as_deref());
     let (services, backends) = (services.unwrap_or_default(), backends.unwrap_or_default());
@@ -89,7 +92,12 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     Some(Pool {
         name: name?.value,
         forwarding: snat.forwarding,
+        failover: policies.failover,
         failback,
+        when_all_down: policies.when_all_down,
+        on_backend_down: policies.on_backend_down.map_or(OnBackendDown::Reset, |found| found.value),
+        drain_deadline: policies.drain_deadline,
+        start_timeout: policies.start_timeout,
         snat_addresses: snat.addresses.into_iter().map(|address| address.value).collect(),
         snat_ports: snat.ports,
         services: services.collect::<Option<_>>()?,
@@ -116,23 +124,39 @@ fn failback(table: &mut Table<'_>) -> Failback {
     }
 }
 
-/// What happens to the flows of a failed backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnBackendDown {
-    Keep,
-    Reset,
+/// What the pool does when backends fail, and for how long it waits.
+struct Policies {
+    failover: Failover,
+    when_all_down: WhenAllDown,
+    on_backend_down: Option<Located<OnBackendDown>>,
+    drain_deadline: Duration,
+    start_timeout: Duration,
 }
 
-/// Reads the keys of which only one value is carried out so far; [`not_yet`] refuses the others.
-fn policies(table: &mut Table<'_>) -> Option<Located<OnBackendDown>> {
-    table.choice("failover", &[("auto", ()), ("manual", ())]);
-    table.choice("when_all_down", &[("last", ()), ("reject", ())]);
-    table.choice("passive", &[("probe", ()), ("count", ()), ("off", ())]);
-    table.choice("connect_retry", &[("instant", ()), ("retransmit", ()), ("off", ())]);
-    table.duration("connect_timeout", SHORTEST_DURATION);
-    table.duration("drain_deadline", SHORTEST_DURATION);
-    table.duration("start_timeout", SHORTEST_DURATION);
-    table.choice("on_backend_down", &[("reset", OnBackendDown::Reset), ("keep", OnBackendDown::Keep)])
+impl Policies {
+    fn read(table: &mut Table<'_>) -> Self {
+        const FAILOVER: [(&str, Failover); 2] = [("auto", Failover::Auto), ("manual", Failover::Manual)];
+        const WHEN_ALL_DOWN: [(&str, WhenAllDown); 2] =
+            [("last", WhenAllDown::Last), ("reject", WhenAllDown::Reject)];
+        const ON_BACKEND_DOWN: [(&str, OnBackendDown); 2] =
+            [("reset", OnBackendDown::Reset), ("keep", OnBackendDown::Keep)];
+        table.choice("passive", &[("probe", ()), ("count", ()), ("off", ())]);
+        table.choice("connect_retry", &[("instant", ()), ("retransmit", ()), ("off", ())]);
+        table.duration("connect_timeout", SHORTEST_DURATION);
+        let mut duration =
+            |key, default| table.duration(key, SHORTEST_DURATION).map_or(default, |found| found.value);
+        let drain_deadline = duration("drain_deadline", DRAIN_DEADLINE);
+        let start_timeout = duration("start_timeout", START_TIMEOUT);
+        Self {
+            failover: table.choice("failover", &FAILOVER).map_or(Failover::Auto, |found| found.value),
+            when_all_down: table
+                .choice("when_all_down", &WHEN_ALL_DOWN)
+                .map_or(WhenAllDown::Last, |found| found.value),
+            on_backend_down: table.choice("on_backend_down", &ON_BACKEND_DOWN),
+            drain_deadline,
+            start_timeout,
+        }
+    }
 }
 
 fn refuse_keep_with_hooks(table: &Table<'_>, span: Span) {

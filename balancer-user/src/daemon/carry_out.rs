@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use crate::control::protocol::{Command as ControlCommand, Outcome as CommandOutcome};
 use crate::control::server::Request;
 use crate::dataplane::attach;
-use crate::policy::{Accepted, BackendIndex, Command, Event, PoolIndex, ProbeTicket, Signal};
+use crate::policy::{Accepted, Ask, BackendIndex, Command, Event, PoolIndex, ProbeTicket, Signal};
 use crate::probe::{LocalFault, Outcome};
 
 use super::census::Waiter;
@@ -74,6 +74,15 @@ impl Daemon {
                 took_ms = took.as_micros() as f64 / 1000.0,
                 evidence,
             ),
+            Event::Switching { .. }
+            | Event::Hook { .. }
+            | Event::Held { .. }
+            | Event::Resumed { .. }
+            | Event::Abandoned { .. }
+            | Event::Waiting { .. }
+            | Event::WaitingOver { .. }
+            | Event::Admin { .. }
+            | Event::Drained { .. } => {}
             Event::AllDown { pool, active, evidence } => error!(
                 event = "all_down",
                 pool = self.pool_name(*pool),
@@ -213,11 +222,12 @@ impl Daemon {
     fn command(&mut self, command: &ControlCommand) -> Result<CommandOutcome, String> {
         let (pool, command) = match command {
             ControlCommand::Failover(asked) => {
-                let command =
-                    Command::Failover { pool: asked.pool.clone(), to: asked.to.clone(), force: asked.force };
-                (&asked.pool, command)
+                let ask = Ask::Failover { to: asked.to.clone(), force: asked.force, reset: false };
+                (&asked.pool, Command { pool: asked.pool.clone(), ask })
             }
-            ControlCommand::Failback(asked) => (&asked.pool, Command::Failback { pool: asked.pool.clone() }),
+            ControlCommand::Failback(asked) => {
+                (&asked.pool, Command { pool: asked.pool.clone(), ask: Ask::Failback })
+            }
         };
         let accepted =
             self.policy.handle_command(&command, self.clock.now()).map_err(|refusal| refusal.to_string())?;
@@ -235,6 +245,19 @@ impl Daemon {
                     "{} is the active backend of {pool} already",
                     name(active).unwrap_or_default()
                 ),
+            },
+            Accepted::Begun { to, transition } | Accepted::Resumed { to, transition } => CommandOutcome {
+                changed: true,
+                active: None,
+                message: format!(
+                    "{pool} is switching to {} (transition {transition})",
+                    name(to).unwrap_or_default()
+                ),
+            },
+            Accepted::Set { backend, to, .. } => CommandOutcome {
+                changed: true,
+                active: None,
+                message: format!("{} of {pool} is {} now", name(backend).unwrap_or_default(), to.token()),
             },
             Accepted::Moved { active, transition } => CommandOutcome {
                 changed: true,

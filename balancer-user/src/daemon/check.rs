@@ -53,15 +53,21 @@ fn room(pool: &Pool) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::time::Duration;
 
     use super::*;
-    use crate::config::Failback;
+    use crate::config::{Failback, Failover, OnBackendDown, WhenAllDown};
 
     fn pool(forwarding: Forwarding, snat_addresses: &[IpAddr]) -> Pool {
         Pool {
             name: "p".into(),
             forwarding,
+            failover: Failover::Auto,
             failback: Failback::Manual,
+            when_all_down: WhenAllDown::Last,
+            on_backend_down: OnBackendDown::Reset,
+            drain_deadline: Duration::from_secs(600),
+            start_timeout: Duration::from_secs(60),
             snat_addresses: snat_addresses.to_vec(),
             snat_ports: vec![1024..=1033, 61000..=61000],
             services: vec![],

@@ -6,7 +6,10 @@ use crate::config::{self, Check, Config};
 use crate::dataplane::attach::ModeChoice;
 use crate::dataplane::object::Wanted;
 use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
-use crate::policy::{BackendSettings, Failback, PoolSettings, ProbeSchedule, ServiceSettings, Wish};
+use crate::policy::{
+    BackendSettings, Failback, Failover, OnBackendDown, PoolSettings, ProbeSchedule, ServiceSettings,
+    WhenAllDown, Wish,
+};
 use crate::probe::{ProbeSetupError, Prober, TlsSettings, Verify};
 
 /// What the data plane has to know.
@@ -51,19 +54,31 @@ pub(super) fn wanted(config: &Config) -> Wanted {
 
 /// What the policy has to know.
 pub(super) fn for_policy(config: &Config) -> Vec<PoolSettings> {
-    config
-        .pools
-        .iter()
-        .map(|pool| PoolSettings {
-            name: pool.name.clone(),
-            failback: match pool.failback {
-                config::Failback::Manual => Failback::Manual,
-                config::Failback::Auto { delay } => Failback::Auto { delay },
-            },
-            services: pool.services.iter().map(service_settings).collect(),
-            backends: pool.backends.iter().map(backend_settings).collect(),
-        })
-        .collect()
+    config.pools.iter().map(pool_settings).collect()
+}
+
+fn pool_settings(pool: &config::Pool) -> PoolSettings {
+    PoolSettings {
+        name: pool.name.clone(),
+        failover: match pool.failover {
+            config::Failover::Auto => Failover::Auto,
+            config::Failover::Manual => Failover::Manual,
+        },
+        failback: match pool.failback {
+            config::Failback::Manual => Failback::Manual,
+            config::Failback::Auto { delay } => Failback::Auto { delay },
+        },
+        when_all_down: match pool.when_all_down {
+            config::WhenAllDown::Last => WhenAllDown::Last,
+            config::WhenAllDown::Reject => WhenAllDown::Reject,
+        },
+        on_backend_down: OnBackendDown::Keep,
+        start_timeout: pool.start_timeout,
+        drain_deadline: pool.drain_deadline,
+        hooks: Vec::new(),
+        services: pool.services.iter().map(service_settings).collect(),
+        backends: pool.backends.iter().map(backend_settings).collect(),
+    }
 }
 
 fn service_settings(service: &config::Service) -> ServiceSettings {
@@ -86,7 +101,9 @@ fn backend_settings(backend: &config::Backend) -> BackendSettings {
         name: backend.name.clone(),
         max_fails: backend.max_fails,
         fail_timeout: backend.fail_timeout,
+        fail_timeout_max: backend.fail_timeout_max,
         backup: backend.backup,
+        cold: backend.cold,
         disabled: backend.disabled,
     }
 }

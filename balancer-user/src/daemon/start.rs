@@ -214,7 +214,11 @@ impl Parts {
                 let word = self.tables.active(slots.pool.index);
                 let position =
                     slots.backends.iter().position(|backend| Some(backend.index) == word.backend());
-                PoolHistory { active: position.map(BackendIndex), wish: plan::wish(word.mark()) }
+                PoolHistory {
+                    active: position.map(BackendIndex),
+                    wish: plan::wish(word.mark()),
+                    ..PoolHistory::default()
+                }
             })
             .collect();
         let last_transition =

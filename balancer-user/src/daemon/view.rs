@@ -204,6 +204,8 @@ fn backend(
         },
         admin: match view.admin {
             policy::Admin::Ready => Admin::Ready,
+            policy::Admin::Drain => Admin::Drain,
+            policy::Admin::Maint => Admin::Maint,
             policy::Admin::Disabled => Admin::Disabled,
         },
         fails: u32::try_from(view.fails).unwrap_or(u32::MAX),
@@ -238,6 +240,9 @@ fn last_probe(daemon: &Daemon, pool: PoolIndex, backend: BackendIndex) -> Option
 fn pool_state(view: &PoolView) -> PoolState {
     match view.state {
         policy::PoolState::Serving => PoolState::Serving,
+        policy::PoolState::Switching => PoolState::Switching,
+        policy::PoolState::Held => PoolState::Held,
+        policy::PoolState::Waiting => PoolState::Waiting,
         policy::PoolState::AllDown | policy::PoolState::Starting => PoolState::AllDown,
     }
 }
@@ -248,6 +253,8 @@ fn pool_reason(reason: ActiveReason) -> PoolReason {
         ActiveReason::BackendDown => PoolReason::BackendDown,
         ActiveReason::Operator => PoolReason::Operator,
         ActiveReason::Failback => PoolReason::Failback,
+        ActiveReason::Drain => PoolReason::Drain,
+        ActiveReason::Maint => PoolReason::Maint,
         ActiveReason::Restored => PoolReason::Restored,
     }
 }

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::event::{Admin, BackendView};
-use super::health::{Health, Input, Monitor};
+use super::health::{Health, Input, Monitor, Past};
+use super::history::BackendHistory;
 use super::schedule::{Landing, Pace, Schedule};
 use super::settings::{BackendSettings, ServiceIndex};
+use super::view::{Admin, BackendView};
 
 /// The outcome of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +39,16 @@ pub(super) struct Target {
     monitor: Monitor,
     schedule: Schedule,
     queued: bool,
+    /// Of a cold standby: not probed.
+    asleep: bool,
 }
 
 impl Target {
-    pub(super) const fn new(service: String, monitor: Monitor, schedule: Schedule) -> Self {
-        Self { service, monitor, schedule, queued: false }
+    pub(super) const fn new(service: String, monitor: Monitor, schedule: Schedule, asleep: bool) -> Self {
+        Self { service, monitor, schedule, queued: false, asleep }
     }
 
-    /// `None` while it waits in the queue for its turn.
+    /// `None` while it waits in the queue for its turn, or sleeps.
     pub(super) fn deadline(&self) -> Option<Moment> {
         if self.queued {
             return None;
@@ -53,7 +56,8 @@ impl Target {
         if self.schedule.in_flight() {
             return Some(self.schedule.deadline());
         }
-        Some(self.monitor.down_until().unwrap_or_else(|| self.schedule.deadline()))
+        let probe = || (!self.asleep).then(|| self.schedule.deadline());
+        self.monitor.down_until().or_else(probe)
     }
 
     /// Its deadline has come.
@@ -64,23 +68,31 @@ impl Target {
         }
         if self.monitor.down_until().is_some() {
             self.monitor.handle(Input::Elapsed, now);
+            if self.asleep {
+                self.monitor.forget();
+            }
             self.schedule.plan(Pace::AtOnce, now);
+            return Due::Replanned { lost: false };
+        }
+        if self.asleep {
             return Due::Replanned { lost: false };
         }
         self.queued = true;
         Due::Probe
     }
 
-    /// Its turn has come: the number of the probe to start.
-    pub(super) fn launch(&mut self, now: Moment) -> u64 {
+    /// Its turn has come: the number of the probe to start. None if it fell asleep while it waited.
+    pub(super) fn launch(&mut self, now: Moment) -> Option<u64> {
         self.queued = false;
-        self.schedule.launch(now)
+        (!self.asleep).then(|| self.schedule.launch(now))
     }
 
     /// The outcome of probe `serial`; says whether that probe was in flight.
     pub(super) fn land(&mut self, serial: u64, signal: Signal, now: Moment) -> bool {
         match (self.schedule.land(serial), signal) {
             (Landing::Late, _) => return false,
+            // What is seen of a standby that nobody keeps running says nothing.
+            (Landing::Void | Landing::Counts, _) if self.asleep => return true,
             // After a standstill the interval is long over: the probe is repeated at once.
             (Landing::Void, Signal::Bad(_)) => {}
             (Landing::Void | Landing::Counts, Signal::Inconclusive) => {}
@@ -111,12 +123,37 @@ pub(super) struct Backend {
     targets: Vec<Option<Target>>,
     health: Health,
     since: Moment,
+    admin: Admin,
+    /// Its flows are cut then.
+    drained_at: Option<Moment>,
 }
 
 impl Backend {
     /// `targets` has one place per service; `None` where it isn't probed.
     pub(super) const fn new(settings: BackendSettings, targets: Vec<Option<Target>>, now: Moment) -> Self {
-        Self { settings, targets, health: Health::Unknown, since: now }
+        let admin = if settings.disabled { Admin::Disabled } else { Admin::Ready };
+        Self { settings, targets, health: Health::Unknown, since: now, admin, drained_at: None }
+    }
+
+    /// Takes over what an earlier life left behind.
+    pub(super) fn restore(&mut self, past: &BackendHistory, now: Moment) {
+        if self.admin != Admin::Disabled {
+            self.admin = past.admin;
+            self.drained_at = past.drain_left.map(|left| now + left);
+        }
+        for (service, past) in &past.services {
+            if let Some(target) = self.target(*service) {
+                target.monitor.restore(*past, now);
+            }
+        }
+        self.refresh(now);
+    }
+
+    /// What a later life has to know.
+    pub(super) fn history(&self, now: Moment) -> BackendHistory {
+        let past = |(service, target): (ServiceIndex, &Target)| Some((service, target.monitor.past(now)?));
+        let services: Vec<(ServiceIndex, Past)> = self.targets().filter_map(past).collect();
+        BackendHistory { admin: self.admin, drain_left: self.drained_at.map(|at| at - now), services }
     }
 
     pub(super) const fn settings(&self) -> &BackendSettings {
@@ -152,19 +189,64 @@ impl Backend {
         self.since
     }
 
-    pub(super) const fn is_ready(&self) -> bool {
-        !self.settings.disabled
+    pub(super) const fn admin(&self) -> Admin {
+        self.admin
     }
 
+    /// The operator's will; `drained_at`: when flows that are left are cut.
+    pub(super) const fn set_admin(&mut self, admin: Admin, drained_at: Option<Moment>) {
+        self.admin = admin;
+        self.drained_at = drained_at;
+    }
+
+    pub(super) const fn drained_at(&self) -> Option<Moment> {
+        self.drained_at
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.admin, Admin::Ready)
+    }
+
+    /// Seen to be up.
     pub(super) fn is_up(&self) -> bool {
         self.is_ready() && self.health == Health::Up
+    }
+
+    /// As good as up: what doesn't run before it is started counts as that.
+    pub(super) fn counts_as_up(&self) -> bool {
+        self.is_up() || (self.is_ready() && self.is_asleep() && self.health == Health::Unknown)
+    }
+
+    /// Probes go on, or begin. `starting`: it has yet to come up, and failures don't count before.
+    pub(super) fn wake(&mut self, starting: bool, now: Moment) {
+        for target in self.targets.iter_mut().flatten() {
+            target.asleep = false;
+            if starting {
+                target.monitor.start();
+            }
+            target.schedule.plan(Pace::AtOnce, now);
+        }
+    }
+
+    /// It is no longer probed, if it is a cold one.
+    pub(super) fn let_sleep(&mut self) {
+        for target in self.targets.iter_mut().flatten().filter(|_| self.settings.cold) {
+            target.asleep = true;
+            if target.monitor.down_until().is_none() {
+                target.monitor.forget();
+            }
+        }
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.settings.cold && self.targets().all(|(_, target)| target.asleep)
     }
 
     /// Nothing is known of it, and its first probes will soon say something.
     pub(super) fn is_awaited(&self) -> bool {
         self.is_ready()
             && self.health == Health::Unknown
-            && self.targets().any(|(_, target)| !target.schedule.has_answered())
+            && self.targets().any(|(_, target)| !target.asleep && !target.schedule.has_answered())
     }
 
     /// The failure that explains its health: that of the service which is worst.
@@ -181,7 +263,7 @@ impl Backend {
     pub(super) fn view(&self, now: Moment) -> BackendView {
         BackendView {
             health: self.health,
-            admin: if self.settings.disabled { Admin::Disabled } else { Admin::Ready },
+            admin: self.admin,
             fails: self.targets().map(|(_, target)| target.monitor.fails(now)).max().unwrap_or(0),
             reason: self.evidence(now),
             since: self.since,

@@ -1,53 +1,13 @@
-//! What comes out of the policy: decisions for the data plane, events for people, views for `status`.
+//! What people may want to know of what the policy saw and did.
 //!
-//! The tokens are the contract's. Deliberately not here: how any of it is written, logged or stored.
+//! Deliberately not here: how any of it is written, logged or stored.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::Moment;
+use super::decision::ActiveReason;
 use super::health::Health;
 use super::settings::{BackendIndex, PoolIndex, ServiceIndex};
-
-/// The desired state of one pool. Only the latest of a pool is kept, so a driver that is behind skips what is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The pool.
-    pub pool: PoolIndex,
-    /// Where its new flows go; `None` when the pool has no backend that isn't disabled.
-    pub active: Option<BackendIndex>,
-    /// The transition that led to it; `None` when nothing changed (restored).
-    pub transition: Option<u64>,
-}
-
-/// Why the active backend is the active one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ActiveReason {
-    /// The first decision of all.
-    Initial,
-    /// The one before failed.
-    BackendDown,
-    /// `failover`.
-    Operator,
-    /// The return to the first eligible backend, by itself or by `failback`.
-    Failback,
-    /// It was so before the controller started.
-    Restored,
-}
-
-impl ActiveReason {
-    /// The word that status, events and logs use.
-    #[must_use]
-    pub const fn token(self) -> &'static str {
-        match self {
-            Self::Initial => "initial",
-            Self::BackendDown => "backend_down",
-            Self::Operator => "operator",
-            Self::Failback => "failback",
-            Self::Restored => "restored",
-        }
-    }
-}
+use super::view::Admin;
 
 /// Something that a person may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +40,95 @@ pub enum Event {
         /// What was seen, in words.
         evidence: String,
     },
+    /// A change of the active backend began that takes steps before it is made. New flows are held meanwhile.
+    Switching {
+        /// As that of the transition to come.
+        id: u64,
+        /// The pool.
+        pool: PoolIndex,
+        /// The active backend.
+        from: Option<BackendIndex>,
+        /// The active backend to be.
+        to: BackendIndex,
+        /// Why.
+        reason: ActiveReason,
+        /// What was seen, in words.
+        evidence: String,
+    },
+    /// A hook ended.
+    Hook {
+        /// The change that it belongs to.
+        id: u64,
+        /// The pool.
+        pool: PoolIndex,
+        /// Its number among the pool's hooks.
+        step: usize,
+        /// Why it did not do what it should, in words.
+        failure: Option<String>,
+    },
+    /// Alarm: a change stands still and waits for `resume`.
+    Held {
+        /// The change; `None` when nobody knows who was active.
+        id: Option<u64>,
+        /// The pool.
+        pool: PoolIndex,
+        /// The active backend to be.
+        to: Option<BackendIndex>,
+        /// Why.
+        evidence: String,
+    },
+    /// The operator lets a change go on.
+    Resumed {
+        /// The change.
+        id: u64,
+        /// The pool.
+        pool: PoolIndex,
+        /// Without what it stood still for.
+        skip: bool,
+    },
+    /// A change was given up for another, before its last step.
+    Abandoned {
+        /// The change.
+        id: u64,
+        /// The pool.
+        pool: PoolIndex,
+        /// What it was about to do.
+        evidence: String,
+    },
+    /// Alarm: the active backend fails, and the operator is to say where to go.
+    Waiting {
+        /// The pool.
+        pool: PoolIndex,
+        /// The active backend, which stays.
+        active: BackendIndex,
+        /// Where the pool would go.
+        to: BackendIndex,
+        /// The active backend's last failure.
+        evidence: String,
+    },
+    /// The end of that alarm.
+    WaitingOver {
+        /// The pool.
+        pool: PoolIndex,
+    },
+    /// The operator wants something else with a backend.
+    Admin {
+        /// The pool.
+        pool: PoolIndex,
+        /// The backend.
+        backend: BackendIndex,
+        /// What it was.
+        from: Admin,
+        /// What it is.
+        to: Admin,
+    },
+    /// A drained backend's time is over; what is left of its flows is cut.
+    Drained {
+        /// The pool.
+        pool: PoolIndex,
+        /// The backend.
+        backend: BackendIndex,
+    },
     /// Alarm: no backend of the pool is eligible. The active one stays.
     AllDown {
         /// The pool.
@@ -110,131 +159,4 @@ pub enum Event {
         /// How many probes that concerns.
         probes: usize,
     },
-}
-
-/// What a pool is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PoolState {
-    /// Waiting for the first signals; nothing is active. Never again after the first decision.
-    Starting,
-    /// New flows go to a backend that isn't known to fail, or to one that the operator forced.
-    Serving,
-    /// No backend is eligible; new flows still go to the last active one.
-    AllDown,
-}
-
-impl PoolState {
-    /// The word that status uses; `starting` is seen only before readiness is announced.
-    #[must_use]
-    pub const fn token(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Serving => "serving",
-            Self::AllDown => "all_down",
-        }
-    }
-}
-
-/// What the operator wants with a backend; kept apart from its health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Admin {
-    /// In use.
-    Ready,
-    /// Left out by the configuration.
-    Disabled,
-}
-
-impl Admin {
-    /// The word that status uses.
-    #[must_use]
-    pub const fn token(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-/// What the operator's last `failover` still asks of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Wish {
-    /// Nothing: the policy decides.
-    #[default]
-    Automatic,
-    /// No failback by itself, until `failback` or until the active backend fails.
-    Stay,
-    /// The active backend stays although it wasn't eligible, until it has been up; then as `Stay`.
-    Forced,
-}
-
-/// One pool as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolView {
-    /// What it is doing.
-    pub state: PoolState,
-    /// Where new flows go.
-    pub active: Option<BackendIndex>,
-    /// Since when.
-    pub since: Moment,
-    /// Why.
-    pub reason: ActiveReason,
-    /// What the operator asked for, to be kept over a restart.
-    pub wish: Wish,
-    /// Its backends, in list order.
-    pub backends: Vec<BackendView>,
-}
-
-/// One backend as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendView {
-    /// The worst of its services'.
-    pub health: Health,
-    /// What the operator wants with it.
-    pub admin: Admin,
-    /// Failures in the window now: the most that any of its services has.
-    pub fails: usize,
-    /// `service: failure`, when a failure explains its health.
-    pub reason: Option<String>,
-    /// Since when its health is what it is.
-    pub since: Moment,
-}
-
-/// What waits to be polled, and the numbering of transitions.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    events: VecDeque<Event>,
-    decisions: BTreeMap<PoolIndex, Decision>,
-    last_transition: u64,
-}
-
-impl Outbox {
-    /// Numbers go on after `last_transition`.
-    pub(super) const fn after(last_transition: u64) -> Self {
-        Self { events: VecDeque::new(), decisions: BTreeMap::new(), last_transition }
-    }
-
-    pub(super) fn tell(&mut self, event: Event) {
-        self.events.push_back(event);
-    }
-
-    pub(super) fn decide(&mut self, decision: Decision) {
-        self.decisions.insert(decision.pool, decision);
-    }
-
-    pub(super) const fn next_transition(&mut self) -> u64 {
-        self.last_transition = self.last_transition.saturating_add(1);
-        self.last_transition
-    }
-
-    pub(super) const fn last_transition(&self) -> u64 {
-        self.last_transition
-    }
-
-    pub(super) fn pop_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    pub(super) fn pop_decision(&mut self) -> Option<Decision> {
-        self.decisions.pop_first().map(|(_, decision)| decision)
-    }
 }

@@ -47,6 +47,17 @@ impl Health {
     }
 }
 
+/// What is left of a monitor when the controller ends, in times that are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// It is down for so long.
+    pub down_left: Option<Duration>,
+    /// How long its last time down was, or is.
+    pub last_down: Duration,
+    /// Going down within this is a relapse.
+    pub relapse_left: Option<Duration>,
+}
+
 /// What a monitor is told.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
@@ -64,6 +75,7 @@ enum State {
     Up,
     Down { until: Moment },
     Probation { good: u32 },
+    Starting { good: u32 },
 }
 
 /// The health of one service on one backend.
@@ -83,14 +95,25 @@ enum State {
 /// A bad signal that doesn't fill the window leaves the state as it is: the first one counts as a first failure. A good
 /// signal never takes a failure out of the window; only time does. The failures that made it down leave the window at
 /// the very moment at which probation begins, so nothing is ever cleared.
+///
+/// Damping: who goes down again within twice its last time down after it became up stays down for twice as long, up to
+/// `fail_timeout_max`; staying up that long forgets it.
+///
+/// A `cold` backend that is being started is apart: *Starting* counts good signals in a row up to `rise`, as *Up* is what
+/// it must reach, and knows no failure.
 #[derive(Debug)]
 pub(super) struct Monitor {
     max_fails: u32,
     fail_timeout: Duration,
+    fail_timeout_max: Duration,
     rise: u32,
     state: State,
     failures: VecDeque<Moment>,
     last_failure: Option<String>,
+    /// How long it was, or is, down the last time.
+    last_down: Duration,
+    /// Going down before this is a relapse.
+    relapse_until: Option<Moment>,
 }
 
 impl Monitor {
@@ -98,11 +121,44 @@ impl Monitor {
         Self {
             max_fails: backend.max_fails,
             fail_timeout: backend.fail_timeout,
+            fail_timeout_max: backend.fail_timeout_max.max(backend.fail_timeout),
             rise: probe.rise,
             state: State::Unknown,
             failures: VecDeque::new(),
             last_failure: None,
+            last_down: backend.fail_timeout,
+            relapse_until: None,
         }
+    }
+
+    /// Goes on where an earlier life of the controller ended.
+    pub(super) fn restore(&mut self, past: Past, now: Moment) {
+        self.last_down = past.last_down.clamp(self.fail_timeout, self.fail_timeout_max);
+        self.relapse_until = past.relapse_left.map(|left| now + left);
+        if let Some(left) = past.down_left {
+            self.state = State::Down { until: now + left.min(self.last_down) };
+            self.last_failure = Some("down since before the controller's restart".to_owned());
+        }
+    }
+
+    /// What a later life has to know; nothing while nothing is wrong.
+    pub(super) fn past(&self, now: Moment) -> Option<Past> {
+        let past = Past {
+            down_left: self.down_until().map(|until| until - now),
+            last_down: self.last_down,
+            relapse_left: self.relapse_until.filter(|until| *until > now).map(|until| until - now),
+        };
+        (past.down_left.is_some() || past.relapse_left.is_some()).then_some(past)
+    }
+
+    /// Nothing is known of it, as at the start.
+    pub(super) const fn forget(&mut self) {
+        self.state = State::Unknown;
+    }
+
+    /// From now on it has to show that it runs.
+    pub(super) const fn start(&mut self) {
+        self.state = State::Starting { good: 0 };
     }
 
     pub(super) fn handle(&mut self, input: Input, now: Moment) {
@@ -110,16 +166,30 @@ impl Monitor {
             (State::Unknown | State::Up, Input::Good) => State::Up,
             (State::Unknown | State::Up, Input::Bad(reason)) => {
                 self.count(reason, now);
-                if self.window_is_full() { self.down(now) } else { self.state }
+                if self.window_is_full() { self.fall(now) } else { self.state }
             }
-            (State::Unknown | State::Up | State::Probation { .. }, Input::Elapsed) => self.state,
+            (
+                State::Unknown | State::Up | State::Probation { .. } | State::Starting { .. },
+                Input::Elapsed,
+            ) => self.state,
+            (State::Starting { good }, Input::Good) if good.saturating_add(1) < self.rise => {
+                State::Starting { good: good + 1 }
+            }
+            (State::Starting { .. }, Input::Good) => State::Up,
+            (State::Starting { .. }, Input::Bad(reason)) => {
+                self.last_failure = Some(reason);
+                State::Starting { good: 0 }
+            }
             (State::Down { .. }, Input::Good | Input::Bad(_)) => self.state,
             (State::Down { until }, Input::Elapsed) if now < until => self.state,
             (State::Down { .. }, Input::Elapsed) => State::Probation { good: 0 },
             (State::Probation { good }, Input::Good) if good.saturating_add(1) < self.rise => {
                 State::Probation { good: good + 1 }
             }
-            (State::Probation { .. }, Input::Good) => State::Up,
+            (State::Probation { .. }, Input::Good) => {
+                self.relapse_until = Some(now + self.last_down * 2);
+                State::Up
+            }
             (State::Probation { .. }, Input::Bad(reason)) => {
                 self.count(reason, now);
                 self.down(now)
@@ -129,7 +199,7 @@ impl Monitor {
 
     pub(super) const fn health(&self) -> Health {
         match self.state {
-            State::Unknown => Health::Unknown,
+            State::Unknown | State::Starting { .. } => Health::Unknown,
             State::Up => Health::Up,
             State::Down { .. } => Health::Down,
             State::Probation { .. } => Health::Probation,
@@ -140,7 +210,7 @@ impl Monitor {
     pub(super) const fn down_until(&self) -> Option<Moment> {
         match self.state {
             State::Down { until } => Some(until),
-            State::Unknown | State::Up | State::Probation { .. } => None,
+            State::Unknown | State::Up | State::Probation { .. } | State::Starting { .. } => None,
         }
     }
 
@@ -149,8 +219,11 @@ impl Monitor {
         self.failures.iter().rev().take_while(|at| self.counts(**at, now)).count()
     }
 
-    /// Some failures, but not enough of them: worth asking again soon.
+    /// Some failures, but not enough of them, or about to start: worth asking again soon.
     pub(super) fn is_suspect(&self, now: Moment) -> bool {
+        if matches!(self.state, State::Starting { .. }) {
+            return true;
+        }
         self.health().may_stay() && self.max_fails > 0 && self.fails(now) > 0
     }
 
@@ -182,8 +255,16 @@ impl Monitor {
         self.max_fails > 0 && self.failures.len() >= self.max_fails as usize
     }
 
+    /// Down again, or for the first time.
+    fn fall(&mut self, now: Moment) -> State {
+        let relapses = self.relapse_until.take().is_some_and(|until| now < until);
+        self.last_down =
+            if relapses { (self.last_down * 2).min(self.fail_timeout_max) } else { self.fail_timeout };
+        self.down(now)
+    }
+
     fn down(&self, now: Moment) -> State {
-        State::Down { until: now + self.fail_timeout }
+        State::Down { until: now + self.last_down }
     }
 }
 
@@ -198,13 +279,20 @@ mod tests {
     const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
     fn monitor(max_fails: u32, rise: u32) -> Monitor {
+        damped(max_fails, rise, FAIL_TIMEOUT)
+    }
+
+    fn damped(max_fails: u32, rise: u32, fail_timeout_max: Duration) -> Monitor {
         Monitor {
             max_fails,
             fail_timeout: FAIL_TIMEOUT,
+            fail_timeout_max,
             rise,
             state: State::Unknown,
             failures: VecDeque::new(),
             last_failure: None,
+            last_down: FAIL_TIMEOUT,
+            relapse_until: None,
         }
     }
 
@@ -223,6 +311,7 @@ mod tests {
         let early = State::Down { until: now + TICK };
         let over = State::Down { until: now };
         let probation = |good| State::Probation { good };
+        let starting = |good| State::Starting { good };
         // max_fails = 2 with `earlier` failures a second ago, rise = 2
         let table = [
             (State::Unknown, 0, Input::Good, State::Up),
@@ -245,6 +334,10 @@ mod tests {
             (probation(0), 0, bad(), down),
             (probation(1), 0, bad(), down),
             (probation(1), 0, Input::Elapsed, probation(1)),
+            (starting(0), 0, Input::Good, starting(1)),
+            (starting(1), 0, Input::Good, State::Up),
+            (starting(1), 0, bad(), starting(0)),
+            (starting(1), 0, Input::Elapsed, starting(1)),
         ];
         for (state, earlier, input, expected) in table {
             let mut monitor = monitor(2, 2);
@@ -316,6 +409,62 @@ mod tests {
         monitor.handle(Input::Good, at(12));
         monitor.handle(bad(), at(13));
         assert_eq!(monitor.down_until(), Some(at(23)));
+    }
+
+    /// [37]
+    #[test]
+    fn each_relapse_within_twice_the_last_time_down_doubles_it_up_to_the_maximum() {
+        let mut monitor = damped(1, 1, FAIL_TIMEOUT * 3);
+        let mut now = at(0);
+        for (up_for, expected) in [
+            (SECOND, FAIL_TIMEOUT),
+            (FAIL_TIMEOUT * 2 - TICK, FAIL_TIMEOUT * 2),
+            (FAIL_TIMEOUT * 4 - TICK, FAIL_TIMEOUT * 3),
+            (FAIL_TIMEOUT * 6 - TICK, FAIL_TIMEOUT * 3),
+            (FAIL_TIMEOUT * 6, FAIL_TIMEOUT),
+            (FAIL_TIMEOUT * 2, FAIL_TIMEOUT),
+        ] {
+            monitor.handle(Input::Good, now);
+            assert_eq!(monitor.health(), Health::Up);
+            now = now + up_for;
+            monitor.handle(bad(), now);
+            assert_eq!(monitor.down_until(), Some(now + expected), "after {up_for:?} up");
+            now = now + expected;
+            monitor.handle(Input::Elapsed, now);
+        }
+    }
+
+    #[test]
+    fn a_failure_in_probation_is_no_relapse_and_keeps_the_time_down() {
+        let mut monitor = damped(1, 1, FAIL_TIMEOUT * 4);
+        monitor.handle(bad(), at(0));
+        monitor.handle(Input::Elapsed, at(10));
+        monitor.handle(Input::Good, at(10));
+        monitor.handle(bad(), at(11));
+        assert_eq!(monitor.down_until(), Some(at(31)));
+        monitor.handle(Input::Elapsed, at(31));
+        monitor.handle(bad(), at(32));
+        assert_eq!(monitor.down_until(), Some(at(52)));
+    }
+
+    #[test]
+    fn a_restored_monitor_goes_on_where_it_was() {
+        let mut before = damped(1, 1, FAIL_TIMEOUT * 4);
+        before.handle(bad(), at(0));
+        before.handle(Input::Elapsed, at(10));
+        before.handle(Input::Good, at(10));
+        before.handle(bad(), at(11));
+        let mut after = damped(1, 1, FAIL_TIMEOUT * 4);
+        assert_eq!(after.past(at(0)), None);
+        after.restore(before.past(at(15)).unwrap(), at(2));
+        assert_eq!(after.down_until(), Some(at(18)), "16 of 20 s were left");
+        after.handle(Input::Elapsed, at(18));
+        after.handle(Input::Good, at(18));
+        let risen = after.past(at(18)).unwrap();
+        let mut later = damped(1, 1, FAIL_TIMEOUT * 4);
+        later.restore(risen, at(0));
+        later.handle(bad(), at(39));
+        assert_eq!(later.down_until(), Some(at(79)), "a relapse within 40 s doubles 20 s");
     }
 
     #[test]

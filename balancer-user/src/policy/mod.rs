@@ -13,13 +13,19 @@
 
 mod backend;
 mod command;
+mod decision;
 mod event;
 mod failover;
 mod health;
+mod history;
 mod moment;
+mod operator;
 mod schedule;
 mod settings;
+mod switching;
 mod timers;
+mod transition;
+mod view;
 
 #[cfg(test)]
 mod simulation;
@@ -29,40 +35,28 @@ mod tests;
 use std::time::Duration;
 
 pub use self::backend::Signal;
-pub use self::command::{Accepted, Command, Refusal};
-pub use self::event::{ActiveReason, Admin, BackendView, Decision, Event, PoolState, PoolView, Wish};
-pub use self::health::Health;
+pub use self::command::{Accepted, Ask, Command, Refusal, Withdrawal};
+pub use self::decision::{ActiveReason, Cut, Decision, HookRun, Route};
+pub use self::event::Event;
+pub use self::health::{Health, Past};
+pub use self::history::{BackendHistory, History, PoolHistory, Reached, TransitionHistory};
 pub use self::moment::Moment;
 pub use self::schedule::{MAX_IN_FLIGHT, ProbeTicket};
 pub use self::settings::{
-    BackendIndex, BackendSettings, Failback, PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex,
-    ServiceSettings,
+    BackendIndex, BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError,
+    PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex, ServiceSettings, WhenAllDown,
 };
+pub use self::switching::HookEnd;
+pub use self::transition::{Next, Stop};
+pub use self::view::{Admin, BackendView, PoolState, PoolView, TransitionView, Wish};
 
 use self::backend::{Backend, Due, Target};
-use self::event::Outbox;
+use self::decision::Outbox;
 use self::failover::Pool;
 use self::health::Monitor;
+use self::operator::FailoverOrder;
 use self::schedule::{ProbeQueue, Schedule, TargetId};
 use self::timers::{Timer, Timers};
-
-/// What an earlier life of the controller left behind. The default is a first start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
-    /// By pool, in the settings' order; those missing have none.
-    pub pools: Vec<PoolHistory>,
-    /// The last transition's id; numbers go on from here.
-    pub last_transition: u64,
-}
-
-/// What an earlier life of the controller left behind of one pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PoolHistory {
-    /// Where the kernel sends the pool's new flows. Kept, unless it is disabled now.
-    pub active: Option<BackendIndex>,
-    /// What the operator asked for.
-    pub wish: Wish,
-}
 
 /// The policy of all pools.
 #[derive(Debug)]
@@ -91,9 +85,7 @@ impl Policy {
             shortest_interval,
         };
         for (pool, past) in policy.pools.iter_mut().zip(history.pools) {
-            if let Some(active) = past.active {
-                pool.restore(active, past.wish, &mut policy.outbox);
-            }
+            pool.restore(past, now, &mut policy.outbox);
         }
         for n in 0..policy.pools.len() {
             let pool = PoolIndex(n);
@@ -129,20 +121,44 @@ impl Policy {
     /// A [`Refusal`] that says why; then nothing has changed.
     pub fn handle_command(&mut self, command: &Command, now: Moment) -> Result<Accepted, Refusal> {
         let now = self.advance(now);
-        let (Command::Failover { pool: name, .. } | Command::Failback { pool: name }) = command;
-        let found = self.pools.iter().position(|pool| pool.name() == name);
-        let index = found.ok_or_else(|| Refusal::UnknownPool { pool: name.clone() })?;
-        let pool = &mut self.pools[index];
-        let accepted = match command {
-            Command::Failover { to, force, .. } => {
+        let found = self.pools.iter().position(|pool| pool.name() == command.pool);
+        let index = found.ok_or_else(|| Refusal::UnknownPool { pool: command.pool.clone() })?;
+        let (pool, out) = (&mut self.pools[index], &mut self.outbox);
+        let accepted = match &command.ask {
+            Ask::Failover { to, force, reset } => {
                 let to = to.as_deref().map(|to| pool.backend_named(to)).transpose()?;
-                pool.fail_over(to, *force, now, &mut self.outbox)?
+                pool.fail_over(FailoverOrder { to, force: *force, reset: *reset }, now, out)?
             }
-            Command::Failback { .. } => pool.fail_back(now, &mut self.outbox)?,
+            Ask::Failback => pool.fail_back(now, out)?,
+            Ask::Withdraw { backend, how, force } => {
+                let backend = pool.backend_named(backend)?;
+                pool.withdraw(backend, *how, *force, now, out)?
+            }
+            Ask::PutBack { backend } => {
+                let backend = pool.backend_named(backend)?;
+                pool.put_back(backend, now, out)?
+            }
+            Ask::Resume { skip } => pool.resume(*skip, now, out)?,
         };
-        self.set_pool_timer(PoolIndex(index));
+        self.set_timers(PoolIndex(index));
         self.fire(now);
         Ok(accepted)
+    }
+
+    /// A hook that was polled has ended.
+    pub fn handle_hook(&mut self, run: HookRun, end: HookEnd, now: Moment) {
+        let now = self.advance(now);
+        self.pools[run.pool.0].hook_ended(run, end, now, &mut self.outbox);
+        self.set_timers(run.pool);
+        self.fire(now);
+    }
+
+    /// A cut that was polled is done: no packet of a flow of that backend is forwarded any more.
+    pub fn handle_cut(&mut self, cut: Cut, now: Moment) {
+        let now = self.advance(now);
+        self.pools[cut.pool.0].was_cut(cut.backend, now, &mut self.outbox);
+        self.set_timers(cut.pool);
+        self.fire(now);
     }
 
     /// When [`Self::handle_timeout`] is wanted; `None`: never. No later than the shortest interval from the last input
@@ -159,6 +175,19 @@ impl Policy {
         self.outbox.pop_decision()
     }
 
+    /// The next backend whose flows are to be ended. To be done only once the decisions are in the kernel, and reported
+    /// to [`Self::handle_cut`].
+    pub fn poll_cut(&mut self) -> Option<Cut> {
+        self.outbox.pop_cut()
+    }
+
+    /// The next hook to run now. It counts as started from now on: [`Self::history`] is to be stored before it is, or
+    /// else it is reported as [`HookEnd::NotStarted`].
+    pub fn poll_hook(&mut self) -> Option<HookRun> {
+        let (now, out) = (self.now, &mut self.outbox);
+        self.pools.iter_mut().find_map(|pool| pool.next_hook(now, out))
+    }
+
     /// The next event, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.outbox.pop_event()
@@ -166,11 +195,16 @@ impl Policy {
 
     /// The next probe to start now.
     pub fn poll_probe(&mut self) -> Option<ProbeTicket> {
-        let id = self.queue.launch()?;
         let now = self.now;
-        let serial = self.target(id)?.launch(now);
-        self.set_target_timer(id);
-        Some(ProbeTicket::new(id, serial))
+        while let Some(id) = self.queue.launch() {
+            let serial = self.target(id).and_then(|target| target.launch(now));
+            self.set_target_timer(id);
+            match serial {
+                Some(serial) => return Some(ProbeTicket::new(id, serial)),
+                None => self.queue.landed(),
+            }
+        }
+        None
     }
 
     /// Whether every pool has had its first decision: with those in the kernel, the controller is ready.
@@ -179,10 +213,14 @@ impl Policy {
         self.pools.iter().all(Pool::is_decided)
     }
 
-    /// The last transition's id, for [`History`].
+    /// What a later life of the controller has to know.
     #[must_use]
-    pub const fn last_transition(&self) -> u64 {
-        self.outbox.last_transition()
+    pub fn history(&self, now: Moment) -> History {
+        let now = now.max(self.now);
+        History {
+            pools: self.pools.iter().map(|pool| pool.history(now)).collect(),
+            last_transition: self.outbox.last_transition(),
+        }
     }
 
     /// A pool as it is now.
@@ -227,7 +265,7 @@ impl Policy {
             match timer {
                 Timer::Pool(pool) => {
                     self.pools[pool.0].reconsider(now, &mut self.outbox);
-                    self.set_pool_timer(pool);
+                    self.set_timers(pool);
                 }
                 Timer::Target(id) => match self.target(id).map(|target| target.due(now)) {
                     Some(Due::Probe) => self.queue.push(id),
@@ -250,9 +288,22 @@ impl Policy {
 
     /// Something happened to a target: its pool may decide anew, and both may wait for other moments.
     fn settle(&mut self, id: TargetId, now: Moment) {
-        self.pools[id.pool.0].refresh(id.backend, now, &mut self.outbox);
-        self.set_target_timer(id);
-        self.set_pool_timer(id.pool);
+        let pool = &mut self.pools[id.pool.0];
+        pool.refresh(id.backend, now, &mut self.outbox);
+        if pool.take_stirred() {
+            self.set_timers(id.pool);
+        } else {
+            self.set_target_timer(id);
+            self.set_pool_timer(id.pool);
+        }
+    }
+
+    /// Anything of the pool may wait for other moments now.
+    fn set_timers(&mut self, pool: PoolIndex) {
+        for target in self.targets(pool) {
+            self.set_target_timer(target);
+        }
+        self.set_pool_timer(pool);
     }
 
     fn set_target_timer(&mut self, id: TargetId) {
@@ -261,7 +312,7 @@ impl Policy {
     }
 
     fn set_pool_timer(&mut self, pool: PoolIndex) {
-        let deadline = self.pools[pool.0].failback_due().map(|(_, due)| due);
+        let deadline = self.pools[pool.0].deadline();
         self.timers.set(Timer::Pool(pool), deadline);
     }
 
@@ -290,17 +341,18 @@ fn build(pools: Vec<PoolSettings>, seed: u64, now: Moment) -> Vec<Pool> {
     let mut built = Vec::with_capacity(pools.len());
     for (n, pool) in pools.into_iter().enumerate() {
         let mut backends = Vec::with_capacity(pool.backends.len());
-        for backend in pool.backends {
+        for backend in pool.backends.clone() {
             let targets = pool.services.iter().map(|service| {
                 let probe = service.probe.filter(|_| !backend.disabled)?;
                 let schedule = Schedule::new(probe, seed, nth, count, now);
                 nth += 1;
-                Some(Target::new(service.name.clone(), Monitor::new(&backend, &probe), schedule))
+                let monitor = Monitor::new(&backend, &probe);
+                Some(Target::new(service.name.clone(), monitor, schedule, backend.cold))
             });
             let targets = targets.collect();
             backends.push(Backend::new(backend, targets, now));
         }
-        built.push(Pool::new(PoolIndex(n), pool.name, pool.failback, backends, now));
+        built.push(Pool::new(PoolIndex(n), pool, backends, now));
     }
     built
 }

@@ -14,6 +14,12 @@ pub struct Moment(Duration);
 impl Moment {
     /// The driver's start.
     pub const ZERO: Self = Self(Duration::ZERO);
+
+    /// So long before; what was before the first moment is taken for it.
+    #[must_use]
+    pub const fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
 }
 
 /// Saturates: a moment that can't be expressed never comes.

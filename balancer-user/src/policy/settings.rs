@@ -22,8 +22,20 @@ pub struct ServiceIndex(pub usize);
 pub struct PoolSettings {
     /// Its name, which commands use.
     pub name: String,
+    /// Whether it leaves a backend that fails by itself.
+    pub failover: Failover,
     /// Whether it returns by itself.
     pub failback: Failback,
+    /// What becomes of new flows while no backend is eligible.
+    pub when_all_down: WhenAllDown,
+    /// What becomes of the flows of a backend that failed, once the pool has moved away.
+    pub on_backend_down: OnBackendDown,
+    /// How long a `cold` backend may take to come up.
+    pub start_timeout: Duration,
+    /// How long a drained backend's flows may go on, if the operator doesn't say.
+    pub drain_deadline: Duration,
+    /// Steps around a change of the active backend, in their order.
+    pub hooks: Vec<HookSettings>,
     /// Its services. A backend is as well as the worst of them says.
     pub services: Vec<ServiceSettings>,
     /// Its backends, in list order.
@@ -40,6 +52,62 @@ pub enum Failback {
         /// Counted from when the backend is up.
         delay: Duration,
     },
+}
+
+/// Whether a pool leaves a backend that fails by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    /// To the first eligible one.
+    Auto,
+    /// It asks the operator, and stays.
+    Manual,
+}
+
+/// What becomes of new flows while no backend is eligible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// They go on to the last active one.
+    Last,
+    /// They are refused.
+    Reject,
+}
+
+/// What becomes of the flows of a backend that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBackendDown {
+    /// Both sides are told that they are over.
+    Reset,
+    /// They are left alone.
+    Keep,
+}
+
+/// One step around a change of the active backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookSettings {
+    /// Its name, which events use.
+    pub name: String,
+    /// When it runs.
+    pub when: HookWhen,
+    /// What its failure means.
+    pub on_error: OnError,
+}
+
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HookWhen {
+    /// Before anything new reaches any backend.
+    Before,
+    /// Once the change is made.
+    After,
+}
+
+/// What a hook's failure means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnError {
+    /// Stop there and wait for the operator.
+    Hold,
+    /// Go on.
+    Continue,
 }
 
 /// One service of a pool.
@@ -73,8 +141,12 @@ pub struct BackendSettings {
     pub max_fails: u32,
     /// The window in which failures count, and how long it then stays down.
     pub fail_timeout: Duration,
+    /// How long relapses may keep it down; as long as `fail_timeout`: no longer than that.
+    pub fail_timeout_max: Duration,
     /// Comes after all that aren't, whatever the list order.
     pub backup: bool,
+    /// A standby that doesn't run until the hooks have started it: not probed while it is one.
+    pub cold: bool,
     /// nginx's `down`: never probed, never active.
     pub disabled: bool,
 }

@@ -33,7 +33,9 @@ fn backend(name: &str) -> BackendSettings {
         name: name.to_owned(),
         max_fails: 1,
         fail_timeout: FAIL_TIMEOUT,
+        fail_timeout_max: FAIL_TIMEOUT,
         backup: false,
+        cold: false,
         disabled: false,
     }
 }
@@ -42,7 +44,13 @@ fn backend(name: &str) -> BackendSettings {
 fn trio(failback: Failback) -> PoolSettings {
     PoolSettings {
         name: "passwords".to_owned(),
+        failover: Failover::Auto,
         failback,
+        when_all_down: WhenAllDown::Last,
+        on_backend_down: OnBackendDown::Reset,
+        start_timeout: secs(60),
+        drain_deadline: secs(600),
+        hooks: Vec::new(),
         services: vec![service("web")],
         backends: vec![backend("p"), backend("b"), backend("c")],
     }
@@ -61,7 +69,7 @@ fn starting_with(pool: PoolSettings, conditions: &[(usize, Condition)]) -> World
 }
 
 fn restarted_on(pool: PoolSettings, active: usize, conditions: &[(usize, Condition)]) -> World {
-    let past = PoolHistory { active: Some(BackendIndex(active)), wish: Wish::Automatic };
+    let past = PoolHistory { active: Some(BackendIndex(active)), ..PoolHistory::default() };
     World::given(vec![pool], 1, History { pools: vec![past], last_transition: 41 }, conditions)
 }
 
@@ -78,6 +86,8 @@ mod a_failure;
 mod a_late_signal;
 mod a_restart;
 mod a_stall;
+mod a_switch;
+mod maintenance;
 mod probes;
 mod the_operator;
 mod the_start;

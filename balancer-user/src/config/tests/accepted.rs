@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::{
-    Backend, Check, Config, Failback, Forwarding, Gateway, Pool, Probe, Service, Verify, XdpMode,
+    Backend, Check, Config, Failback, Failover, Forwarding, Gateway, OnBackendDown, Pool, Probe, Service,
+    Verify, WhenAllDown, XdpMode,
 };
 use super::*;
 
@@ -92,13 +93,20 @@ fn the_example_of_the_contract_comes_through() {
         address: IpAddr::from([10, 0, 2, 11]),
         max_fails: 1,
         fail_timeout: secs(10),
+        fail_timeout_max: secs(10),
         backup: false,
+        cold: false,
         disabled: false,
     };
     let pool = Pool {
         name: "passwords".into(),
         forwarding: Forwarding::Snat,
+        failover: Failover::Auto,
         failback: Failback::Manual,
+        when_all_down: WhenAllDown::Last,
+        on_backend_down: OnBackendDown::Keep,
+        drain_deadline: secs(600),
+        start_timeout: secs(60),
         snat_addresses: vec![],
         snat_ports: vec![1024..=32767, 61000..=65535],
         services: vec![service],

@@ -23,12 +23,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         "not an absolute path",
     ),
     (
-        "pool.failover",
-        (POOL, "name = \"p\"\nfailover = «\"manual\""),
-        (POOL, "name = \"p\"\nfailover = «\"man\""),
-        "did you mean `manual`?",
-    ),
-    (
         "pool.on_backend_down",
         (KEEP, "on_backend_down = «\"reset\""),
         (KEEP, "on_backend_down = «\"rst\""),
@@ -101,12 +95,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (BACKEND, "name = \"b\"\ncold = «true"),
         (BACKEND, "name = \"b\"\ncold = «\"true\""),
         "must be true or false",
-    ),
-    (
-        "pool.backend.fail_timeout_max",
-        (BACKEND, "name = \"b\"\nfail_timeout_max = «\"1m\""),
-        (BACKEND, "name = \"b\"\nfail_timeout_max = «\"1\""),
-        "needs a unit",
     ),
     (
         "pool.probe.kind",

@@ -3,7 +3,7 @@
 //! It does what the daemon does: waits for the next deadline or answer, hands it in, drains everything, and has the laws
 //! checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::laws::Laws;
@@ -32,6 +32,8 @@ pub(in crate::policy) enum Entry {
     Event(Event),
     Decision(Decision),
     Command(Command, Result<Accepted, Refusal>),
+    Cut(Cut),
+    Hook(HookRun),
 }
 
 pub(in crate::policy) struct World {
@@ -41,6 +43,13 @@ pub(in crate::policy) struct World {
     pub(in crate::policy) settings: Vec<PoolSettings>,
     conditions: BTreeMap<(usize, usize), Condition>,
     flights: BTreeMap<(Moment, ProbeTicket), Signal>,
+    /// Cuts that are under way.
+    cuts: BTreeSet<(Moment, Cut)>,
+    /// Hooks that run, and how they will end.
+    hooks: BTreeMap<(Moment, u64), (HookRun, HookEnd)>,
+    hooks_take: Duration,
+    hooks_are_good: bool,
+    seed: u64,
     laws: Laws,
 }
 
@@ -68,6 +77,11 @@ impl World {
             settings,
             conditions: conditions.iter().map(|(backend, condition)| ((0, *backend), *condition)).collect(),
             flights: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            hooks: BTreeMap::new(),
+            hooks_take: ANSWER,
+            hooks_are_good: true,
+            seed,
         };
         world.drain(None);
         world
@@ -78,15 +92,32 @@ impl World {
         self.conditions.insert((pool, backend), condition);
     }
 
+    /// From now on hooks take so long, and end like that.
+    pub(in crate::policy) fn hooks_take(&mut self, span: Duration, good: bool) {
+        (self.hooks_take, self.hooks_are_good) = (span, good);
+    }
+
     pub(in crate::policy) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
             let landing = self.flights.keys().next().map(|(at, _)| *at);
-            let next = self.policy.poll_timeout().into_iter().chain(landing).min();
+            let cut = self.cuts.first().map(|(at, _)| *at);
+            let hook = self.hooks.keys().next().map(|(at, _)| *at);
+            let next = self.policy.poll_timeout().into_iter().chain(landing).chain(cut).chain(hook).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
-            self.now = next;
+            self.now = next.max(self.now);
             if landing == Some(next) {
                 self.land();
+            } else if cut == Some(next) {
+                let (_, cut) = self.cuts.pop_first().unwrap();
+                self.laws.was_cut(cut);
+                self.policy.handle_cut(cut, self.now);
+                self.drain(None);
+            } else if hook == Some(next) {
+                let (_, (run, end)) = self.hooks.pop_first().unwrap();
+                self.laws.hook_ended(run, &end, &self.settings);
+                self.policy.handle_hook(run, end, self.now);
+                self.drain(None);
             } else {
                 self.policy.handle_timeout(next);
                 self.drain(None);
@@ -94,6 +125,18 @@ impl World {
         }
         self.now = end;
         self.policy.handle_timeout(end);
+        self.drain(None);
+    }
+
+    /// The controller is killed and started again: what ran is gone, and what it knew is what it had stored.
+    pub(in crate::policy) fn restart(&mut self) {
+        let history = self.policy.history(self.now);
+        self.flights.clear();
+        self.cuts.clear();
+        self.hooks.clear();
+        self.seed += 1;
+        self.laws.restarted(&history, self.now);
+        self.policy = Policy::new(self.settings.clone(), self.seed, history, self.now);
         self.drain(None);
     }
 
@@ -121,18 +164,22 @@ impl World {
         answer
     }
 
+    /// Of the first pool.
+    pub(in crate::policy) fn ask(&mut self, ask: Ask) -> Result<Accepted, Refusal> {
+        let pool = self.settings[0].name.clone();
+        self.command(&Command { pool, ask })
+    }
+
     pub(in crate::policy) fn fail_over(
         &mut self,
         to: Option<&str>,
         force: bool,
     ) -> Result<Accepted, Refusal> {
-        let pool = self.settings[0].name.clone();
-        self.command(&Command::Failover { pool, to: to.map(str::to_owned), force })
+        self.ask(Ask::Failover { to: to.map(str::to_owned), force, reset: false })
     }
 
     pub(in crate::policy) fn fail_back(&mut self) -> Result<Accepted, Refusal> {
-        let pool = self.settings[0].name.clone();
-        self.command(&Command::Failback { pool })
+        self.ask(Ask::Failback)
     }
 
     pub(in crate::policy) fn view(&self) -> PoolView {
@@ -147,7 +194,9 @@ impl World {
     pub(in crate::policy) fn events(&self) -> impl Iterator<Item = (Moment, &Event)> {
         self.log.iter().filter_map(|(at, entry)| match entry {
             Entry::Event(event) => Some((*at, event)),
-            Entry::Probe(_) | Entry::Decision(_) | Entry::Command(..) => None,
+            Entry::Probe(_) | Entry::Decision(_) | Entry::Command(..) | Entry::Cut(_) | Entry::Hook(_) => {
+                None
+            }
         })
     }
 
@@ -181,6 +230,11 @@ impl World {
             self.laws.decided(decision);
             self.log.push((self.now, Entry::Decision(decision)));
         }
+        while let Some(cut) = self.policy.poll_cut() {
+            self.laws.cutting(cut);
+            self.log.push((self.now, Entry::Cut(cut)));
+            self.cuts.insert((self.now + ANSWER, cut));
+        }
         while let Some(event) = self.policy.poll_event() {
             self.laws.told(&event, command, self.now);
             self.log.push((self.now, Entry::Event(event)));
@@ -189,6 +243,13 @@ impl World {
             self.laws.launched(ticket);
             self.log.push((self.now, Entry::Probe(ticket.target())));
             self.launch(ticket);
+        }
+        while let Some(run) = self.policy.poll_hook() {
+            self.laws.hook_started(run, &self.settings);
+            self.log.push((self.now, Entry::Hook(run)));
+            let end =
+                if self.hooks_are_good { HookEnd::Good } else { HookEnd::Bad("exit code 1".to_owned()) };
+            self.hooks.insert((self.now + self.hooks_take, run.transition), (run, end));
         }
         self.laws.check(&self.policy, self.now);
     }
@@ -203,7 +264,7 @@ impl World {
             Condition::Silent => (timeout, Signal::Bad("timeout".to_owned())),
             Condition::Ours => (ANSWER / 2, Signal::Inconclusive),
             Condition::Lost => {
-                self.laws.landed(ticket);
+                self.laws.lost(ticket);
                 return;
             }
         };

@@ -16,7 +16,7 @@ fn leaves_the_restored_one_when_it_turns_out_to_be_down_and_numbers_go_on() {
     let mut world = restarted_on(trio(Failback::Manual), B, &[(B, Condition::Refusing)]);
     world.run(secs(1));
     assert_eq!(world.transitions(), [(Some(B), P, ActiveReason::BackendDown)]);
-    assert_eq!(world.policy.last_transition(), 42);
+    assert_eq!(world.policy.history(world.now).last_transition, 42);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn forgets_a_restored_one_that_is_disabled_or_gone() {
 
 #[test]
 fn keeps_the_operators_wish() {
-    let past = PoolHistory { active: Some(BackendIndex(B)), wish: Wish::Stay };
+    let past = PoolHistory { active: Some(BackendIndex(B)), wish: Wish::Stay, ..PoolHistory::default() };
     let history = History { pools: vec![past], last_transition: 0 };
     let mut world = World::after(vec![trio(Failback::Auto { delay: Duration::ZERO })], 1, history);
     world.run(secs(60));

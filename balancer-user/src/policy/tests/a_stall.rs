@@ -107,7 +107,8 @@ fn is_not_seen_in_time_that_goes_back() {
     world.policy.handle_timeout(Moment::ZERO);
     assert_eq!(world.view(), before);
     assert_eq!(world.policy.poll_event(), None);
-    let failover = Command::Failover { pool: "passwords".to_owned(), to: None, force: false };
+    let failover =
+        Command { pool: "passwords".to_owned(), ask: Ask::Failover { to: None, force: false, reset: false } };
     world.policy.handle_command(&failover, Moment::ZERO).unwrap();
     assert_eq!(world.view().since, world.now);
 }

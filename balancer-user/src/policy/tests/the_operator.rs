@@ -30,7 +30,7 @@ fn is_refused_with_a_reason_and_nothing_changes() {
     let mut world = starting_with(pool, &[(B, Condition::Refusing)]);
     world.run(secs(1));
     let before = world.view();
-    let lost = world.command(&Command::Failback { pool: "no\nsuch".to_owned() });
+    let lost = world.command(&Command { pool: "no\nsuch".to_owned(), ask: Ask::Failback });
     let refusals = [
         (lost, "there is no pool \"no\\nsuch\""),
         (world.fail_over(Some("d"), true), "has no backend \"d\"; it has: p, b, c"),

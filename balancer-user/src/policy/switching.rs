@@ -1,0 +1,263 @@
+//! A pool's change of its active backend, from the decision to the last hook behind it.
+//!
+//! The steps and their order are `transition`'s; here is what each of them means to the pool and to the driver.
+//! Deliberately not here: why the pool changes (`failover`, `operator`).
+
+use super::Moment;
+use super::decision::{ActiveReason, HookRun, Outbox};
+use super::event::Event;
+use super::failover::Pool;
+use super::settings::{BackendIndex, OnBackendDown};
+use super::transition::{Input, Phase, Stop, Surroundings, Transition};
+use super::view::Admin;
+
+/// A change of the active backend to make.
+pub(super) struct Move {
+    pub(super) to: BackendIndex,
+    pub(super) reason: ActiveReason,
+    pub(super) evidence: String,
+    /// Whatever the target's health.
+    pub(super) forced: bool,
+    /// The flows of the one before are cut.
+    pub(super) reset: bool,
+}
+
+/// What came of a [`Move`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    Not,
+    /// It is the active one.
+    There {
+        transition: u64,
+    },
+    /// Steps are taken first.
+    UnderWay {
+        transition: u64,
+    },
+}
+
+impl Moved {
+    /// Of the change.
+    pub(super) const fn id(self) -> Option<u64> {
+        match self {
+            Self::Not => None,
+            Self::There { transition } | Self::UnderWay { transition } => Some(transition),
+        }
+    }
+}
+
+/// How a hook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookEnd {
+    /// Well.
+    Good,
+    /// It failed, and how.
+    Bad(String),
+    /// It was never started, and why.
+    NotStarted(String),
+}
+
+impl Pool {
+    /// The next hook to run now; from then on it counts as started.
+    pub(super) fn next_hook(&mut self, now: Moment, out: &mut Outbox) -> Option<HookRun> {
+        if self.running.is_some() {
+            return None;
+        }
+        let transition = self.transition.as_ref()?;
+        let Phase::Due(step) = transition.phase else { return None };
+        let run = HookRun {
+            pool: self.index,
+            step,
+            transition: transition.id,
+            from: transition.from,
+            to: transition.to,
+            reason: transition.reason,
+        };
+        self.running = Some((run.transition, step));
+        self.tell_transition(Input::Started, now, out);
+        Some(run)
+    }
+
+    /// A hook ended.
+    pub(super) fn hook_ended(&mut self, run: HookRun, end: HookEnd, now: Moment, out: &mut Outbox) {
+        let (id, step) = (run.transition, run.step);
+        if self.running != Some((id, step)) {
+            return;
+        }
+        self.running = None;
+        let (input, evidence) = match end {
+            HookEnd::Good => (Input::Ended { good: true }, None),
+            HookEnd::Bad(evidence) => (Input::Ended { good: false }, Some(evidence)),
+            HookEnd::NotStarted(evidence) => (Input::NotStarted, Some(evidence)),
+        };
+        out.tell(Event::Hook { id, pool: self.index, step, failure: evidence.clone() });
+        // Of a change that was given up for another it means nothing any more.
+        if let Some(transition) = self.transition.as_mut().filter(|transition| transition.id == id) {
+            transition.why = evidence;
+            self.tell_transition(input, now, out);
+        }
+        self.reconsider(now, out);
+    }
+
+    /// No flow of that backend is left.
+    pub(super) fn was_cut(&mut self, b: BackendIndex, now: Moment, out: &mut Outbox) {
+        if self.transition.as_ref().is_some_and(|transition| transition.from == Some(b)) {
+            self.tell_transition(Input::Cut, now, out);
+        }
+        self.reconsider(now, out);
+    }
+
+    /// Makes another backend the active one: at once, or as the end of the steps that come before.
+    pub(super) fn move_to(&mut self, order: Move, now: Moment, out: &mut Outbox) -> Moved {
+        if self.active == Some(order.to) {
+            return Moved::Not;
+        }
+        self.abandon(now, out);
+        let Move { to, reason, evidence, forced, reset } = order;
+        let cold = self.backends[to.0].settings().cold;
+        let (from, id) = (self.active, out.next_transition());
+        let phase = Phase::Cutting;
+        let why = None;
+        let new = Transition {
+            id,
+            from,
+            to,
+            reason,
+            evidence,
+            started: now,
+            forced,
+            reset,
+            cold,
+            switched: false,
+            phase,
+            why,
+        };
+        self.transition = Some(new);
+        self.with_transition(now, out, |transition, around, now| transition.begin(around, now));
+        let Some(begun) = self.transition.as_ref().filter(|transition| transition.is_holding()) else {
+            return Moved::There { transition: id };
+        };
+        out.tell(Event::Switching {
+            id,
+            pool: self.index,
+            from,
+            to,
+            reason,
+            evidence: begun.evidence.clone(),
+        });
+        if begun.phase == Phase::Cutting
+            && let Some(from) = from
+        {
+            out.cut(self.index, from);
+        }
+        self.publish(Some(id), out);
+        Moved::UnderWay { transition: id }
+    }
+
+    /// A change whose last steps aren't done yet makes room for another.
+    pub(super) fn abandon(&mut self, now: Moment, out: &mut Outbox) {
+        let Some(old) = self.transition.take() else { return };
+        let evidence = match old.step().and_then(|step| self.settings.hooks.get(step)) {
+            Some(hook) => format!("before the end of the hook {:?}", hook.name),
+            None => String::new(),
+        };
+        out.tell(Event::Abandoned { id: old.id, pool: self.index, evidence });
+        if old.cold && old.is_holding() {
+            self.let_sleep(old.to, now, out);
+        }
+    }
+
+    /// A change holds: time or its target's health may let it go on.
+    pub(super) fn go_on(&mut self, now: Moment, out: &mut Outbox) {
+        let Some(transition) = &self.transition else { return };
+        let Phase::Starting(_) = transition.phase else { return };
+        let input = if self.backends[transition.to.0].is_up() { Input::Up } else { Input::Elapsed };
+        self.tell_transition(input, now, out);
+    }
+
+    /// Hands something to the change that is under way, and carries out what comes of it.
+    pub(super) fn tell_transition(&mut self, input: Input, now: Moment, out: &mut Outbox) {
+        self.with_transition(now, out, |transition, around, now| transition.handle(input, around, now));
+    }
+
+    fn with_transition(
+        &mut self,
+        now: Moment,
+        out: &mut Outbox,
+        change: impl FnOnce(&mut Transition, Surroundings<'_>, Moment),
+    ) {
+        let Some(mut transition) = self.transition.take() else { return };
+        let (phase, switched) = (transition.phase, transition.switched);
+        let around = Surroundings {
+            hooks: &self.settings.hooks,
+            start_timeout: self.settings.start_timeout,
+            target_is_fine: self.may_stay(transition.to),
+        };
+        change(&mut transition, around, now);
+        if transition.phase != phase {
+            match transition.phase {
+                Phase::Starting(_) => self.wake(transition.to, true, now),
+                Phase::Held(stop) => self.hold(&mut transition, stop, now, out),
+                Phase::Cutting | Phase::Due(_) | Phase::Running(_) | Phase::Over => {}
+            }
+        }
+        if transition.switched && !switched {
+            self.switch(&transition, now, out);
+        }
+        if transition.phase != Phase::Over {
+            self.transition = Some(transition);
+        }
+    }
+
+    fn hold(&self, transition: &mut Transition, stop: Stop, now: Moment, out: &mut Outbox) {
+        let to = &self.backends[transition.to.0];
+        let evidence = match stop {
+            Stop::Failed(step) => {
+                let name = self.settings.hooks.get(step).map_or("", |hook| &hook.name);
+                format!("hook {name:?}: {}", transition.why.as_deref().unwrap_or("its end is not known"))
+            }
+            Stop::Lost(_) => {
+                let evidence = to.evidence(now).unwrap_or_default();
+                format!("the backend to be is {} ({evidence})", to.health().token())
+            }
+            Stop::Late => {
+                let evidence = to.evidence(now).unwrap_or_else(|| "no good signal".to_owned());
+                format!("the backend to be did not come up within start_timeout ({evidence})")
+            }
+        };
+        transition.why = Some(evidence.clone());
+        out.tell(Event::Held {
+            id: Some(transition.id),
+            pool: self.index,
+            to: Some(transition.to),
+            evidence,
+        });
+    }
+
+    /// The target is the active backend from now on.
+    pub(super) fn switch(&mut self, transition: &Transition, now: Moment, out: &mut Outbox) {
+        let Transition { id, to, reason, ref evidence, .. } = *transition;
+        let before = self.active.replace(to);
+        out.tell(Event::Transition {
+            id,
+            pool: self.index,
+            from: before,
+            to,
+            reason,
+            evidence: evidence.clone(),
+        });
+        self.since = now;
+        self.reason = reason;
+        if self.backends[to.0].settings().cold && !transition.cold {
+            self.wake(to, false, now);
+        }
+        self.publish(Some(id), out);
+        let Some(before) = before else { return };
+        let backend = &self.backends[before.0];
+        let failed = !backend.health().may_stay() && self.settings.on_backend_down == OnBackendDown::Reset;
+        if transition.reset || failed || backend.admin() == Admin::Maint {
+            out.cut(self.index, before);
+        }
+        self.let_sleep(before, now, out);
+    }
+}
