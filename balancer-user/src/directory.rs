@@ -156,16 +156,24 @@ impl AsFd for PrivateDirectory {
 
 /// `excused_by`: mode bits that make write permission for others harmless.
 fn check(found: &Stat, path: &Path, excused_by: RawMode) -> Result<(), DirectoryError> {
-    let own_uid = rustix::process::geteuid().as_raw();
-    let (why, remedy) = if found.st_uid != 0 && found.st_uid != own_uid {
-        (format!("belongs to uid {}, who could replace what is in it", found.st_uid), "chown it to root")
+    match exposure(found, &[0, rustix::process::geteuid().as_raw()], excused_by) {
+        Some((why, remedy)) => Err(DirectoryError::Unsafe { path: path.to_owned(), why, remedy }),
+        None => Ok(()),
+    }
+}
+
+/// How somebody other than `owners` could change what is in a directory or a file, and what to do about it.
+/// `excused_by`: mode bits that make write permission for others harmless.
+pub(crate) fn exposure(found: &Stat, owners: &[u32], excused_by: RawMode) -> Option<(String, &'static str)> {
+    if !owners.contains(&found.st_uid) {
+        let why = format!("belongs to uid {}, who could replace what is in it", found.st_uid);
+        Some((why, "chown it to root"))
     } else if found.st_mode & OTHERS_MAY_WRITE != 0 && found.st_mode & excused_by == 0 {
         let mode = found.st_mode & 0o7777;
-        (format!("others than its owner may write to it (mode {mode:04o})"), "chmod it to 0755")
+        Some((format!("others than its owner may write to it (mode {mode:04o})"), "chmod it to 0755"))
     } else {
-        return Ok(());
-    };
-    Err(DirectoryError::Unsafe { path: path.to_owned(), why, remedy })
+        None
+    }
 }
 
 fn fails<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> DirectoryError {

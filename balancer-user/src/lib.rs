@@ -12,3 +12,4 @@ pub mod directory;
 pub mod exit;
 pub mod policy;
 pub mod probe;
+pub mod program;

@@ -6,7 +6,7 @@ use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
 use balancer_user::cli::{self, Build, Cli, RunArgs, Verb};
 use balancer_user::exit::{Exit, Failure};
-use balancer_user::{daemon, dataplane};
+use balancer_user::{daemon, dataplane, program};
 
 fn main() -> ExitCode {
     let build = Build {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Run(arguments) => {
+            program::close_inherited_descriptors();
             let _written_at_the_end = cli::log::start(arguments.log_format);
             daemon::run(&options(cli, arguments, build))
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use balancer_user::control::protocol::Status;
 use balancer_user::control::server::{Request, serve};
@@ -15,7 +16,7 @@ const STATUS: &str = r#"{ "schema": "balancer.status/1", "as_of": "2026-01-02T03
     "reason": "initial", "failback": "manual", "services": [], "backends": [], "transition": null } ] }"#;
 
 fn balancer(socket: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+    let mut command = Command::new(BINARY);
     command.args(arguments).env("BALANCER_SOCKET", socket).env_remove("NO_COLOR");
     command
 }
@@ -31,6 +32,36 @@ fn text(bytes: &[u8]) -> String {
 #[track_caller]
 fn assert_exit(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "stderr: {}", text(&output.stderr));
+}
+
+/// The program.
+const BINARY: &str = env!("CARGO_BIN_EXE_balancer");
+
+#[test]
+fn the_daemon_keeps_no_descriptor_that_it_was_handed() {
+    // It reads its configuration from a stdin that doesn't end.
+    let mut daemon = Command::new("/bin/sh")
+        .args(["-c", "exec 9<\"$0\"; exec \"$0\" run --config -", BINARY])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let process = Path::new("/proc").join(daemon.id().to_string());
+    let began = Instant::now();
+    let is_closed = loop {
+        let leads_to_it =
+            |link: &str| process.join(link).read_link().is_ok_and(|file| file == Path::new(BINARY));
+        let is_closed = leads_to_it("exe") && !leads_to_it("fd/9");
+        if is_closed || began.elapsed() > Duration::from_secs(10) {
+            break is_closed;
+        }
+        std::thread::yield_now();
+    };
+    let ended = daemon.try_wait().expect("its state");
+    daemon.kill().expect("its end");
+    daemon.wait().expect("its end");
+    assert!(is_closed && ended.is_none(), "still open, or it has ended: {ended:?}");
 }
 
 /// Runs `act` beside a daemon that has one pool and refuses every command.

@@ -44,6 +44,7 @@ const RULES: &[Rule] = &[
             "crate::config",
             "crate::dataplane",
             "crate::probe",
+            "crate::program",
             "crate::control",
             "crate::cli",
             "crate::daemon",
@@ -74,6 +75,19 @@ const RULES: &[Rule] = &[
         except: &[],
         words: &["crate::policy", "crate::dataplane", "crate::control", "crate::cli", "crate::daemon"],
         why: "a probe runs one check",
+    },
+    Rule {
+        folder: "balancer-user/src/program",
+        except: &[],
+        words: &[
+            "crate::config",
+            "crate::policy",
+            "crate::probe",
+            "crate::control",
+            "crate::cli",
+            "crate::daemon",
+        ],
+        why: "a program is run, whoever wants it",
     },
 ];
 
