@@ -31,7 +31,7 @@ pub(super) fn read(top: &mut Table<'_>) -> Option<Gateway> {
     let max_flows = table.number("max_flows", 1..=FLOWS);
     let max_half_open = table.number("max_half_open", 1..=FLOWS);
     let idle_timeout = table.duration("idle_timeout", SHORTEST_IDLE);
-    names::command(&mut table, "notify");
+    let notify = names::command(&mut table, "notify");
     table.finish();
     Some(Gateway {
         interfaces: interfaces?,
@@ -39,6 +39,7 @@ pub(super) fn read(top: &mut Table<'_>) -> Option<Gateway> {
         max_flows: max_flows.map_or(MAX_FLOWS, |number| number.value),
         max_half_open: max_half_open.map_or(MAX_HALF_OPEN, |number| number.value),
         idle_timeout: idle_timeout.map_or(IDLE_TIMEOUT, |duration| duration.value),
+        notify,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The second stage: a configuration that is right in itself against the machine that shall carry it out.
 //!
-//! The machine comes as data ([`Surroundings`]); only CA files are read here.
+//! The machine comes as data ([`Surroundings`]); only CA files are read here, and programs looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,6 +14,7 @@ use super::limits::CA_FILE_BYTES;
 use super::notes::{Claim, Notes, Says};
 use super::problem::{Fault, did_you_mean};
 use super::{Config, ConfigErrors, Parsed, Surroundings, read, snat};
+use crate::program::{self, Untrusted};
 
 /// How many interfaces a message lists.
 const INTERFACES_LISTED: usize = 16;
@@ -67,6 +68,7 @@ impl Parsed {
                 }
                 Says::BackendAddress(address) => backend(address, machine),
                 Says::CaFile(path) => ca_files.entry(path).or_insert_with_key(|path| ca_file(path)).clone(),
+                Says::Program(path) => program(&path),
                 Says::SnatPorts { pool } => {
                     let pools = &mut self.config.pools;
                     match snat::free_ports(&pools[pool].snat_ports, pools, machine) {
@@ -117,6 +119,20 @@ fn backend(address: IpAddr, machine: &Surroundings) -> Option<Fault> {
             ),
             "write the address of another machine",
         )
+    })
+}
+
+/// Why a program can't be run as root.
+fn program(path: &Path) -> Option<Fault> {
+    let Err(error) = program::trusted(path) else { return None };
+    Some(match error {
+        Untrusted::Distrust(distrust) => Fault::new(
+            format!("{} {}: the daemon would not run it", distrust.path.display(), distrust.why),
+            distrust.remedy,
+        ),
+        Untrusted::Io { .. } => {
+            Fault::new(error.to_string(), "write the path of a program that can be opened")
+        }
     })
 }
 

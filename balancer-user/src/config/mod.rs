@@ -40,6 +40,8 @@ pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
 pub use surroundings::{Surroundings, SurroundingsError};
 
+use crate::program::CommandLine;
+
 use limits::CONFIG_BYTES;
 use notes::{Claim, Notes};
 use problem::{Fault, Problem, Problems};
@@ -81,6 +83,8 @@ pub struct Gateway {
     pub max_half_open: u32,
     /// An established flow without a packet for this long is forgotten.
     pub idle_timeout: Duration,
+    /// What is run for every event that wants a person.
+    pub notify: Option<CommandLine>,
 }
 
 /// Where in the kernel an XDP program runs.
@@ -123,6 +127,8 @@ pub struct Pool {
     pub services: Vec<Service>,
     /// At least one that isn't disabled; as written: `backup` is not sorted behind yet.
     pub backends: Vec<Backend>,
+    /// In this order they run around a change of the active backend; names are unique.
+    pub hooks: Vec<Hook>,
 }
 
 /// Whose address the backends see.
@@ -213,6 +219,11 @@ pub enum Check {
     },
     /// A TCP handshake.
     Tcp,
+    /// A program, whose exit code 0 is good.
+    Exec {
+        /// What is run.
+        run: CommandLine,
+    },
     /// Nothing.
     None,
 }
@@ -247,6 +258,50 @@ pub struct Backend {
     pub cold: bool,
     /// Never used (nginx's `down`).
     pub disabled: bool,
+}
+
+/// `[[pool.hook]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Unique in its pool; one line for people.
+    pub name: String,
+    /// When it runs.
+    pub when: HookWhen,
+    /// What is run.
+    pub run: CommandLine,
+    /// It is ended then.
+    pub timeout: Duration,
+    /// What follows when it fails.
+    pub on_error: OnError,
+}
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookWhen {
+    /// Before anything new reaches the new backend.
+    Before,
+    /// Once that is active.
+    After,
+}
+
+impl HookWhen {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::After => "after",
+        }
+    }
+}
+
+/// What follows when a hook fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The change stops there until the operator decides.
+    Hold,
+    /// The next step.
+    Continue,
 }
 
 /// A configuration that is right in itself, not yet held against the machine: go on with [`Parsed::check`].

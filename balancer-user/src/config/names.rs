@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use rustls::pki_types::{DnsName, ServerName};
 
 use super::limits::{ARGUMENTS, INTERFACE_NAME_BYTES, NAME_BYTES};
+use super::notes::Says;
 use super::problem::{Fault, quoted};
 use super::table::Table;
+use crate::program::CommandLine;
 
 /// The name of a pool, a service or a backend.
 pub(super) fn name(written: &str) -> Result<String, Fault> {
@@ -80,24 +82,25 @@ pub(super) fn path(written: &str) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(written))
 }
 
-/// Reads a command line, an array of the program's absolute path and its arguments. It isn't kept: each key that
-/// holds one is refused as not supported yet.
-pub(super) fn command(table: &mut Table<'_>, key: &'static str) {
-    let Some(words) = table.texts(key, ARGUMENTS, argument) else { return };
-    match words.value.first() {
-        Some(program) => {
-            if let Err(fault) = path(&program.value) {
-                table.error(program.span, key, fault);
-            }
+/// A command line, an array of the program's absolute path and its arguments. That only root can have written the program
+/// is claimed of the machine.
+pub(super) fn command(table: &mut Table<'_>, key: &'static str) -> Option<CommandLine> {
+    let words = table.texts(key, ARGUMENTS, argument)?;
+    let Some((program, arguments)) = words.value.split_first() else {
+        let instead = format!("write for example {key} = [\"/path/of/program\", \"argument\"]");
+        table.error(words.span, key, Fault::new("names no program", instead));
+        return None;
+    };
+    match path(&program.value) {
+        Ok(path) => {
+            table.claim(program.span, key, Says::Program(path.clone()));
+            let arguments = arguments.iter().map(|argument| argument.value.clone()).collect();
+            Some(CommandLine { program: path, arguments })
         }
-        None => table.error(
-            words.span,
-            key,
-            Fault::new(
-                "names no program",
-                format!("write for example {key} = [\"/path/of/program\", \"argument\"]"),
-            ),
-        ),
+        Err(fault) => {
+            table.error(program.span, key, fault);
+            None
+        }
     }
 }
 

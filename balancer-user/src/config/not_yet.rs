@@ -39,7 +39,6 @@ impl Refusal {
 #[rustfmt::skip]
 const REFUSED: &[(&str, When, &str, &str)] = &[
     ("http",                        Written,          "the dashboard",             "leave the table out"),
-    ("gateway.notify",              Written,          "a notify command",          "leave it out"),
     ("pool.on_backend_down",        Is("reset"),      "resetting flows",           "write \"keep\""),
     ("pool.when_all_down",          Is("reject"),     "rejecting clients",         "write \"last\""),
     ("pool.passive",                Is("probe"),      "watching clients' SYNs",    "write \"off\""),
@@ -63,7 +62,7 @@ pub(super) const HOST_NAME: Refusal =
 
 /// A service whose probe is of another kind.
 pub(super) const PROBE_KIND: Refusal =
-    Refusal { what: "a probe of this kind", instead: "write \"tls\", \"tcp\" or \"none\"" };
+    Refusal { what: "a probe of this kind", instead: "write \"tls\", \"tcp\", \"exec\" or \"none\"" };
 
 /// Keys whose default isn't carried out: what to write, and what happens instead.
 const DEFAULTS: &[(&str, &str, &str)] = &[

@@ -31,6 +31,8 @@ pub(super) enum Says {
     BackendAddress(IpAddr),
     /// Certificates stand in this file.
     CaFile(PathBuf),
+    /// Only root can have written this program.
+    Program(PathBuf),
     /// Ports of `pool`'s `snat_ports` are free for it; an index into the pools.
     SnatPorts { pool: usize },
 }

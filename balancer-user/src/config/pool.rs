@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::backend::BackendKeys;
-use super::hook::{self, HookWhen};
+use super::hook::HookKeys;
 use super::limits::{BACKENDS, HOOKS, POOLS, SERVICES, SHORTEST_DURATION};
 use super::not_yet;
 use super::notes::Notes;
@@ -15,7 +15,7 @@ use super::service::ServiceKeys;
 use super::snat::SnatKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Failback, Failover, OnBackendDown, Pool, WhenAllDown, names};
+use super::{Failback, Failover, HookWhen, OnBackendDown, Pool, WhenAllDown, names};
 
 /// As the contract says.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(600);
@@ -66,15 +66,18 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let probe_keys = ProbeKeys::read(&mut table);
     let services = table.tables("service", SERVICES).map(|tables| each(tables, ServiceKeys::read));
     let backends = table.tables("backend", BACKENDS).map(|tables| each(tables, BackendKeys::read));
-    let hooks = table.tables("hook", HOOKS).map_or(Vec::new(), |tables| each(tables, hook::read));
+    let hooks = table.tables("hook", HOOKS).map_or(Vec::new(), |tables| each(tables, HookKeys::read));
     if let Some(Located { value: OnBackendDown::Keep, span }) = policies.on_backend_down
-        && hooks.contains(&Some(HookWhen::Before))
+        && hooks.iter().any(|hook| hook.when == Some(HookWhen::Before))
     {
         refuse_keep_with_hooks(&table, span);
     }
     not_empty(&table, services.as_deref(), backends.as_deref());
     let (services, backends) = (services.unwrap_or_default(), backends.unwrap_or_default());
     members(notes, &services, &backends, &snat.addresses);
+    let names: Vec<_> =
+        hooks.iter().filter_map(|hook| Some((hook.name.clone()?, "pool.hook.name"))).collect();
+    unique(&names, "hook of this pool", notes);
     table.finish();
 
     mentioned.pools.extend(name.clone().map(|name| (name, "pool.name")));
@@ -102,6 +105,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
         snat_ports: snat.ports,
         services: services.collect::<Option<_>>()?,
         backends: backends.into_iter().map(BackendKeys::into_backend).collect::<Option<_>>()?,
+        hooks: hooks.into_iter().map(HookKeys::into_hook).collect::<Option<_>>()?,
     })
 }
 

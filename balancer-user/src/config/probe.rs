@@ -10,6 +10,7 @@ use super::problem::{Fault, quoted};
 use super::source::{Located, Span};
 use super::table::Table;
 use super::{Check, Probe, Verify, duration, names, ranges};
+use crate::program::CommandLine;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,6 +75,7 @@ pub(super) struct ProbeKeys {
     server_name: Option<Located<String>>,
     ca_file: Option<Located<PathBuf>>,
     verify: Option<Located<bool>>,
+    run: Option<CommandLine>,
     /// All keys that are written, right or wrong.
     written: Vec<WrittenKey>,
 }
@@ -96,12 +98,12 @@ impl ProbeKeys {
             server_name: table.text("server_name", names::server),
             ca_file: table.text("ca_file", names::path),
             verify: table.flag("verify"),
+            run: names::command(&mut table, "run"),
             written,
         };
         table.text("path", path);
         table.text("expect_status", |written| ranges::parse(written, &(100..=599)));
         table.text("expect_body", |_| Ok(()));
-        names::command(&mut table, "run");
         table.finish();
         keys
     }
@@ -123,6 +125,9 @@ impl ProbeKeys {
         inherit(&mut self.server_name, &pool.server_name, silent("server_name"));
         inherit(&mut self.ca_file, &pool.ca_file, silent("ca_file"));
         inherit(&mut self.verify, &pool.verify, silent("verify"));
+        if silent("run") {
+            self.run.clone_from(&pool.run);
+        }
         self.written.extend(pool.written.iter().filter(|written| silent(&written.key)).cloned());
         self.table = self.table.or_else(|| pool.table.clone());
         self
@@ -195,7 +200,8 @@ fn probe(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) -> Optio
         Kind::Tls => tls(keys, header, notes)?,
         Kind::Tcp => Check::Tcp,
         Kind::None => Check::None,
-        Kind::Https | Kind::Http | Kind::Exec => {
+        Kind::Exec => exec(keys, header, notes)?,
+        Kind::Https | Kind::Http => {
             refuse_kind(keys, kind, header, notes);
             return None;
         }
@@ -215,11 +221,17 @@ fn refuse_kind(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) {
     if kind == Kind::Https {
         tls(keys, header, notes);
     }
-    if kind == Kind::Exec && keys.written("run").is_none() {
+    notes.error(span, keys.path("kind"), not_yet::PROBE_KIND.fault());
+}
+
+fn exec(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {
+    // A wrong `run` has its own error.
+    if keys.written("run").is_none() {
+        let span = keys.kind.as_ref().map_or(header, |kind| kind.span);
         let instead = "write for example run = [\"/etc/balancer/probes/check\"]";
         notes.error(span, keys.path("run"), Fault::new("is missing", instead));
     }
-    notes.error(span, keys.path("kind"), not_yet::PROBE_KIND.fault());
+    Some(Check::Exec { run: keys.run.clone()? })
 }
 
 fn tls(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {

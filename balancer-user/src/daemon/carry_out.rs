@@ -9,8 +9,9 @@ use crate::control::protocol::{Command as ControlCommand, Outcome as CommandOutc
 use crate::control::server::Request;
 use crate::dataplane::attach;
 use crate::policy::{Accepted, Ask, BackendIndex, Command, Event, PoolIndex, ProbeTicket, Signal};
-use crate::probe::{LocalFault, Outcome};
+use crate::probe::{LocalFault, Outcome, Role};
 
+use super::alarm::Alarm;
 use super::census::Waiter;
 use super::listing::Order;
 use super::probe_log::LastProbe;
@@ -54,7 +55,8 @@ impl Daemon {
         &self.parts.config.pools[pool.0].backends[backend.0].name
     }
 
-    fn tell(&self, event: &Event, took: Duration) {
+    fn tell(&mut self, event: &Event, took: Duration) {
+        self.notify(event);
         match event {
             Event::Health { pool, backend, from, to, reason } => info!(
                 event = "health",
@@ -105,10 +107,25 @@ impl Daemon {
         }
     }
 
+    /// What wants a person is handed to the notify command, too.
+    fn notify(&mut self, event: &Event) {
+        let Event::AllDown { pool, active, evidence } = event else { return };
+        let pool_name = self.pool_name(*pool).to_owned();
+        let active = active.map(|active| self.backend_name(*pool, active).to_owned());
+        self.alarm(&Alarm {
+            event: "all_down",
+            pool: Some(&pool_name),
+            backend: active.as_deref(),
+            evidence: Some(evidence),
+            ..Alarm::default()
+        });
+    }
+
     fn probe(&self, ticket: ProbeTicket) {
         let pool = &self.parts.config.pools[ticket.pool.0];
-        let Some(prober) = self.parts.probers[ticket.pool.0][ticket.service.0].clone() else { return };
+        let Some(prober) = self.parts.probers[ticket.pool.0][ticket.service.0].as_ref() else { return };
         let target = plan::probe_target(&pool.services[ticket.service.0], &pool.backends[ticket.backend.0]);
+        let prober = prober.for_backend(self.backend_name(ticket.pool, ticket.backend), self.role(&ticket));
         let outcomes = self.outcomes.0.clone();
         tokio::spawn(async move {
             let result = prober.run(target).await;
@@ -117,11 +134,17 @@ impl Daemon {
         });
     }
 
+    /// What the backend is to its pool now.
+    fn role(&self, ticket: &ProbeTicket) -> Role {
+        let view = self.policy.snapshot(ticket.pool, self.clock.now());
+        if view.active == Some(ticket.backend) { Role::Active } else { Role::Standby }
+    }
+
     /// A probe has reported.
     pub(super) fn probed(&mut self, (ticket, at, result): Probed) {
         let signal = match &result {
             Ok(Outcome { result: Ok(()), .. }) => Signal::Good,
-            Ok(Outcome { result: Err(failure), .. }) => Signal::Bad(failure.token().to_owned()),
+            Ok(Outcome { result: Err(failure), .. }) => Signal::Bad(failure.evidence()),
             Err(fault) => {
                 self.probe_fault(&ticket, fault);
                 Signal::Inconclusive

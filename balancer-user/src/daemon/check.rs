@@ -72,6 +72,7 @@ mod tests {
             snat_ports: vec![1024..=1033, 61000..=61000],
             services: vec![],
             backends: vec![],
+            hooks: vec![],
         }
     }
 

@@ -5,6 +5,9 @@ use tracing::{info, warn};
 
 use crate::dataplane::flows::Fill;
 
+use super::Daemon;
+use super::alarm::Alarm;
+
 /// Percent that are worth a word each.
 const LEVELS: [u64; 3] = [80, 95, 100];
 /// So much below a level a table has to be before it is said, or one that sways would say it all the time.
@@ -38,24 +41,36 @@ impl Filling {
         Self { established: gauge(max_flows), half_open: gauge(max_half_open) }
     }
 
-    /// What the tables hold now.
-    pub(super) fn is(&mut self, fill: Fill) {
-        self.established.is(fill.established, "established", "max_flows");
-        self.half_open.is(fill.half_open, "half_open", "max_half_open");
+    /// What the tables hold now; for each that has passed a level, what a person should know.
+    fn is(&mut self, fill: Fill) -> [Option<String>; 2] {
+        [
+            self.established.is(fill.established, "established", "max_flows"),
+            self.half_open.is(fill.half_open, "half_open", "max_half_open"),
+        ]
+    }
+}
+
+impl Daemon {
+    /// The tables were looked at.
+    pub(super) fn filled(&mut self, fill: Fill) {
+        for evidence in self.filling.is(fill).into_iter().flatten() {
+            self.alarm(&Alarm { event: "filling", evidence: Some(&evidence), ..Alarm::default() });
+        }
     }
 }
 
 impl Gauge {
-    fn is(&mut self, flows: u64, table: &str, setting: &str) {
+    fn is(&mut self, flows: u64, table: &str, setting: &str) -> Option<String> {
         let max = self.max;
-        match self.change(flows) {
-            Some(Change::Passed(percent)) => {
+        match self.change(flows)? {
+            Change::Passed(percent) => {
                 warn!(event = "filling", table, flows, max, percent, "the table fills up: raise {setting}");
+                Some(format!("{table}: {flows} flows of {max}, {percent} % or more: raise {setting}"))
             }
-            Some(Change::Below(percent)) => {
+            Change::Below(percent) => {
                 info!(event = "filling", table, flows, max, percent, "the table is below that again");
+                None
             }
-            None => {}
         }
     }
 
@@ -104,6 +119,15 @@ mod tests {
             Some(Change::Passed(80)),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_person_is_told_on_the_way_up_only() {
+        let mut filling = Filling::new(1000, 10);
+        let told = filling.is(Fill { established: 820, half_open: 0 });
+        let expected = "established: 820 flows of 1000, 80 % or more: raise max_flows";
+        assert_eq!(told, [Some(expected.to_owned()), None]);
+        assert_eq!(filling.is(Fill { established: 100, half_open: 0 }), [None, None]);
     }
 
     #[test]

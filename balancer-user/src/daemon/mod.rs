@@ -3,6 +3,7 @@
 //! The only module that knows policy, data plane, probes and control at once, and, with the packet path's entry, the
 //! only one that reads a clock. Deliberately absent: decisions. They are the policy's.
 
+mod alarm;
 mod carry_out;
 mod census;
 mod check;
@@ -29,6 +30,7 @@ use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::{DataplaneError, Kind};
 use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
+use crate::notify::Notifier;
 use crate::policy::{Moment, Policy, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 
@@ -141,6 +143,7 @@ struct Daemon {
     probes: ProbeLog,
     counter: Counter,
     filling: Filling,
+    notifier: Option<Notifier>,
     outcomes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
     /// Everything has been looked at once, in the kernel.
     ways_known: bool,
@@ -187,6 +190,7 @@ impl Daemon {
             probes: ProbeLog::new(&parts.config),
             counter,
             filling,
+            notifier: gateway.notify.clone().map(Notifier::new),
             parts,
             policy,
             clock,
@@ -223,7 +227,7 @@ impl Daemon {
                 Some(request) = requests.recv(), if self.ready => self.answer(request),
                 () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),
                 Some(walked) = walked.recv() => {
-                    self.filling.is(walked.0.fill());
+                    self.filled(walked.0.fill());
                     self.counter.walked(walked);
                 }
                 _ = sweep.tick() => self.counter.age(),

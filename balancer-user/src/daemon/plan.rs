@@ -91,7 +91,7 @@ fn service_settings(service: &config::Service) -> ServiceSettings {
     };
     let probe = match probe.check {
         Check::None => None,
-        Check::Tcp | Check::Tls { .. } => Some(schedule),
+        Check::Tcp | Check::Tls { .. } | Check::Exec { .. } => Some(schedule),
     };
     ServiceSettings { name: service.name.clone(), probe }
 }
@@ -113,6 +113,7 @@ pub(super) fn probers(pool: &config::Pool) -> Result<Vec<Option<Prober>>, ProbeS
     let prober = |service: &config::Service| match &service.probe.check {
         Check::None => Ok(None),
         Check::Tcp => Ok(Some(Prober::tcp(service.probe.timeout))),
+        Check::Exec { run } => Ok(Some(Prober::exec(&pool.name, run.clone(), service.probe.timeout))),
         Check::Tls { server_name, verify } => Prober::tls(TlsSettings {
             server_name: server_name.clone(),
             verify: match verify {

@@ -87,6 +87,28 @@ pub enum Failure {
     /// RST after the connection stood.
     #[error("the server reset the connection")]
     Reset,
+    /// The program ended with an exit code other than 0.
+    #[error("the program ended with exit code {code}{}", quoted(said.as_ref()))]
+    ExitCode {
+        /// Which.
+        code: i32,
+        /// Its last line, harmless.
+        said: Option<String>,
+    },
+    /// A signal ended the program.
+    #[error("the program was killed by signal {signal}{}", quoted(said.as_ref()))]
+    KilledBySignal {
+        /// Which.
+        signal: i32,
+        /// Its last line, harmless.
+        said: Option<String>,
+    },
+    /// The program had not ended in time, and was ended.
+    #[error("the program did not end in time{}", quoted(said.as_ref()))]
+    Timeout {
+        /// Its last line, harmless.
+        said: Option<String>,
+    },
     /// Any other error of the connection.
     #[error("input/output error: {}", .0.map_or_else(|| "unknown".to_owned(), |errno| io::Error::from(errno).to_string()))]
     Io(Option<Errno>),
@@ -112,7 +134,23 @@ impl Failure {
             Self::NotTls => "not_tls",
             Self::Closed => "closed",
             Self::Reset => "reset",
+            Self::ExitCode { .. } => "exit_code",
+            Self::KilledBySignal { .. } => "killed_by_signal",
+            Self::Timeout { .. } => "timeout",
             Self::Io(_) => "io",
+        }
+    }
+
+    /// What is kept as the reason of a decision: the token, and what only a program's own words tell.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let token = self.token();
+        match self {
+            Self::ExitCode { code: number, said } | Self::KilledBySignal { signal: number, said } => {
+                format!("{token} {number}{}", quoted(said.as_ref()))
+            }
+            Self::Timeout { said } => format!("{token}{}", quoted(said.as_ref())),
+            _ => token.to_owned(),
         }
     }
 
@@ -262,6 +300,11 @@ fn advice_on_local(error: &io::Error) -> &'static str {
 
 fn system_time(time: UnixTime) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
+}
+
+/// What a program said last, behind what is said about it.
+fn quoted(said: Option<&String>) -> String {
+    said.map(|said| format!(": {said}")).unwrap_or_default()
 }
 
 /// The day and hour with a word before it, or nothing: years beyond 9999 have no form.

@@ -1,7 +1,7 @@
 //! Probes: run one check against one backend and say what came of it.
 //!
 //! A [`Prober`] is made once per service and keeps what is read from disk (roots), so that a probe itself touches
-//! only the network. It answers in one of three ways, and the type makes the caller tell them apart: the backend is
+//! only the network, or runs its program. It answers in one of three ways, and the type makes the caller tell them apart: the backend is
 //! good, the backend failed ([`Failure`]), or the gateway could not probe at all ([`LocalFault`]), which says nothing
 //! about any backend.
 //!
@@ -9,6 +9,7 @@
 //! against a controller that was itself suspended (all policy); resolving names; logging.
 
 mod certificate;
+mod exec;
 mod failure;
 mod tcp;
 mod tls;
@@ -22,9 +23,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+pub use self::exec::Role;
 pub use self::failure::{Failure, LocalFault};
 pub use self::trust::{ProbeSetupError, Verify};
 
+use crate::program::CommandLine;
+
+use self::exec::Exec;
 use self::failure::Mishap;
 use self::tls::Handshaker;
 
@@ -54,6 +59,7 @@ pub struct Prober {
 enum Check {
     Tcp,
     Tls(Handshaker),
+    Exec(Exec),
 }
 
 /// What one probe found out about a backend.
@@ -86,22 +92,38 @@ impl Prober {
         Ok(Self { check, timeout: timeout.min(LONGEST_TIMEOUT) })
     }
 
+    /// A prober that runs a program, which gets the pool's name; [`Self::for_backend`] gives it the rest.
+    #[must_use]
+    pub fn exec(pool: &str, run: CommandLine, timeout: Duration) -> Self {
+        Self { check: Check::Exec(Exec::new(pool, run)), timeout: timeout.min(LONGEST_TIMEOUT) }
+    }
+
+    /// The same prober for one backend of the pool, which has this role now. Only a program wants to know.
+    #[must_use]
+    pub fn for_backend(&self, backend: &str, role: Role) -> Self {
+        let check = match &self.check {
+            Check::Exec(exec) => Check::Exec(exec.for_backend(backend, role)),
+            other => other.clone(),
+        };
+        Self { check, timeout: self.timeout }
+    }
+
     /// The same prober for a backend with a name of its own, which is sent and verified instead; nothing is read from
-    /// disk again. A `tcp` prober has no use for a name and stays as it is.
+    /// disk again. A prober of another kind has no use for a name and stays as it is.
     ///
     /// # Errors
     /// When the server name is not one.
     pub fn with_server_name(&self, server_name: &str) -> Result<Self, ProbeSetupError> {
         let check = match &self.check {
-            Check::Tcp => Check::Tcp,
             Check::Tls(handshaker) => Check::Tls(handshaker.with_server_name(server_name)?),
+            other => other.clone(),
         };
         Ok(Self { check, timeout: self.timeout })
     }
 
     /// Probes `target` once. Ends by itself: the result stands within the timeout, and the goodbye to a good backend
     /// takes at most 250 ms more, within the timeout too. One socket and a few hundred kB of memory at the very
-    /// most, whatever the other side sends. Dropping the future cuts the connection.
+    /// most, whatever the other side sends. Dropping the future cuts the connection, or ends the program.
     ///
     /// # Errors
     /// When the gateway could not probe: no evidence about the backend, so it must not count against it.
@@ -119,6 +141,10 @@ impl Prober {
                     }
                     Err(mishap) => Err(mishap),
                 };
+                Outcome::new(target, result, took, None)
+            }
+            Check::Exec(exec) => {
+                let (result, took) = exec.run(target, self.timeout).await;
                 Outcome::new(target, result, took, None)
             }
             Check::Tls(handshaker) => {

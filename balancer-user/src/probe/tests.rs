@@ -5,6 +5,7 @@
 
 mod backend;
 mod certificates;
+mod exec;
 
 use std::ffi::OsStr;
 use std::io;

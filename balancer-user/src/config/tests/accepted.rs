@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::{
-    Backend, Check, Config, Failback, Failover, Forwarding, Gateway, OnBackendDown, Pool, Probe, Service,
-    Verify, WhenAllDown, XdpMode,
+    Backend, Check, Config, Failback, Failover, Forwarding, Gateway, Hook, HookWhen, Notes, OnBackendDown,
+    OnError, Pool, Probe, Service, SourceText, Table, Verify, WhenAllDown, XdpMode, pool, syntax,
 };
 use super::*;
+use crate::program::CommandLine;
 
 /// The contract's example, less what isn't supported yet.
 const EXAMPLE: &str = r#"
@@ -111,6 +112,7 @@ fn the_example_of_the_contract_comes_through() {
         snat_ports: vec![1024..=32767, 61000..=65535],
         services: vec![service],
         backends: vec![backend],
+        hooks: vec![],
     };
     let gateway = Gateway {
         interfaces: vec!["wan0".into(), "lan0".into()],
@@ -118,6 +120,7 @@ fn the_example_of_the_contract_comes_through() {
         max_flows: 262_144,
         max_half_open: 65_536,
         idle_timeout: secs(7500),
+        notify: None,
     };
     assert_eq!(config(EXAMPLE), Config { gateway, pools: vec![pool], warnings: vec![] });
 }
@@ -166,6 +169,54 @@ fn other_values_come_through() {
 
     let backend = &config(&behind(BACKEND, "max_fails = 0\nbackup = true")).pools[0].backends[0];
     assert_eq!((backend.max_fails, backend.backup), (0, true));
+}
+
+fn command_line(words: &[&str]) -> CommandLine {
+    let arguments = words[1..].iter().map(|word| (*word).to_owned()).collect();
+    CommandLine { program: words[0].into(), arguments }
+}
+
+#[test]
+fn command_lines_come_through() {
+    let probe = replaced(PROBE, "kind = \"exec\"\nrun = [\"/check\", \"-v\", \"\"]");
+    assert_eq!(probe_of(&probe).check, Check::Exec { run: command_line(&["/check", "-v", ""]) });
+    let own = format!("{LISTEN}\n[pool.service.probe]\nrun = [\"/other\"]");
+    assert_eq!(probe_of(&probe.replace(LISTEN, &own)).check, Check::Exec { run: command_line(&["/other"]) });
+    let notify = config(&behind(INTERFACES, "notify = [\"/notify\", \"ops\"]")).gateway.notify;
+    assert_eq!(notify, Some(command_line(&["/notify", "ops"])));
+}
+
+/// The hooks of the first pool, although they are refused as not supported yet.
+fn hooks(text: &str) -> Vec<Hook> {
+    let source = SourceText::new("f.toml", text);
+    let notes = Notes::new(&source);
+    let tree = syntax::tree(&source.text, &notes).unwrap();
+    let mut top = Table::top(&tree, &notes);
+    pool::read_all(&mut top).unwrap().swap_remove(0).hooks
+}
+
+#[test]
+fn hooks_come_through_in_their_order() {
+    let before =
+        "[[pool.hook]]\nname = \"promote the standby\"\nwhen = \"before\"\nrun = [\"/promote\", \"db2\"]";
+    let after = "[[pool.hook]]\nname = \"tell\"\nwhen = \"after\"\nrun = [\"/tell\"]\ntimeout = \"1m\"\n\
+                 on_error = \"continue\"";
+    let promote = Hook {
+        name: "promote the standby".into(),
+        when: HookWhen::Before,
+        run: command_line(&["/promote", "db2"]),
+        timeout: secs(30),
+        on_error: OnError::Hold,
+    };
+    let tell = Hook {
+        name: "tell".into(),
+        when: HookWhen::After,
+        run: command_line(&["/tell"]),
+        timeout: secs(60),
+        on_error: OnError::Continue,
+    };
+    assert_eq!(hooks(&format!("{BASE}{before}\n{after}\n")), [promote.clone(), tell.clone()]);
+    assert_eq!(hooks(&format!("{BASE}{after}\n{before}\n")), [tell, promote]);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::super::{Config, MissingInterface, Surroundings};
 use super::*;
+use crate::program::tests::Folder;
 
 fn gateway() -> Surroundings {
     Surroundings {
@@ -164,6 +166,27 @@ fn a_ca_file_holds_certificates() {
     let ca = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
     fs::write(&path, ca.pem()).unwrap();
     check(&text(&path).replace('«', ""), &gateway());
+}
+
+#[test]
+fn a_program_is_one_that_only_root_can_have_written() {
+    let folder = Folder::new();
+    let file = folder.script("exit 0").program;
+    let texts = |mark: &str| {
+        let run = format!("[{mark}\"{}\"]", file.display());
+        [
+            replaced(PROBE, &format!("kind = \"exec\"\nrun = {run}")),
+            behind(INTERFACES, &format!("notify = {run}")),
+        ]
+    };
+    texts("").iter().for_each(|text| drop(check(text, &gateway())));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o775)).unwrap();
+    for text in texts("«") {
+        assert_misfit(&text, &gateway(), "others than its owner may write to it (mode 0775)");
+        assert_misfit(&text, &gateway(), "chmod it to 0755");
+    }
+    fs::remove_file(&file).unwrap();
+    texts("«").iter().for_each(|text| assert_misfit(text, &gateway(), "does not exist"));
 }
 
 #[test]

@@ -297,6 +297,19 @@ fn a_probe_key_must_mean_something_to_its_kind() {
 }
 
 #[test]
+fn a_command_line_names_a_program() {
+    assert_each(&[
+        (PROBE, "kind = «\"exec\"", "pool.probe.run: is missing"),
+        (PROBE, "kind = \"exec\"\nrun = «[]", "names no program"),
+        (PROBE, "kind = \"exec\"\nrun = [«\"check\"]", "is not an absolute path"),
+        (PROBE, "kind = \"exec\"\nrun = «\"/check\"", "must be an array of strings"),
+        (PROBE, "kind = \"exec\"\nrun = [\"/check\", «\"a\\u0000\"]", "can't contain a NUL"),
+        (INTERFACES, "interfaces = [\"wan0\"]\nnotify = [«\"n\"]", "is not an absolute path"),
+        (INTERFACES, "interfaces = [\"wan0\"]\nnotify = «[]", "names no program"),
+    ]);
+}
+
+#[test]
 fn a_verified_certificate_needs_a_name_and_a_ca() {
     let text = replaced(PROBE, "").replace("[pool.probe]", "«[pool.probe]");
     assert_refused(&text, "or verify = false, or kind = \"tcp\"");

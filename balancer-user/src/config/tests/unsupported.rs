@@ -17,12 +17,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         "has no port",
     ),
     (
-        "gateway.notify",
-        (INTERFACES, "interfaces = [\"wan0\"]\nnotify = «[\"/n\"]"),
-        (INTERFACES, "interfaces = [\"wan0\"]\nnotify = [«\"n\"]"),
-        "not an absolute path",
-    ),
-    (
         "pool.on_backend_down",
         (KEEP, "on_backend_down = «\"reset\""),
         (KEEP, "on_backend_down = «\"rst\""),
@@ -108,12 +102,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (PROBE, "kind = \"http\"\npath = «\"x\""),
         "is not the path of a URL",
     ),
-    (
-        "pool.probe.kind",
-        (PROBE, "kind = «\"exec\"\nrun = [\"/x\"]"),
-        (PROBE, "kind = \"exec\"\nrun = «[]"),
-        "names no program",
-    ),
 ];
 
 #[test]
@@ -179,6 +167,13 @@ fn a_hook_is_checked_like_everything_else() {
             "{words}:\n{shown}"
         );
     }
+    let (text, (line, column)) =
+        marked(&format!("{BASE}{HOOK}\n{}", HOOK.replace("\"promote", "«\"promote")));
+    let shown = refused(&text).to_string();
+    assert!(
+        shown.contains(&format!("f.toml:{line}:{column}: pool.hook.name: `promote` is already a hook")),
+        "{shown}"
+    );
     let shown = refused(&format!("{BASE}{HOOK}")).to_string();
     assert!(shown.contains("\"keep\" can't stand in a pool with `before` hooks"), "{shown}");
 }

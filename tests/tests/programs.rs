@@ -1,0 +1,125 @@
+//! Programs of the operator's, as the daemon runs them: an exec probe that decides, and the notify command.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use balancer_tests::{
+    gateway::PATIENCE,
+    lab::Topology,
+    poll::poll_until,
+    site::{Options, Programs, Site},
+};
+use serde_json::Value;
+
+/// Says what the test has written under the backend's name, if it has, and fails then.
+const PROBE: &str = r#"
+echo "$BALANCER_POOL $BALANCER_BACKEND $BALANCER_PORT $BALANCER_ROLE" >> "$folder/roles"
+if [ -e "$folder/$BALANCER_BACKEND" ]; then cat "$folder/$BALANCER_BACKEND"; exit 7; fi
+"#;
+
+const NOTIFY: &str = "cat >> \"$folder/events\"";
+
+/// A folder for programs: below `/tmp`, where the lab is, none would be run.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let made = tempfile::Builder::new().prefix("balancer-test-").tempdir_in("/var/lib");
+        Ok(Self(made.context("make a folder in /var/lib")?))
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn script(&self, name: &str, body: &str) -> Result<PathBuf> {
+        let path = self.at(name);
+        fs::write(&path, format!("#!/bin/sh\nfolder='{}'\n{body}\n", self.0.path().display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    fn lines(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.at(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A site whose probes are that program. All its backends are up.
+fn site(label: &str, probe: &Path, notify: &Path) -> Result<Site> {
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    let mut site = Site::prepare(label, &Topology::two_armed(), Options::default(), &programs)?;
+    let written = site.configuration(Options::default());
+    let tls_only = |line: &&str| !line.starts_with("server_name") && !line.starts_with("ca_file");
+    let text = written.lines().filter(tls_only).collect::<Vec<_>>().join("\n");
+    let text = text
+        .replace("kind = \"tls\"", &format!("kind = \"exec\"\nrun = [{probe:?}]"))
+        // A shell, on a busy machine.
+        .replace("timeout = \"500ms\"", "timeout = \"10s\"")
+        .replace("[gateway]", &format!("[gateway]\nnotify = [{notify:?}]"));
+    site.gateway.configure(&text)?;
+    site.gateway.start(&[])?;
+    site.gateway.wait_until("all backends to be up", balancer_tests::gateway::Status::are_all_up)?;
+    Ok(site)
+}
+
+#[test]
+fn a_program_decides_who_is_up_and_another_hears_that_none_is() -> Result<()> {
+    let folder = Folder::new()?;
+    let site = site("programs", &folder.script("probe", PROBE)?, &folder.script("notify", NOTIFY)?)?;
+    assert_eq!(site.gateway.status()?.active(), "server1");
+
+    fs::write(folder.at("server1"), "read only\n\u{1b}[2Jno primary\n")?;
+    let status = site.gateway.wait_until("the failover", |status| status.active() == "server2")?;
+    let reason = status.reason("server1");
+    assert!(reason.ends_with(": exit_code 7: [2Jno primary"), "{reason}");
+    let told = site.gateway.wait_until("the role to change", |_| {
+        let lines = folder.lines("roles");
+        let last =
+            |backend: &str| lines.iter().rfind(|line| line.contains(backend)).cloned().unwrap_or_default();
+        last("server1").ends_with("standby") && last("server2").ends_with("active")
+    });
+    told.with_context(|| format!("{:?}", folder.lines("roles")))?;
+    let roles = folder.lines("roles");
+    for told in
+        ["passwords server1 10001 active", "passwords server1 8877 standby", "passwords server2 8877 active"]
+    {
+        assert!(roles.iter().any(|line| line == told), "{told} in {roles:?}");
+    }
+
+    assert_eq!(folder.lines("events"), Vec::<String>::new(), "nobody is wanted yet");
+    fs::write(folder.at("server2"), "")?;
+    site.gateway.wait_until("all to be down", |status| status.pool()["state"] == "all_down")?;
+    let event =
+        poll_until(PATIENCE, "the event", || folder.lines("events").first().cloned().ok_or("nothing"))?;
+    let event: Value = serde_json::from_str(&event)?;
+    assert_eq!((&event["event"], &event["pool"]), (&"all_down".into(), &"passwords".into()), "{event}");
+    assert!(
+        event["evidence"].as_str().is_some_and(|evidence| evidence.ends_with(": exit_code 7")),
+        "{event}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_program_that_can_not_be_run_any_more_makes_nobody_down() -> Result<()> {
+    let folder = Folder::new()?;
+    let probe = folder.script("probe", PROBE)?;
+    let site = site("unrunnable", &probe, &folder.script("notify", NOTIFY)?)?;
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o777))?;
+    let faults = || site.gateway.logged("probe_fault");
+    poll_until(PATIENCE, "faults of both backends", || {
+        let faults = faults();
+        let has = |backend: &str| faults.iter().filter(|fault| fault["backend"] == backend).count() > 3;
+        if has("server1") && has("server2") { Ok(()) } else { Err(format!("{faults:?}")) }
+    })?;
+    let fault = faults().swap_remove(0)["error"].to_string();
+    assert!(fault.contains("others than its owner may write to it (mode 0777): chmod it to 0755"), "{fault}");
+    let status = site.gateway.status()?;
+    assert!(status.are_all_up() && status.active() == "server1", "{status}");
+    Ok(())
+}
