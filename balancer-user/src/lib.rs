@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod directory;
 pub mod exit;
+pub mod hooks;
 pub mod notify;
 pub mod policy;
 pub mod probe;

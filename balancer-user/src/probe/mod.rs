@@ -16,7 +16,7 @@ mod tls;
 mod trust;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};

@@ -321,7 +321,7 @@ fn out_of_file_descriptors_is_a_local_fault() {
 /// Runs `test` for what belongs to a whole process (limits, environment): calls this test's own executable with the
 /// variable set (and without what would name other roots), in which `body` runs with its value. Gives what the other
 /// process said, and nothing inside it.
-fn in_a_process_of_its_own(
+pub(crate) fn in_a_process_of_its_own(
     test: &str,
     (variable, value): (&str, &str),
     body: impl FnOnce(&OsStr),
