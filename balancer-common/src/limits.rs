@@ -61,6 +61,11 @@ pub const QUIET_BEFORE_RESELECT_NS: u64 = 3_000_000_000;
 /// the next one is as good as new.
 pub const HALF_OPEN_IDLE_NS: u64 = 10_000_000_000;
 
+/// How long a SYN is held after its client's last one: as long as a client may still want an answer, for hooks may take
+/// minutes. A Linux client repeats its SYN six times and gives up 64 s after the last one, one that was told to repeat it
+/// seven times after 128 s.
+pub const HELD_IDLE_NS: u64 = 150_000_000_000;
+
 /// How far beyond the other side's first sequence number an acknowledgement may reach while the handshake is under
 /// way: data in a SYN (TCP fast open) is at most an initial window of ten segments.
 pub const HANDSHAKE_WINDOW: u32 = 0x4000;

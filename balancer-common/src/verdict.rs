@@ -22,6 +22,8 @@ pub enum Stage {
     Handshake,
     /// It belongs to no flow.
     Unknown,
+    /// It opens a flow of a pool that is on hold.
+    Hold,
     /// It is an ICMP message.
     Icmp,
 }
@@ -55,6 +57,8 @@ const HANDSHAKE: u32 = 9;
 const UNKNOWN: u32 = 10;
 const ICMP: u32 = 11;
 const UNUSUAL: u32 = 12;
+const HOLD: u32 = 13;
+const REFUSAL: u32 = 14;
 
 impl Verdict {
     /// [`Outcome::Pass`].
@@ -82,6 +86,7 @@ impl Verdict {
             Answer::TimeExceeded => Self::of(TIME_EXCEEDED, 0),
             Answer::TooBig(mtu) => Self::of(TOO_BIG, mtu),
             Answer::Reset(at) => Self::of(RESET, at),
+            Answer::Refusal(at) => Self::of(REFUSAL, at),
         }
     }
 
@@ -93,6 +98,7 @@ impl Verdict {
             Stage::Established => Self::of(ESTABLISHED, 0),
             Stage::Handshake => Self::of(HANDSHAKE, 0),
             Stage::Unknown => Self::of(UNKNOWN, 0),
+            Stage::Hold => Self::of(HOLD, 0),
             Stage::Icmp => Self::of(ICMP, 0),
         }
     }
@@ -120,9 +126,11 @@ impl Verdict {
             TIME_EXCEEDED => Outcome::Answer(Answer::TimeExceeded),
             TOO_BIG => Outcome::Answer(Answer::TooBig(value)),
             RESET => Outcome::Answer(Answer::Reset(value)),
+            REFUSAL => Outcome::Answer(Answer::Refusal(value)),
             ESTABLISHED => Outcome::Next(Stage::Established),
             HANDSHAKE => Outcome::Next(Stage::Handshake),
             UNKNOWN => Outcome::Next(Stage::Unknown),
+            HOLD => Outcome::Next(Stage::Hold),
             ICMP => Outcome::Next(Stage::Icmp),
             UNUSUAL => Outcome::Next(Stage::Unusual),
             _ => Outcome::Pass,
@@ -143,6 +151,7 @@ impl Verdict {
             TIME_EXCEEDED => Self::drop(Reason::TtlExpired),
             TOO_BIG => Self::drop(Reason::TooBig),
             RESET => Self::drop(Reason::NoFlow),
+            REFUSAL => Self::drop(Reason::AllDown),
             _ => self,
         }
     }
@@ -157,6 +166,8 @@ pub enum Answer {
     TooBig(u32),
     /// TCP RST: there is no such connection. Where the segment's TCP header begins in the frame.
     Reset(u32),
+    /// TCP RST: nobody is there to connect to. Where the SYN's TCP header begins in the frame.
+    Refusal(u32),
 }
 
 impl Answer {
@@ -167,6 +178,7 @@ impl Answer {
             Self::TimeExceeded => Reason::TtlExpired,
             Self::TooBig(_) => Reason::TooBig,
             Self::Reset(_) => Reason::NoFlow,
+            Self::Refusal(_) => Reason::AllDown,
         }
     }
 }
@@ -242,6 +254,10 @@ reasons! {
     PartialChecksum: Drop = "partial_checksum", "checksum left to hardware: `ethtool -K IF tx off` on its sender";
     /// The pool has no active backend.
     NoBackend: Drop = "no_backend", "new connection while the pool has no active backend";
+    /// The pool is on hold: the SYN is kept, and sent when a backend is active.
+    Held: Drop = "held", "SYN kept while its pool is on hold; it is sent at the switch";
+    /// The pool's backends are all down, and it refuses connections meanwhile; answered with RST.
+    AllDown: Answer = "all_down", "new connection while all backends are down";
     /// Route or neighbour towards the backend isn't resolved.
     NoNextHop: Drop = "no_next_hop", "route or neighbour to the backend isn't resolved";
     /// No SNAT port was free in as many tries as a packet may make.
@@ -272,11 +288,13 @@ mod tests {
     fn a_verdict_says_what_it_was_made_of() {
         assert_eq!(Verdict::PASS.outcome(), Outcome::Pass);
         assert_eq!(Verdict::FORWARD.outcome(), Outcome::Forward);
-        for answer in [Answer::TimeExceeded, Answer::TooBig(65_575), Answer::Reset(54)] {
+        for answer in [Answer::TimeExceeded, Answer::TooBig(65_575), Answer::Reset(54), Answer::Refusal(74)] {
             assert_eq!(Verdict::answer(answer).outcome(), Outcome::Answer(answer));
             assert_eq!(Verdict::answer(answer).unanswered(), Verdict::drop(answer.reason()));
         }
-        for stage in [Stage::Unusual, Stage::Established, Stage::Handshake, Stage::Unknown, Stage::Icmp] {
+        let stages =
+            [Stage::Unusual, Stage::Established, Stage::Handshake, Stage::Unknown, Stage::Hold, Stage::Icmp];
+        for stage in stages {
             assert_eq!(Verdict::next(stage).outcome(), Outcome::Next(stage));
         }
         for reason in Reason::ALL {

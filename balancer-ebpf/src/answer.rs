@@ -111,7 +111,7 @@ fn try_turn<A: Answering>(ctx: &XdpContext, answer: Answer) -> Option<u16> {
     let slot = service::ingress_slot(ctx)?;
     let interface = service::interface(slot)?;
     match answer {
-        Answer::Reset(tcp_at) => reset::<A>(ctx, length, tcp_at)?,
+        Answer::Reset(tcp_at) | Answer::Refusal(tcp_at) => reset::<A>(ctx, length, tcp_at)?,
         Answer::TimeExceeded => error::<A>(ctx, length, Error::TimeExceeded)?,
         Answer::TooBig(mtu) => error::<A>(ctx, length, Error::TooBig(mtu))?,
     }
@@ -121,11 +121,21 @@ fn try_turn<A: Answering>(ctx: &XdpContext, answer: Answer) -> Option<u16> {
     Some(slot)
 }
 
-/// RFC 9293, 3.10.7.1: the one sequence number that the other side believes.
+/// RFC 9293, 3.10.7.1: the one sequence number that the other side believes; to a SYN, which has none of ours, the one
+/// acknowledgement, without what data it may have brought.
 #[inline(always)]
 fn reset<A: Answering>(ctx: &XdpContext, length: usize, tcp_at: u32) -> Option<()> {
-    let segment = header::<TcpHdr>(ctx, (tcp_at & TCP_AT_MASK) as usize)?;
-    let ([a, b], [c, d], [e, f, g, h]) = (segment.dest, segment.source, segment.ack_seq);
+    const FLAGS: usize = 13;
+    let tcp_at = (tcp_at & TCP_AT_MASK) as usize;
+    let segment = header::<TcpHdr>(ctx, tcp_at)?;
+    let ([a, b], [c, d]) = (segment.dest, segment.source);
+    let is_syn = header::<[u8; FLAGS + 1]>(ctx, tcp_at)?[FLAGS] & flags::SYN != 0;
+    let (sequence, acknowledgement, bits) = if is_syn {
+        (0, u32::from_be_bytes(segment.seq).wrapping_add(1), flags::RST | flags::ACK)
+    } else {
+        (u32::from_be_bytes(segment.ack_seq), 0, flags::RST)
+    };
+    let ([e, f, g, h], [i, j, k, l]) = (sequence.to_be_bytes(), acknowledgement.to_be_bytes());
     let at = EthHdr::LEN + A::BYTES;
     shorten(ctx, EthHdr::LEN + length, at + TCP_BYTES)?;
     let ip = header::<A::Header>(ctx, EthHdr::LEN)?;
@@ -133,7 +143,7 @@ fn reset<A: Answering>(ctx: &XdpContext, length: usize, tcp_at: u32) -> Option<(
     A::fill(ip, PROTOCOL_TCP, TCP_BYTES);
     let words = (TCP_BYTES as u8 / 4) << 4;
     let tcp = header::<[u8; TCP_BYTES]>(ctx, at)?;
-    *tcp = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, words, flags::RST, 0, 0, 0, 0, 0, 0];
+    *tcp = [a, b, c, d, e, f, g, h, i, j, k, l, words, bits, 0, 0, 0, 0, 0, 0];
     let pseudo_header = A::sum_addresses(ctx).number(PROTOCOL_TCP.into()).number(TCP_BYTES as u16);
     [tcp[16], tcp[17]] = pseudo_header.and(sum::<{ TCP_BYTES / 2 }>(ctx, at)).checksum();
     A::set_checksum(ctx);

@@ -10,13 +10,14 @@ use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::nat::Deltas;
 use balancer_common::table::{self, Hash, State};
+use network_types::tcp::TcpHdr;
 
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table::{Refused, begin, direction, hashed, is_there, release};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
-use crate::parse::{TCP_AT_MASK, header};
+use crate::parse::{Packet, TCP_AT_MASK, header};
 use crate::subprograms::{Index, Made};
 use crate::words::load;
 
@@ -285,6 +286,21 @@ pub(crate) fn unclaim<A: Family>(draft: &Draft<A>) {
     if let Some(place) = table::met(&table, draft.backend_line.get(), draft.backend()) {
         HalfOpen::remove::<A>(place.index, place.state.0);
     }
+}
+
+/// Keeps what it takes to send this SYN again.
+#[inline(always)]
+pub(crate) fn save_syn<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) {
+    let length = packet.header_length() - TcpHdr::LEN;
+    A::save_options(ctx.ctx, (packet.tcp_at + TcpHdr::LEN) as u32, length as u32);
+    // SAFETY: a cell's content in a map, which nobody else refers to.
+    let syn = unsafe { &mut *draft.syn.as_ptr() };
+    syn.window = packet.tcp.window;
+    syn.options_length = length as u8;
+    syn.flags = packet.flags();
+    syn.traffic_class = A::traffic_class(packet.ip);
+    syn.hops = A::hops_left(packet.ip);
+    syn.padding = 0;
 }
 
 /// [`Family::save_options`]: so many bytes of TCP options from there into the draft's SYN.

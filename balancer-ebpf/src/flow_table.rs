@@ -49,12 +49,16 @@ pub(crate) fn direction<A: Family, T: Tier>(key: &FlowKey<A>) -> Option<Directio
     Some(Direction::met(table::met(&T::table::<A>(), index.0, key)?))
 }
 
-/// What becomes of packets with this tuple, however far their flow is; for who isn't in a hurry.
+/// What becomes of packets with this tuple, however far their flow is; for who isn't in a hurry. Of one that is held
+/// nothing was sent.
 #[inline(always)]
 pub(crate) fn recipe<A: Family>(key: &FlowKey<A>) -> Option<Recipe<A>> {
     match direction::<A, Established>(key) {
         Some(direction) => direction.recipe(),
-        None => direction::<A, HalfOpen>(key)?.recipe(),
+        None => {
+            let handshake = direction::<A, HalfOpen>(key)?;
+            if handshake.backend() == 0 { None } else { handshake.recipe() }
+        }
     }
 }
 

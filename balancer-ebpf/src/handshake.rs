@@ -21,7 +21,8 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext) -> Verdict {
     // Completed or ended by another CPU in this very moment; either way it may be an established flow's now.
     let Some(direction) = flow_table::direction(&key) else { return Verdict::next(Stage::Established) };
     let Some(twin) = direction.twin() else {
-        // Half a flow, which somebody was taking out: the client's SYN begins it anew.
+        // A client whose SYN is held, or half a flow, which somebody was taking out: its SYN begins it anew. So what is
+        // held is always the last one that came, with what it says and the way that it came.
         if direction.seen().is_from_client() && matches!(packet.kind(), Kind::Syn) {
             flow_table::forget(direction);
             return Verdict::next(Stage::Unknown);

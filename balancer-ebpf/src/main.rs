@@ -20,6 +20,7 @@ mod features;
 mod flow_table;
 mod forward;
 mod handshake;
+mod hold;
 mod icmp;
 mod maps;
 mod memory;

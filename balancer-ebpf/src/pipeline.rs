@@ -16,6 +16,7 @@ use network_types::eth::EthHdr;
 use crate::established::established;
 use crate::flow_table;
 use crate::handshake::handshake;
+use crate::hold::hold;
 use crate::icmp::{Icmp, icmp};
 use crate::parse::{Look, Network, Packet, Upper, header, network};
 use crate::service;
@@ -41,8 +42,11 @@ fn through_stages<A: Icmp>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Established) {
         verdict = by_flow::<A>(ctx);
     }
+    if verdict.outcome() == Outcome::Next(Stage::Unknown) {
+        verdict = unknown::<A>(ctx);
+    }
     match verdict.outcome() {
-        Outcome::Next(Stage::Unknown) => unknown::<A>(ctx),
+        Outcome::Next(Stage::Hold) => hold::<A>(ctx),
         Outcome::Next(Stage::Icmp) => icmp::<A>(ctx),
         _ => verdict,
     }

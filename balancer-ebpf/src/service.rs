@@ -4,7 +4,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
-    ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, Roles, Service, ServiceKey,
+    ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, Roles, Route, Service, ServiceKey,
     port_roles,
 };
 
@@ -68,17 +68,16 @@ pub(crate) fn pool(slot: u16) -> Option<&'static Pool> {
     POOLS.get(u32::from(slot))
 }
 
-/// The slot of the backend that the pool's new flows go to.
+/// What becomes of the pool's new flows.
 #[inline(always)]
-pub(crate) fn active_backend(pool: u16) -> Option<u16> {
-    ACTIVE.get(u32::from(pool)).and_then(|word| ActiveWord(*word).backend())
+pub(crate) fn route(pool: u16) -> Route {
+    ACTIVE.get(u32::from(pool)).map_or(Route::Nobody, |word| ActiveWord(*word).route())
 }
 
 /// Whether new flows of its pool go to this backend.
 #[inline(always)]
 pub(crate) fn is_active(slot: u16) -> bool {
-    let pool = backend(slot).map(|backend| backend.pool as u16);
-    pool.and_then(active_backend) == Some(slot)
+    backend(slot).is_some_and(|backend| route(backend.pool as u16) == Route::Backend(slot))
 }
 
 #[inline(always)]

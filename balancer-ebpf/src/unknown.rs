@@ -1,14 +1,14 @@
-//! A packet of no flow. A client's SYN gets one, to the pool's active backend, or a reason why not.
+//! A packet of no flow. A client's SYN gets one, to the pool's active backend, or a reason why not. One that has to wait is
+//! `hold`'s.
 #![expect(unsafe_code, reason = "a helper that only returns an integer, and an element of a map")]
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Backend, FORWARDING_DNAT, FlowKey, NextHop, Pool, Port, Roles, Service};
+use balancer_common::abi::{Backend, FORWARDING_DNAT, FlowKey, NextHop, Pool, Port, Roles, Route, Service};
 use balancer_common::flow::Kind;
 use balancer_common::limits::{MAX_SNAT_ADDRESSES, PORT_TRIES, PORT_TRIES_FOR_FREE};
 use balancer_common::ports::{self, Place};
-use balancer_common::verdict::{Answer, Reason, Verdict};
-use network_types::tcp::TcpHdr;
+use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
 
 use crate::draft::{self, Draft};
 use crate::family::Family;
@@ -64,21 +64,26 @@ fn open<A: Family>(
     if packet.has_partial_checksum(ctx) {
         return Verdict::drop(Reason::PartialChecksum);
     }
-    let Some(slot) = service::active_backend(service.pool) else { return Verdict::drop(Reason::NoBackend) };
+    draft.service_slot.set(service.slot);
+    let slot = match service::route(service.pool) {
+        Route::Backend(slot) => slot,
+        Route::Hold => return Verdict::next(Stage::Hold),
+        Route::Reject => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
+        Route::Nobody => return Verdict::drop(Reason::NoBackend),
+    };
     let Some(backend) = service::backend(slot) else { return Verdict::drop(Reason::NoBackend) };
     if let Err(verdict) = exit::<A>(packet.ip, service::next_hop(slot)) {
         return verdict;
     }
     let Some(interface) = service::ingress_slot(ctx) else { return Verdict::drop(Reason::NoNextHop) };
     draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
-    draft.service_slot.set(service.slot);
     draft.backend_slot.set(slot);
     draft.first_sequence.set(packet.sequence());
     if !draft::reserve_half_open::<A>() {
         return Verdict::drop(Reason::HalfOpenFull);
     }
     let source = Source { pool, backend, slot, port: service.backend_port };
-    save_syn(ctx, packet, draft);
+    draft::save_syn(ctx, packet, draft);
     if let Err(refused) = make(&source, draft) {
         flow_table::give_back::<A, HalfOpen>();
         // What another CPU has made of another copy of the SYN is as good.
@@ -102,24 +107,9 @@ fn make<A: Family>(source: &Source<'_>, draft: &Draft<A>) -> Result<(), Option<R
     })
 }
 
-/// Keeps what it takes to send this SYN again.
-#[inline(always)]
-fn save_syn<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) {
-    let length = packet.header_length() - TcpHdr::LEN;
-    A::save_options(ctx.ctx, (packet.tcp_at + TcpHdr::LEN) as u32, length as u32);
-    // SAFETY: a cell's content in a map, which nobody else refers to.
-    let syn = unsafe { &mut *draft.syn.as_ptr() };
-    syn.window = packet.tcp.window;
-    syn.options_length = length as u8;
-    syn.flags = packet.flags();
-    syn.traffic_class = A::traffic_class(packet.ip);
-    syn.padding = 0;
-    syn.more_padding = 0;
-}
-
 /// Why a SYN is dropped.
 #[inline(always)]
-const fn reason_of(refused: Refused) -> Reason {
+pub(crate) const fn reason_of(refused: Refused) -> Reason {
     match refused {
         Refused::Full | Refused::Taken => Reason::HalfOpenFull,
         Refused::Contended => Reason::Contended,

@@ -63,6 +63,10 @@ pub enum Change {
     Activate(Member),
     /// The pool has no active backend.
     Deactivate(&'static Scene),
+    /// The pool's new flows wait.
+    Hold(&'static Scene),
+    /// The pool refuses new flows.
+    Reject(&'static Scene),
     /// The way to this backend isn't known any more.
     LoseWay(Member),
     /// No flow gets a packet for this long.
@@ -207,6 +211,14 @@ fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
         Change::Activate(member) => gateway.activate(member),
         Change::Deactivate(scene) => {
             gateway.deactivate(scene);
+            Ok(())
+        }
+        Change::Hold(scene) => {
+            gateway.hold(scene);
+            Ok(())
+        }
+        Change::Reject(scene) => {
+            gateway.reject(scene);
             Ok(())
         }
         Change::LoseWay(member) => gateway.lose_way(member),

@@ -1,8 +1,8 @@
 //! Flows that have outlived their time are forgotten, both directions together, and no others: the product's sweep
 //! over tables that the program has filled.
 //!
-//! Times are those of `dataplane::flows`: 10 s for a handshake, 15 s for a closed flow, 10 min for a half-closed one,
-//! `idle_timeout` for an established one. Nobody waits for them: the sweep is told that it is later.
+//! Times are those of `dataplane::flows`: 10 s for a handshake, 150 s for one whose SYN is held, 15 s for a closed flow,
+//! 10 min for a half-closed one, `idle_timeout` for an established one. Nobody waits for them: the sweep is told that it is later.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use balancer_tests::case::{
     Action, BACKEND_NEXT, CLIENT_NEXT, Flow, Gateway, IDLE_TIMEOUT, SCENES, Scene, Side, on_a_gateway, usual,
 };
 use balancer_tests::packet::Packet;
+use balancer_user::dataplane::flows::FlowState;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long a closed flow may be idle.
@@ -90,6 +91,58 @@ fn lives_for(
 #[test]
 fn a_handshake_is_forgotten_after_ten_seconds() {
     lives_for("sweephalf", Duration::from_secs(10), open).unwrap();
+}
+
+/// While the pool is on hold.
+fn wait(program: &mut Gateway, scene: &'static Scene) -> Result<()> {
+    program.hold(scene);
+    let outcome = program.run(Side::Wan, &scene.flow().syn().to_frame())?;
+    ensure!(outcome.action == Action::Drop, "{:?}", outcome.action);
+    Ok(())
+}
+
+#[test]
+fn a_held_syn_outlives_hooks_of_minutes_and_is_forgotten_when_its_client_must_be_gone() {
+    on_a_gateway("sweepheld", || {
+        let mut program = Gateway::told(&usual())?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            wait(&mut program, scene)?;
+            let early = sweep_in(&mut program, Duration::from_secs(150) - MARGIN)?;
+            ensure!(early == (1, 0), "{}: gone too early: {early:?}", scene.name);
+            program.grow_older(Duration::from_secs(100))?;
+            wait(&mut program, scene)?;
+            let repeated = sweep_in(&mut program, Duration::from_secs(150) - MARGIN)?;
+            ensure!(repeated == (1, 0), "{}: repeated and gone: {repeated:?}", scene.name);
+            let late = sweep_in(&mut program, Duration::from_secs(150) + MARGIN)?;
+            ensure!(late == (0, 0), "{}: not gone: {late:?}", scene.name);
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_waits_is_listed_half_open_without_a_backend_and_keeps_nobodys_slot_but_its_services() {
+    on_a_gateway("listheld", || {
+        let mut program = Gateway::told(&usual())?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            wait(&mut program, scene)?;
+            let mut listed = Vec::new();
+            program.flows.for_each(|flow| listed.push(flow));
+            let [flow] = &listed[..] else { anyhow::bail!("{listed:?}") };
+            ensure!(
+                (flow.client, flow.listen, flow.backend) == (scene.client, scene.web.listen, 0),
+                "{flow:?}"
+            );
+            ensure!((flow.state, flow.packets) == (FlowState::HalfOpen, 0), "{flow:?}");
+            let census = program.flows.sweep();
+            ensure!(census.busy.backends.is_empty() && census.busy.services.len() == 1, "{census:?}");
+        }
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -70,7 +70,8 @@ pub struct Line<A: WireAddress> {
     pub tcp_delta: u16,
     /// Slot of the service.
     pub service: u16,
-    /// Slot of the backend; the client's side finds its [`NextHop`](super::NextHop) by it.
+    /// Slot of the backend; the client's side finds its [`NextHop`](super::NextHop) by it. 0: it has none yet, and the
+    /// client's SYN is held; such a line has no twin.
     pub backend: u16,
     /// The client's or its router's MAC address, and the slot of the interface that it is behind: the word of a
     /// [`NextHop`](super::NextHop).
@@ -153,10 +154,10 @@ pub struct SavedSyn {
     pub flags: u8,
     /// IPv4's type of service, IPv6's traffic class.
     pub traffic_class: u8,
+    /// TTL or hop limit.
+    pub hops: u8,
     /// Zero.
-    pub padding: u8,
-    /// Zero.
-    pub more_padding: u16,
+    pub padding: u16,
 }
 
 /// [`Past`] of a half-open flow; the SYN stands at the client's line.

@@ -12,8 +12,8 @@ mod way;
 pub use address::{Address, Address4, Address6, Port, WireAddress, socket};
 pub use flow::{Carried, Clock, Count, FlowKey, Handshake, Line, Past, SEED_WORDS, SavedSyn, Seed};
 pub use service::{
-    ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Service, ServiceKey,
-    port_roles,
+    ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Route, Service,
+    ServiceKey, port_roles,
 };
 pub use way::{Interface, NextHop};
 
@@ -21,7 +21,7 @@ use crate::limits::NAME_BYTES;
 
 /// Version of everything in this module and in the map definitions. Part of the pin path: another layout never meets
 /// maps made by this one.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Traffic of a service or a backend, both directions; one a CPU.
 #[repr(C)]

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::address::{Address, Port, socket};
-use crate::limits::{MAX_PORT_RANGES, MAX_SNAT_ADDRESSES, NAME_BYTES};
+use crate::limits::{MAX_BACKENDS, MAX_PORT_RANGES, MAX_SNAT_ADDRESSES, NAME_BYTES};
 
 /// Key of a service: its listen address and port.
 #[repr(C)]
@@ -150,6 +150,19 @@ pub mod port_roles {
     }
 }
 
+/// What becomes of a pool's new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Nobody has decided yet.
+    Nobody,
+    /// They go to the backend in this slot.
+    Backend(u16),
+    /// They wait: the client's SYN is kept, and sent when the pool has a backend again.
+    Hold,
+    /// They are refused: the client gets a RST.
+    Reject,
+}
+
 /// Which backend a pool's new flows go to: one aligned word, so that a change is one store, seen by all services of the
 /// pool at once. The packet path reads only the backend; the rest is what a controller has to know that comes after this
 /// one: what the operator asked for, and the id of the last change.
@@ -158,17 +171,43 @@ pub mod port_roles {
 pub struct ActiveWord(pub u64);
 
 impl ActiveWord {
+    // No backend has a slot of these numbers: all are below `MAX_BACKENDS`.
+    const HOLD: u16 = 0xffff;
+    const REJECT: u16 = 0xfffe;
+
+    /// [`Route::Hold`], with the controller's mark and the last change's id.
+    pub const fn hold(mark: u16, change: u32) -> Self {
+        Self::new(Self::HOLD, mark, change)
+    }
+
+    /// [`Route::Reject`], with the controller's mark and the last change's id.
+    pub const fn reject(mark: u16, change: u32) -> Self {
+        Self::new(Self::REJECT, mark, change)
+    }
+
     /// The word for a backend's slot (0: none), the controller's mark and the last change's id.
     pub const fn new(backend: u16, mark: u16, change: u32) -> Self {
         Self(backend as u64 | (mark as u64) << 16 | (change as u64) << 32)
     }
 
-    /// The backend's slot; `None` while the pool has none.
+    /// What becomes of new flows.
+    #[inline(always)]
+    pub const fn route(self) -> Route {
+        const SLOTS: u16 = MAX_BACKENDS as u16;
+        match self.0 as u16 {
+            Self::HOLD => Route::Hold,
+            Self::REJECT => Route::Reject,
+            slot @ 1..SLOTS => Route::Backend(slot),
+            _ => Route::Nobody,
+        }
+    }
+
+    /// The backend's slot; `None` while new flows go to none.
     #[inline(always)]
     pub const fn backend(self) -> Option<u16> {
-        match self.0 as u16 {
-            0 => None,
-            slot => Some(slot),
+        match self.route() {
+            Route::Backend(slot) => Some(slot),
+            Route::Nobody | Route::Hold | Route::Reject => None,
         }
     }
 
@@ -200,6 +239,21 @@ mod tests {
         let word = ActiveWord::new(4095, 0x8001, u32::MAX);
         assert_eq!((word.backend(), word.mark(), word.change()), (Some(4095), 0x8001, u32::MAX));
         assert_eq!(ActiveWord::default().backend(), None);
+    }
+
+    #[test]
+    fn who_holds_or_rejects_has_no_backend() {
+        let words = [
+            (ActiveWord::default(), Route::Nobody),
+            (ActiveWord::hold(0x8001, 7), Route::Hold),
+            (ActiveWord::reject(0x8001, 7), Route::Reject),
+            (ActiveWord::new(MAX_BACKENDS as u16, 0, 0), Route::Nobody),
+        ];
+        for (word, route) in words {
+            assert_eq!((word.route(), word.backend()), (route, None));
+        }
+        assert_eq!((ActiveWord::hold(0x8001, 7).mark(), ActiveWord::reject(3, 7).change()), (0x8001, 7));
+        assert_eq!(ActiveWord::new(1, 0, 0).route(), Route::Backend(1));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use balancer_common::abi::{Address4, Address6, Carried, Count, FlowKey, Line, Past, WireAddress, socket};
 use balancer_common::flow::{Progress, Seen, Stage};
-use balancer_common::limits::{HALF_OPEN_IDLE_NS, MAX_BACKENDS, MAX_SERVICES};
+use balancer_common::limits::{HALF_OPEN_IDLE_NS, HELD_IDLE_NS, MAX_BACKENDS, MAX_SERVICES};
 use balancer_common::table::since;
 
 use super::DataplaneError;
@@ -22,6 +22,7 @@ use super::tables::take_array;
 use super::words::MappedWords;
 
 const HALF_OPEN_IDLE: Duration = Duration::from_nanos(HALF_OPEN_IDLE_NS);
+const HELD_IDLE: Duration = Duration::from_nanos(HELD_IDLE_NS);
 /// A FIN that got lost is repeated within a few retransmission timeouts; nothing else can follow.
 const CLOSED_IDLE: Duration = Duration::from_secs(15);
 /// One side has ended, the other may take its time; but a vanished peer must not hold a place for hours.
@@ -36,8 +37,8 @@ pub struct Lifetimes {
 
 /// The flow tables.
 pub struct FlowTable {
-    v4: FamilyTables<Address4>,
-    v6: FamilyTables<Address6>,
+    pub(super) v4: FamilyTables<Address4>,
+    pub(super) v6: FamilyTables<Address6>,
     clock: FlowClock,
     lifetimes: Lifetimes,
     /// A controller that was killed may have left half flows behind: the first walk looks at each backend's line.
@@ -45,15 +46,15 @@ pub struct FlowTable {
 }
 
 /// Those of one address family.
-struct FamilyTables<A> {
-    established: Counted<A>,
-    half_open: Counted<A>,
-    counts: MappedWords,
+pub(super) struct FamilyTables<A> {
+    pub(super) established: Counted<A>,
+    pub(super) half_open: Counted<A>,
+    pub(super) counts: MappedWords,
 }
 
 /// A table, and by how much its count was off at the last walk.
-struct Counted<A> {
-    table: MappedTable<A>,
+pub(super) struct Counted<A> {
+    pub(super) table: MappedTable<A>,
     /// Which of its family's counts.
     count: usize,
     off: i64,
@@ -88,7 +89,7 @@ pub struct Flow {
     pub listen: SocketAddr,
     /// Slot of the service.
     pub service: u16,
-    /// Slot of the backend.
+    /// Slot of the backend; 0: it has none yet, its SYN is held.
     pub backend: u16,
     /// How far it is.
     pub state: FlowState,
@@ -132,7 +133,9 @@ impl Notes {
         if let Some(busy) = self.services.get_mut(usize::from(service)) {
             *busy = true;
         }
-        if let Some(busy) = self.backends.get_mut(usize::from(backend)) {
+        if backend != 0
+            && let Some(busy) = self.backends.get_mut(usize::from(backend))
+        {
             *busy = true;
             self.established[usize::from(backend)] += u64::from(is_open);
         }
@@ -238,14 +241,14 @@ impl Ager {
 }
 
 /// Both directions of a flow.
-struct Both<A: WireAddress> {
-    client: Line<A>,
-    past: Past,
-    backend: (Met, Line<A>, Past),
+pub(super) struct Both<A: WireAddress> {
+    pub(super) client: Line<A>,
+    pub(super) past: Past,
+    pub(super) backend: (Met, Line<A>, Past),
 }
 
 impl<A: WireAddress> Both<A> {
-    fn stage(&self, client: Met) -> Stage {
+    pub(super) fn stage(&self, client: Met) -> Stage {
         let (backend, line, past) = &self.backend;
         Stage::of(
             &Progress::of(seen(client), &self.client, &self.past),
@@ -254,7 +257,7 @@ impl<A: WireAddress> Both<A> {
     }
 }
 
-fn seen(met: Met) -> Seen {
+pub(super) fn seen(met: Met) -> Seen {
     Seen(met.state.marks())
 }
 
@@ -311,6 +314,11 @@ impl<A: WireAddress> FamilyTables<A> {
                 for met in batch.drain(..) {
                     if let Some(both) = both(table, met) {
                         visit(flow(ager, met, &both, is_established));
+                    } else if !is_established && table.is_held(met) {
+                        table
+                            .read(met)
+                            .map(|line| held(ager, met, &line, &table.past(met.index)))
+                            .map(&mut *visit);
                     }
                 }
             }
@@ -360,8 +368,13 @@ impl<A: WireAddress> Counted<A> {
                 }
             }
         }
-        counts.add(self.count * COUNT_WORDS + SWEPT, swept);
+        self.count_swept(counts, swept);
         self.audit(counts, &before, there);
+    }
+
+    /// So many flows were taken out here.
+    pub(super) fn count_swept(&self, counts: &MappedWords, flows: u64) {
+        counts.add(self.count * COUNT_WORDS + SWEPT, flows);
     }
 
     /// Whoever is killed between taking a line out and counting it leaves the count wrong by one. What two walks in a row
@@ -383,7 +396,7 @@ impl<A: WireAddress> Counted<A> {
 }
 
 /// Both directions of the flow that has this line of a client's.
-fn both<A: WireAddress>(table: &MappedTable<A>, client: Met) -> Option<Both<A>> {
+pub(super) fn both<A: WireAddress>(table: &MappedTable<A>, client: Met) -> Option<Both<A>> {
     let line = table.read(client)?;
     let past = table.past(client.index);
     let (backend, twin) = table.twin(&line, &past)?;
@@ -416,8 +429,10 @@ fn judge<A: WireAddress>(table: &MappedTable<A>, ager: &Ager, notes: &mut Notes,
 }
 
 /// A line of a handshake. Only the client's own packets keep one alive: a backend goes on answering a SYN that was forged.
+/// One that is held has no other direction.
 fn judge_handshake<A: WireAddress>(table: &MappedTable<A>, ager: &Ager, notes: &mut Notes, met: Met) -> Fate {
-    let is_young = ager.since(met.state.last_seen()) <= HALF_OPEN_IDLE;
+    let lifetime = if table.is_held(met) { HELD_IDLE } else { HALF_OPEN_IDLE };
+    let is_young = ager.since(met.state.last_seen()) <= lifetime;
     if !seen(met).is_from_client() {
         return if is_young || has_twin(table, met) { Fate::Passed } else { Fate::Remains };
     }
@@ -451,5 +466,21 @@ fn flow<A: WireAddress>(ager: &Ager, met: Met, both: &Both<A>, is_established: b
         idle: ager.since(met.state.last_seen()).min(ager.since(backend.state.last_seen())),
         packets: forth.packets() + back.packets(),
         bytes: forth.bytes() + back.bytes(),
+    }
+}
+
+/// A flow that waits for a backend. Nothing of it has gone on.
+fn held<A: WireAddress>(ager: &Ager, met: Met, line: &Line<A>, past: &Past) -> Flow {
+    let FlowKey { source, destination, source_port, destination_port } = line.key;
+    Flow {
+        client: socket(source.into(), source_port),
+        listen: socket(destination.into(), destination_port),
+        service: line.service,
+        backend: line.backend,
+        state: FlowState::HalfOpen,
+        age: ager.since(past.began),
+        idle: ager.since(met.state.last_seen()),
+        packets: 0,
+        bytes: 0,
     }
 }

@@ -104,6 +104,11 @@ impl<A: WireAddress> MappedTable<A> {
         (u16::from_ne_bytes([word[4], word[5]]), u16::from_ne_bytes([word[6], word[7]]))
     }
 
+    /// Whether the line is one of handshakes whose SYN is held: it has no backend.
+    pub(super) fn is_held(&self, met: Met) -> bool {
+        self.slots(met).1 == 0
+    }
+
     /// A copy of a line that was met, if it has still the same life after that.
     pub(super) fn read(&self, met: Met) -> Option<Line<A>> {
         const { assert!(size_of::<Line<A>>() <= size_of::<Words>()) };
@@ -155,7 +160,7 @@ impl<A: WireAddress> MappedTable<A> {
         remove_as_met(self, met, Taker::Controller)
     }
 
-    /// Takes a line out whose twin is gone.
+    /// Takes a line out, whose twin is gone.
     pub(super) fn remove(&self, met: Met) -> bool {
         remove(self, met, Taker::Controller)
     }

@@ -197,7 +197,7 @@ impl Tables {
         ActiveWord(self.active.load(pool.into()))
     }
 
-    /// Sends a pool's new flows to a backend: one store.
+    /// Sends a pool's new flows to a backend, has them wait or refuses them: one store.
     pub fn set_active(&self, pool: u16, word: ActiveWord) {
         self.active.store(pool.into(), word.0);
     }

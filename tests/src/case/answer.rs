@@ -16,6 +16,7 @@ pub(super) fn to(packet: &Packet, reason: Reason, given: &Given, through: Side) 
     let is_ipv4 = packet.source.is_ipv4();
     match reason {
         Reason::NoFlow => Ok(reset(packet, through)),
+        Reason::AllDown => Ok(refusal(packet, through)),
         Reason::TtlExpired => {
             let kind = if is_ipv4 { 11 } else { 3 };
             error(packet, given, through, kind, 0, 0)
@@ -41,8 +42,16 @@ fn back_to(packet: &Packet, through: Side) -> Ethernet {
 
 /// RFC 9293, section 3.10.7.1: the answer to a segment of no connection that has an ACK.
 fn reset(packet: &Packet, through: Side) -> Vec<u8> {
-    let reset = Packet::new(packet.destination, packet.source).rst().seq(packet.acknowledgement);
-    reset
+    own_segment(packet, through, |answer| answer.rst().seq(packet.acknowledgement))
+}
+
+/// The same section: the answer to one without, a SYN.
+fn refusal(packet: &Packet, through: Side) -> Vec<u8> {
+    own_segment(packet, through, |answer| answer.rst_ack().acks(packet.sequence.wrapping_add(1)))
+}
+
+fn own_segment(packet: &Packet, through: Side, says: impl FnOnce(Packet) -> Packet) -> Vec<u8> {
+    says(Packet::new(packet.destination, packet.source))
         .with(|reset| {
             reset.ethernet = back_to(packet, through);
             reset.ip = own_header();

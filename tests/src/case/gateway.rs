@@ -207,9 +207,13 @@ impl Gateway {
     /// Makes a backend the active one of this pool, or nobody.
     fn set_active(&self, scene: &Scene, member: Option<Member>) {
         let slot = member.and_then(|member| self.slot(member));
+        self.set_word(scene, ActiveWord::new(slot.unwrap_or(0), 0, 0));
+    }
+
+    fn set_word(&self, scene: &Scene, word: ActiveWord) {
         let pools = self.plan.iter().zip(&self.slots);
         for (_, slots) in pools.filter(|(pool, _)| pool.name == scene.name) {
-            self.tables.set_active(slots.pool.index, ActiveWord::new(slot.unwrap_or(0), 0, 0));
+            self.tables.set_active(slots.pool.index, word);
         }
     }
 
@@ -247,6 +251,18 @@ impl Gateway {
     pub fn deactivate(&mut self, scene: &Scene) {
         self.is_as_given = false;
         self.set_active(scene, None);
+    }
+
+    /// Has a pool's new flows wait.
+    pub fn hold(&mut self, scene: &Scene) {
+        self.is_as_given = false;
+        self.set_word(scene, ActiveWord::hold(0, 0));
+    }
+
+    /// Has a pool refuse new flows.
+    pub fn reject(&mut self, scene: &Scene) {
+        self.is_as_given = false;
+        self.set_word(scene, ActiveWord::reject(0, 0));
     }
 
     /// Takes back the way to a backend.

@@ -2,12 +2,14 @@
 //! letting flows grow old, breaking and forgetting them, occupying locks and places, and allowing answers anew.
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use aya::{Ebpf, Pod};
+use balancer_common::abi::{self, Address4, Address6};
 use balancer_common::flow::Seen;
 use balancer_common::limits::JIFFIES_PER_TICK;
 use balancer_common::table::{Kind, State, WAYS};
@@ -37,7 +39,14 @@ pub(super) struct FlowMaps {
 struct Table<L: Pod> {
     lines: Array<MapData, L>,
     tags: Array<MapData, [u64; 2]>,
+    /// The word of a line whose upper quarter is the backend's slot.
+    slots: usize,
 }
+
+/// See [`Table::slots`].
+const SLOTS_4: usize = offset_of!(abi::Line<Address4>, ip_delta) / 8;
+/// As [`SLOTS_4`], of IPv6.
+const SLOTS_6: usize = offset_of!(abi::Line<Address6>, ip_delta) / 8;
 
 /// Where handshakes are counted.
 const HALF_OPEN: u32 = 1;
@@ -47,17 +56,18 @@ const CROWD: u64 = 1 << 40;
 impl FlowMaps {
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
         Ok(Self {
-            half_open_4: Table::of(ebpf, "HALF_OPEN_4", "HALF_TAGS_4")?,
-            established_4: Table::of(ebpf, "ESTABLISHED_4", "ESTAB_TAGS_4")?,
-            half_open_6: Table::of(ebpf, "HALF_OPEN_6", "HALF_TAGS_6")?,
-            established_6: Table::of(ebpf, "ESTABLISHED_6", "ESTAB_TAGS_6")?,
+            half_open_4: Table::of(ebpf, "HALF_OPEN_4", "HALF_TAGS_4", SLOTS_4)?,
+            established_4: Table::of(ebpf, "ESTABLISHED_4", "ESTAB_TAGS_4", SLOTS_4)?,
+            half_open_6: Table::of(ebpf, "HALF_OPEN_6", "HALF_TAGS_6", SLOTS_6)?,
+            established_6: Table::of(ebpf, "ESTABLISHED_6", "ESTAB_TAGS_6", SLOTS_6)?,
             counts: [array(ebpf, "COUNTS_4")?, array(ebpf, "COUNTS_6")?],
             locks: array(ebpf, "LOCKS")?,
             known: Cell::new(None),
         })
     }
 
-    /// Lines of handshakes and of established flows.
+    /// Lines of handshakes and of established flows, two for each flow. The one line of a handshake that is held counts for
+    /// both.
     pub(super) fn count(&self) -> Result<[usize; 2]> {
         let [v4, v6] = &self.counts;
         let now = [v4.get(&0, 0)?, v4.get(&HALF_OPEN, 0)?, v6.get(&0, 0)?, v6.get(&HALF_OPEN, 0)?];
@@ -67,8 +77,8 @@ impl FlowMaps {
             return Ok(lines);
         }
         let lines = [
-            self.half_open_4.live()?.len() + self.half_open_6.live()?.len(),
-            self.established_4.live()?.len() + self.established_6.live()?.len(),
+            self.half_open_4.count()? + self.half_open_6.count()?,
+            self.established_4.count()? + self.established_6.count()?,
         ];
         self.known.set(Some((now, lines)));
         Ok(lines)
@@ -135,8 +145,14 @@ impl FlowMaps {
 }
 
 impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
-    fn of(ebpf: &Ebpf, lines: &str, tags: &str) -> Result<Self> {
-        Ok(Self { lines: array(ebpf, lines)?, tags: array(ebpf, tags)? })
+    fn of(ebpf: &Ebpf, lines: &str, tags: &str, slots: usize) -> Result<Self> {
+        Ok(Self { lines: array(ebpf, lines)?, tags: array(ebpf, tags)?, slots })
+    }
+
+    fn count(&self) -> Result<usize> {
+        let live = self.live()?;
+        let held = live.iter().filter(|(_, line)| line.as_ref()[self.slots] >> 48 == 0).count();
+        Ok(live.len() + held)
     }
 
     /// Indices of all lines that have a tag; each of them has to be live.

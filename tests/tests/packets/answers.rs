@@ -189,6 +189,9 @@ fn answers_are_limited(label: &str, scene: &'static Scene) -> Result<()> {
         ] {
             answers_until_they_stop(&mut program, &packet, reason)?;
         }
+        program.reject(scene);
+        answers_until_they_stop(&mut program, &flow.syn(), Reason::AllDown)?;
+        program.activate(scene.primary)?;
         // Traffic isn't.
         let syn = program.run(Side::Wan, &flow.syn().to_frame())?;
         ensure!(syn.action == Action::Redirect, "{:?}", syn.action);

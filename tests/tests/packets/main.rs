@@ -10,6 +10,7 @@ mod cycle;
 mod extensions;
 mod failover;
 mod handshake;
+mod holding;
 mod icmp;
 mod icmp_others;
 mod jumbo;
@@ -66,6 +67,7 @@ fn all_cases() -> Vec<Case> {
         extensions::cases(),
         failover::cases(),
         handshake::cases(),
+        holding::cases(),
         icmp::cases(),
         icmp_others::cases(),
         jumbo::cases(),
