@@ -68,6 +68,14 @@ pub fn read_clock(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// Never attached: run by the controller on a frame of its own, which goes on from there into the kernel's stack as if it
+/// had come in through its interface. In generic mode the packet path is what it meets first there.
+#[expect(unreachable_pub, reason = "the macro exports and calls it like this")]
+#[xdp]
+pub fn come_in(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
 /// From a packet's fate to the kernel's word for it. In both entry points, of which one is loaded: a call less
 /// is worth it.
 #[inline(always)]

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod case;
 pub mod certificates;
 pub mod demo;
+pub mod driven;
 pub mod gateway;
 pub mod inventory;
 pub mod lab;

@@ -32,6 +32,7 @@ pub use conversation::Conversation;
 pub use listed::{Listed, Tally};
 pub use odd::Odd;
 pub use scene::{End, Family, Forwarding, Scene};
+pub use wire::Wire;
 
 /// Both labs.
 #[derive(Debug)]

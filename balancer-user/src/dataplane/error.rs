@@ -60,6 +60,11 @@ pub enum DataplaneError {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// Frames can't be put before the program.
+    #[error(
+        "sending held connections on at once needs Linux 5.18, their clients' own retransmissions do it later: {0}"
+    )]
+    LiveFrames(#[source] Box<aya::programs::ProgramError>),
     /// More of something than the tables have slots for.
     #[error("no free slot for {what}: at most {limit} are possible")]
     NoSlot {

@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use aya::Ebpf;
-use balancer_common::abi::{Handshake, Line, Past, WireAddress};
+use balancer_common::abi::{Handshake, Line, Past, SavedSyn, WireAddress};
 use balancer_common::table::{Kind, Lines, Place, State, Taker, WAYS, give_up, remove, remove_as_met};
 
 use super::DataplaneError;
@@ -134,6 +134,21 @@ impl<A: WireAddress> MappedTable<A> {
                 u32::from_ne_bytes([bytes[byte], bytes[byte + 1], bytes[byte + 2], bytes[byte + 3]])
             });
         Past { began, twin, first_sequence, fin_end, packets_at_reset, padding }
+    }
+
+    /// The SYN beside a client's line at this index of handshakes; meaningful if the line has still the same life after
+    /// that.
+    pub(super) fn saved_syn(&self, index: u32) -> SavedSyn {
+        const AT: usize = offset_of!(Handshake, syn) / WORD;
+        let word = |word| self.pasts.peek(index as usize * self.past_words + AT + word).to_ne_bytes();
+        let mut options = [0; 10];
+        for (at, option) in options.iter_mut().enumerate() {
+            let bytes = word(at / 2);
+            let half = if at % 2 == 0 { [0, 1, 2, 3] } else { [4, 5, 6, 7] };
+            *option = u32::from_ne_bytes(half.map(|byte: usize| bytes[byte]));
+        }
+        let [a, b, options_length, flags, traffic_class, hops, ..] = word(5);
+        SavedSyn { options, window: [a, b], options_length, flags, traffic_class, hops, padding: 0 }
     }
 
     /// The other direction of a line.

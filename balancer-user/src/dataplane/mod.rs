@@ -2,22 +2,25 @@
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
 //! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `slots` decides
-//! who lives where in them, `flows` lists and ages flows (`lines` is their
-//! memory, `clock` their time), `neighbours` knows the way to backends, `features` what drivers
-//! can do. Deliberately absent: any opinion about which backend should be active.
+//! who lives where in them, `flows` lists and ages flows (`lines` is their memory, `clock` their time), `held`
+//! sends those on their way that wait (`segment` are their frames, `exits` the ways for them), `neighbours` knows the
+//! way to backends, `features` what drivers can do. Deliberately absent: any opinion about which backend should be active.
 
 pub mod attach;
 mod clock;
 mod error;
+pub mod exits;
 pub mod features;
 pub mod flows;
 mod generic;
+pub mod held;
 mod lines;
 pub mod neighbours;
 pub mod object;
 pub mod pins;
 mod roles;
 mod seed;
+mod segment;
 pub mod slots;
 pub mod tables;
 mod words;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use aya::EbpfLoader;
 use aya::maps::{MapData, MapInfo};
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use balancer_common::abi::Seed;
 use balancer_common::table::{buckets_for, lines_for};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::DataplaneError;
+use super::attach::Mode;
 use super::{clock, seed};
 
 /// A loaded object. Whoever holds it holds its program and those of its maps that were not taken.
@@ -23,6 +24,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ba
 const PROGRAM: &str = "balancer";
 /// Entry point for kernels without them.
 const PROGRAM_LINEAR: &str = "balancer_linear";
+
+/// Entry point of frames for interfaces on which the kernel's stack runs the program.
+const COME_IN: &str = "come_in";
+/// It drops all that it is given, and so nothing comes of trying it.
+const DROPS: &str = "read_clock";
 
 /// SHA-256 of the embedded object in hex; `None` in a build without it.
 #[must_use]
@@ -76,6 +82,8 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// Whether frames may lie in several buffers, as they do with a large MTU; if not, why.
     pub frags: Result<(), String>,
+    /// Whether frames can be put before the program with [`Loaded::feed`]; if not, why.
+    pub live_frames: Result<(), String>,
     program: &'static str,
 }
 
@@ -84,6 +92,51 @@ impl Loaded {
     pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
         program(&mut self.ebpf, self.program)
     }
+
+    /// Has a frame come in through an interface of this thread's network: the program sees it as it sees those of the wire,
+    /// with the interrupts of packets off, and what it decides is carried out. Where the program runs in the kernel's stack
+    /// a frame that it redirects leaves by other means than from here, so there the frame takes the stack's way.
+    pub(super) fn feed(&self, frame: &[u8], ifindex: u32, mode: Mode) -> Result<(), DataplaneError> {
+        let name = match mode {
+            Mode::Native => self.program,
+            Mode::Generic => COME_IN,
+        };
+        let program: &Xdp = self
+            .ebpf
+            .program(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(DataplaneError::ObjectLacks("XDP program"))?;
+        run_live(program, frame, ifindex).map_err(|error| DataplaneError::LiveFrames(Box::new(error)))
+    }
+}
+
+/// Runs a program on a live frame (Linux 5.18).
+fn run_live(program: &Xdp, frame: &[u8], ifindex: u32) -> Result<(), ProgramError> {
+    // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex; offsets, not pointers.
+    let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes);
+    program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(context.as_flattened()),
+        attrs: TestRunAttrs::new().xdp_live_frames(1),
+        ..TestRunOptions::new()
+    })?;
+    Ok(())
+}
+
+/// Whether this kernel can.
+fn try_live(ebpf: &mut Ebpf) -> Result<(), String> {
+    /// The kernel runs no shorter one.
+    const FRAME: [u8; 64] = [0; 64];
+    let mut tried = || -> Result<(), DataplaneError> {
+        let refused = |error: ProgramError| DataplaneError::Program(Box::new(error));
+        program(ebpf, COME_IN)?.load().map_err(refused)?;
+        let drops = program(ebpf, DROPS)?;
+        drops.load().map_err(refused)?;
+        let ran = run_live(drops, &FRAME, 0);
+        drops.unload().map_err(refused)?;
+        ran.map_err(|error| DataplaneError::LiveFrames(Box::new(error)))
+    };
+    tried().map_err(|error| error.to_string())
 }
 
 /// Loads object and program. With `pins` its maps are made there, or adopted when they are there already: only if each
@@ -99,14 +152,18 @@ pub fn load(wanted: Wanted, pins: Option<&Path>) -> Result<Loaded, DataplaneErro
     };
     let seed = seed::known_or_new(pins)?;
     let linear = |why: String| -> Result<Loaded, DataplaneError> {
-        let ebpf = load_one(wanted, &seed, &maps, PROGRAM_LINEAR, false)?;
-        Ok(Loaded { ebpf, frags: Err(why), program: PROGRAM_LINEAR })
+        let mut ebpf = load_one(wanted, &seed, &maps, PROGRAM_LINEAR, false)?;
+        let live_frames = try_live(&mut ebpf);
+        Ok(Loaded { ebpf, frags: Err(why), live_frames, program: PROGRAM_LINEAR })
     };
     if !wanted.frags {
         return linear("not wanted".into());
     }
     match load_one(wanted, &seed, &maps, PROGRAM, true) {
-        Ok(ebpf) => Ok(Loaded { ebpf, frags: Ok(()), program: PROGRAM }),
+        Ok(mut ebpf) => {
+            let live_frames = try_live(&mut ebpf);
+            Ok(Loaded { ebpf, frags: Ok(()), live_frames, program: PROGRAM })
+        }
         // Where the program isn't taken without them either, what is wrong has nothing to do with buffers.
         Err(error @ DataplaneError::Program(_)) => linear(error.to_string()).map_err(|_| error),
         Err(error) => Err(error),

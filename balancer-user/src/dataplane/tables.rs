@@ -17,6 +17,7 @@ use balancer_common::ports;
 use balancer_common::verdict::Reason;
 
 use super::DataplaneError;
+use super::exits::Exits;
 use super::roles::{RolePlan, RoleTables};
 use super::slots::{Forwarding, Occupied, PoolPlan, PoolSlots, ServicePlan};
 use super::words::MappedWords;
@@ -244,6 +245,12 @@ impl Tables {
             XdpMapError::MapError(error) => DataplaneError::map("writing", "DEVICES")(error),
             XdpMapError::ChainedProgramNotSupported => DataplaneError::ObjectLacks("DEVICES"),
         })
+    }
+
+    /// What frames of our own come in or leave by.
+    pub fn exits(&self) -> Result<Exits, DataplaneError> {
+        let interfaces = self.interfaces.iter().collect::<Result<_, _>>();
+        Ok(Exits { interfaces: interfaces.map_err(DataplaneError::map("reading", "INTERFACES"))? })
     }
 
     /// The slot that flows know this interface by, or a free one: never used, or its device is gone.

@@ -2,6 +2,7 @@
 //!
 //! Everything the controller writes is written by its own calls; what else is done to tables is in `tables`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
@@ -13,6 +14,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use balancer_common::abi::{ActiveWord, Interface, NextHop, Traffic};
 use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
+use balancer_user::dataplane::held::{Entrance, ReplayReport};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
 use balancer_user::dataplane::slots::{Busy, PoolPlan, PoolSlots, assign};
 use balancer_user::dataplane::tables::Tables;
@@ -263,6 +265,18 @@ impl Gateway {
     pub fn reject(&mut self, scene: &Scene) {
         self.is_as_given = false;
         self.set_word(scene, ActiveWord::reject(0, 0));
+    }
+
+    /// Has SYNs that are held for this pool come in once more. The calling thread is in the gateway.
+    ///
+    /// # Errors
+    /// When the tables can't be read.
+    pub fn replay(&self, scene: &Scene) -> Result<ReplayReport> {
+        let pools = self.plan.iter().zip(&self.slots).filter(|(pool, _)| pool.name == scene.name);
+        let services = pools.flat_map(|(_, slots)| &slots.services).map(|slot| slot.index).collect();
+        let entrance =
+            Entrance { program: &self.program, exits: &self.tables.exits()?, generic: &BTreeSet::new() };
+        Ok(self.flows.replay(&services, entrance))
     }
 
     /// Takes back the way to a backend.

@@ -41,24 +41,33 @@ mod packet_socket {
 
 /// The only voice and ear of a host without addresses.
 #[derive(Debug)]
-pub(super) struct Wire(OwnedFd);
+pub struct Wire(OwnedFd);
 
 impl Wire {
     /// On this interface of this host.
-    pub(super) fn open(host: &Host, interface: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When there is no such interface, or without CAP_NET_RAW.
+    pub fn open(host: &Host, interface: &str) -> Result<Self> {
         let socket = host.enter(|| open(interface))?;
         Ok(Self(socket.with_context(|| format!("on {interface} of {}", host.role()))?))
     }
 
     /// Sends a frame as it is.
-    pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it doesn't leave.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = send(self.0.as_raw_fd(), frame, MsgFlags::empty()).context("send a frame")?;
         ensure!(sent == frame.len(), "{sent} of {} bytes were sent", frame.len());
         Ok(())
     }
 
     /// The next frame; `None` when there is none before the deadline. One that is there already is found in any case.
-    pub(super) fn next(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
+    ///
+    /// # Errors
+    /// When the socket can't be read.
+    pub fn next(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         loop {
             let flags = if Instant::now() < deadline { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
             match self.receive(flags)? {
