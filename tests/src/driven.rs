@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use aya::programs::XdpMode;
 use balancer_common::abi::{ActiveWord, Interface, NextHop};
 use balancer_user::dataplane::{
+    cut::CutReport,
     flows::{FlowTable, Lifetimes},
     held::{Entrance, ReplayReport},
     object::{self, Loaded, Wanted},
@@ -102,9 +103,18 @@ impl Driven {
     /// When the tables can't be read.
     pub fn replay(&self) -> Result<ReplayReport> {
         let services = self.slots.services.iter().map(|slot| slot.index).collect();
-        let exits = self.tables.exits()?;
+        let exits = self.tables.exits(0)?;
         let entrance = Entrance { program: &self.program, exits: &exits, generic: &self.generic };
         Ok(self.flows.replay(&services, entrance))
+    }
+
+    /// Ends a backend's flows.
+    ///
+    /// # Errors
+    /// When the tables can't be read.
+    pub fn cut(&self, backend: usize) -> Result<CutReport> {
+        let slot = self.slots.backends[backend].index;
+        Ok(self.flows.cut(slot, &self.tables.exits(slot)?)?)
     }
 
     /// The flows' backends, none for those that wait.

@@ -1,5 +1,5 @@
-//! Flows as the controller sees them: counts them, lists them, and forgets those that have outlived their time. `held`
-//! sends those on their way that wait.
+//! Flows as the controller sees them: counts them, lists them, and forgets those that have outlived their time. `cut` ends
+//! flows before that, `held` sends those on their way that wait.
 //!
 //! The packet path makes and changes flows; here they are only read and taken out, both directions together, through a
 //! mapping of the packet path's own memory: no system call a flow. Most flows are judged by their client's line alone; the

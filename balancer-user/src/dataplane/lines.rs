@@ -170,12 +170,17 @@ impl<A: WireAddress> MappedTable<A> {
         black_box(words);
     }
 
+    /// Whether a line that was met has still the same life.
+    pub(super) fn is_there(&self, met: Met) -> bool {
+        self.state(met.line).is_same_life(met.state)
+    }
+
     /// Takes a line out, if no packet has come since it was met.
     pub(super) fn remove_if_silent(&self, met: Met) -> bool {
         remove_as_met(self, met, Taker::Controller)
     }
 
-    /// Takes a line out, whose twin is gone.
+    /// Takes a line out, whatever comes meanwhile; `false`: it is gone, or too much came.
     pub(super) fn remove(&self, met: Met) -> bool {
         remove(self, met, Taker::Controller)
     }

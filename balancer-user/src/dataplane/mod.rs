@@ -2,12 +2,13 @@
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
 //! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `slots` decides
-//! who lives where in them, `flows` lists and ages flows (`lines` is their memory, `clock` their time), `held`
-//! sends those on their way that wait (`segment` are their frames, `exits` the ways for them), `neighbours` knows the
+//! who lives where in them, `flows` lists and ages flows (`lines` is their memory, `clock` their time), `cut` ends them,
+//! `held` sends those on their way that wait (`segment` are their frames, `exits` the ways for them), `neighbours` knows the
 //! way to backends, `features` what drivers can do. Deliberately absent: any opinion about which backend should be active.
 
 pub mod attach;
 mod clock;
+pub mod cut;
 mod error;
 pub mod exits;
 pub mod features;

@@ -247,10 +247,13 @@ impl Tables {
         })
     }
 
-    /// What frames of our own come in or leave by.
-    pub fn exits(&self) -> Result<Exits, DataplaneError> {
+    /// What frames of our own leave by: interfaces, and the way to this backend as it is now.
+    pub fn exits(&self, backend: u16) -> Result<Exits, DataplaneError> {
         let interfaces = self.interfaces.iter().collect::<Result<_, _>>();
-        Ok(Exits { interfaces: interfaces.map_err(DataplaneError::map("reading", "INTERFACES"))? })
+        Ok(Exits {
+            interfaces: interfaces.map_err(DataplaneError::map("reading", "INTERFACES"))?,
+            backend: NextHop::from_word(self.next_hops.load(backend.into())),
+        })
     }
 
     /// The slot that flows know this interface by, or a free one: never used, or its device is gone.

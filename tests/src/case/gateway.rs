@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
 use balancer_common::abi::{ActiveWord, Interface, NextHop, Traffic};
 use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
+use balancer_user::dataplane::cut::CutReport;
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
 use balancer_user::dataplane::held::{Entrance, ReplayReport};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
@@ -275,8 +276,17 @@ impl Gateway {
         let pools = self.plan.iter().zip(&self.slots).filter(|(pool, _)| pool.name == scene.name);
         let services = pools.flat_map(|(_, slots)| &slots.services).map(|slot| slot.index).collect();
         let entrance =
-            Entrance { program: &self.program, exits: &self.tables.exits()?, generic: &BTreeSet::new() };
+            Entrance { program: &self.program, exits: &self.tables.exits(0)?, generic: &BTreeSet::new() };
         Ok(self.flows.replay(&services, entrance))
+    }
+
+    /// Ends all flows of a backend.
+    ///
+    /// # Errors
+    /// When the plan has no such backend, or the tables can't be read.
+    pub fn cut(&self, member: Member) -> Result<CutReport> {
+        let slot = self.slot(member).context("a backend of the plan")?;
+        Ok(self.flows.cut(slot, &self.tables.exits(slot)?)?)
     }
 
     /// Takes back the way to a backend.
