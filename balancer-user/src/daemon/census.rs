@@ -3,16 +3,18 @@
 //! A walk takes as long as there are flows, so the loop never waits for one. Whoever asks while one is under way waits
 //! for the next: the numbers are never older than the question. Who asks is bounded by the control server.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::protocol::{Stats, Status};
-use crate::dataplane::flows::{Census, FlowTable};
+use crate::dataplane::flows::{Census, Fill, FlowTable};
 
 use super::listing::Order;
 use super::view::{self, Seen};
 
-/// The table, on its way back from a walk, and what the walk found.
-pub(super) type Walked = (FlowTable, Census);
+/// What a walk found, and how full the tables are.
+pub(super) type Walked = (Census, Fill);
 
 /// Somebody who waits for numbers, with what else the answer tells.
 pub(super) enum Waiter {
@@ -24,8 +26,9 @@ pub(super) enum Waiter {
 
 /// Counts flows for those who wait.
 pub(super) struct Counter {
-    /// Away while a walk is under way.
-    table: Option<FlowTable>,
+    table: Arc<FlowTable>,
+    /// One is under way.
+    walks: bool,
     current: Vec<Waiter>,
     next: Vec<Waiter>,
     /// For the next walk to carry out; the control server lets few of them be there at once.
@@ -35,9 +38,12 @@ pub(super) struct Counter {
 
 impl Counter {
     /// What comes out of the receiver belongs into [`Counter::walked`].
-    pub(super) fn new(table: FlowTable) -> (Self, mpsc::Receiver<Walked>) {
+    pub(super) fn new(table: Arc<FlowTable>) -> (Self, mpsc::Receiver<Walked>) {
         let (back, walked) = mpsc::channel(1);
-        (Self { table: Some(table), current: Vec::new(), next: Vec::new(), orders: Vec::new(), back }, walked)
+        (
+            Self { table, walks: false, current: Vec::new(), next: Vec::new(), orders: Vec::new(), back },
+            walked,
+        )
     }
 
     /// Answers as soon as flows have been counted once more.
@@ -60,17 +66,20 @@ impl Counter {
     }
 
     /// A walk has ended.
-    pub(super) fn walked(&mut self, (table, census): Walked) {
-        self.table = Some(table);
+    pub(super) fn walked(&mut self, census: &Census) {
+        self.walks = false;
         let waiters = std::mem::take(&mut self.current);
-        waiters.into_iter().for_each(|waiter| waiter.answer(&census));
+        waiters.into_iter().for_each(|waiter| waiter.answer(census));
         if !self.next.is_empty() || !self.orders.is_empty() {
             self.start();
         }
     }
 
     fn start(&mut self) {
-        let Some(mut table) = self.table.take() else { return };
+        if std::mem::replace(&mut self.walks, true) {
+            return;
+        }
+        let table = self.table.clone();
         self.current = std::mem::take(&mut self.next);
         let orders = std::mem::take(&mut self.orders);
         let back = self.back.clone();
@@ -78,7 +87,7 @@ impl Counter {
             let census = table.sweep();
             orders.into_iter().for_each(|order| order.carry_out(&table));
             // The loop has ended: nobody counts any more.
-            let _ = back.blocking_send((table, census));
+            let _ = back.blocking_send((census, table.fill()));
         });
     }
 }

@@ -16,6 +16,7 @@ mod view;
 mod ways;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
@@ -89,7 +90,8 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
     let Started { parts, flows, watch, listener, socket } = start::start(options).await?;
-    let (counter, from_counter) = Counter::new(flows);
+    let flows = Arc::new(flows);
+    let (counter, from_counter) = Counter::new(flows.clone());
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server::serve(listener, requests, async {
@@ -226,9 +228,9 @@ impl Daemon {
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),
                 () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),
-                Some(walked) = walked.recv() => {
-                    self.filled(walked.0.fill());
-                    self.counter.walked(walked);
+                Some((census, fill)) = walked.recv() => {
+                    self.filled(fill);
+                    self.counter.walked(&census);
                 }
                 _ = sweep.tick() => self.counter.age(),
                 _ = signals.terminate.recv() => return Ok(()),

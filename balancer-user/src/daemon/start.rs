@@ -158,7 +158,7 @@ impl Assembly {
             );
         }
         let mut tables = Tables::take(&mut program.ebpf)?;
-        let mut flows =
+        let flows =
             FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
         let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep().busy)?;
         tables.write_pools(&plan, &slots)?;

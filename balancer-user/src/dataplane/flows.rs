@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -43,7 +44,7 @@ pub struct FlowTable {
     clock: FlowClock,
     lifetimes: Lifetimes,
     /// A controller that was killed may have left half flows behind: the first walk looks at each backend's line.
-    is_first: bool,
+    is_first: AtomicBool,
 }
 
 /// Those of one address family.
@@ -58,7 +59,7 @@ pub(super) struct Counted<A> {
     pub(super) table: MappedTable<A>,
     /// Which of its family's counts.
     count: usize,
-    off: i64,
+    off: AtomicI64,
 }
 
 /// What one walk over the tables found.
@@ -177,20 +178,20 @@ impl FlowTable {
             )?,
             clock,
             lifetimes,
-            is_first: true,
+            is_first: AtomicBool::new(true),
         })
     }
 
     /// Walks over all flows once, counts them and takes out those whose time is over.
-    pub fn sweep(&mut self) -> Census {
+    pub fn sweep(&self) -> Census {
         self.sweep_at(monotonic_ns())
     }
 
     /// As [`FlowTable::sweep`], when the clock of the packet path (`CLOCK_MONOTONIC`) says `now_ns`.
-    pub fn sweep_at(&mut self, now_ns: u64) -> Census {
+    pub fn sweep_at(&self, now_ns: u64) -> Census {
         let mut notes = Notes::new();
         let mut ager = self.ager(now_ns);
-        ager.is_thorough = std::mem::take(&mut self.is_first);
+        ager.is_thorough = self.is_first.swap(false, Ordering::Relaxed);
         self.v4.sweep(&ager, &mut notes);
         self.v6.sweep(&ager, &mut notes);
         notes.census()
@@ -285,9 +286,13 @@ impl<A: WireAddress> FamilyTables<A> {
             established: Counted {
                 table: MappedTable::take(ebpf, established, false)?,
                 count: ESTABLISHED,
-                off: 0,
+                off: AtomicI64::new(0),
             },
-            half_open: Counted { table: MappedTable::take(ebpf, half_open, true)?, count: HALF_OPEN, off: 0 },
+            half_open: Counted {
+                table: MappedTable::take(ebpf, half_open, true)?,
+                count: HALF_OPEN,
+                off: AtomicI64::new(0),
+            },
             counts: take_array(ebpf, counts, COUNT_WORDS)?,
         })
     }
@@ -296,7 +301,7 @@ impl<A: WireAddress> FamilyTables<A> {
         read_count(&self.counts, which)
     }
 
-    fn sweep(&mut self, ager: &Ager, notes: &mut Notes) {
+    fn sweep(&self, ager: &Ager, notes: &mut Notes) {
         let Self { established, half_open, counts } = self;
         half_open.sweep(counts, |table, met| judge_handshake(table, ager, notes, met));
         established.sweep(counts, |table, met| judge(table, ager, notes, met));
@@ -346,7 +351,7 @@ enum Fate {
 }
 
 impl<A: WireAddress> Counted<A> {
-    fn sweep(&mut self, counts: &MappedWords, mut judge: impl FnMut(&MappedTable<A>, Met) -> Fate) {
+    fn sweep(&self, counts: &MappedWords, mut judge: impl FnMut(&MappedTable<A>, Met) -> Fate) {
         let before = read_count(counts, self.count);
         let (mut there, mut swept) = (0_i64, 0);
         for met in self.table.live() {
@@ -370,6 +375,7 @@ impl<A: WireAddress> Counted<A> {
             }
         }
         self.count_swept(counts, swept);
+        let before = Count { swept: before.swept.wrapping_add(swept), ..before };
         self.audit(counts, &before, there);
     }
 
@@ -380,19 +386,22 @@ impl<A: WireAddress> Counted<A> {
 
     /// Whoever is killed between taking a line out and counting it leaves the count wrong by one. What two walks in a row
     /// have found, beyond what came and went meanwhile, is mended.
-    fn audit(&mut self, counts: &MappedWords, before: &Count, there: i64) {
+    fn audit(&self, counts: &MappedWords, before: &Count, there: i64) {
         let after = read_count(counts, self.count);
         let moved = |now: u64, then: u64| (now.wrapping_sub(then) as i64).abs();
-        let unsure = moved(after.begun, before.begun) + moved(after.ended, before.ended);
+        // Flows that are cut meanwhile are swept by others.
+        let unsure = moved(after.begun, before.begun)
+            + moved(after.ended, before.ended)
+            + moved(after.swept, before.swept);
         let counted = after.begun.wrapping_sub(after.ended).wrapping_sub(after.swept) as i64;
         let gap = counted - there;
         let off = if gap > 0 { (gap - unsure).max(0) } else { (gap + unsure).min(0) };
-        let sure =
-            if off.signum() == self.off.signum() { off.signum() * off.abs().min(self.off.abs()) } else { 0 };
+        let last = self.off.load(Ordering::Relaxed);
+        let sure = if off.signum() == last.signum() { off.signum() * off.abs().min(last.abs()) } else { 0 };
         if sure != 0 {
             counts.add(self.count * COUNT_WORDS + SWEPT, sure as u64);
         }
-        self.off = off - sure;
+        self.off.store(off - sure, Ordering::Relaxed);
     }
 }
 
