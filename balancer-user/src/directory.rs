@@ -64,7 +64,7 @@ fn in_words(pid: Option<u32>) -> String {
 #[derive(Debug)]
 pub struct LockedDirectory {
     path: PathBuf,
-    _directory: PrivateDirectory,
+    directory: PrivateDirectory,
 }
 
 impl LockedDirectory {
@@ -75,7 +75,7 @@ impl LockedDirectory {
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let directory = PrivateDirectory::open(path)?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _directory: directory }),
+            Ok(()) => Ok(Self { path: path.to_owned(), directory }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(DirectoryError::InUse { path: path.to_owned(), pid: lock_holder(&directory) })
             }
@@ -87,6 +87,12 @@ impl LockedDirectory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl AsFd for LockedDirectory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 }
 

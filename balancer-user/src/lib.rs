@@ -15,3 +15,4 @@ pub mod notify;
 pub mod policy;
 pub mod probe;
 pub mod program;
+pub mod store;

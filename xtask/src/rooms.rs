@@ -89,6 +89,19 @@ const RULES: &[Rule] = &[
         ],
         why: "a program is run, whoever wants it",
     },
+    Rule {
+        folder: "balancer-user/src/store",
+        except: &[],
+        words: &[
+            "crate::policy",
+            "crate::dataplane",
+            "crate::probe",
+            "crate::config",
+            "crate::cli",
+            "crate::daemon",
+        ],
+        why: "the store keeps what it is given",
+    },
 ];
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {

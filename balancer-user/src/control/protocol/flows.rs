@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Timestamp};
+use super::{Document, Timestamp, query};
 
 /// The `schema` field of [`Flows`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,66 +98,28 @@ impl fmt::Display for FlowsQuery {
             ("client", client.as_deref()),
             ("limit", limit.as_deref()),
         ];
-        let named = values.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        for (index, (key, value)) in named.enumerate() {
-            write!(f, "{}{key}=", if index == 0 { "" } else { "&" })?;
-            escape(value, f)?;
-        }
-        Ok(())
+        query::write(&values, f)
     }
 }
 
 impl FlowsQuery {
     /// # Errors
     /// A key that is not known or comes twice, so that a misspelt one never lists everything, or a value that is none.
-    pub fn parse(query: &str) -> Result<Self, String> {
-        let mut wanted = Self::default();
-        for part in query.split('&').filter(|part| !part.is_empty()) {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} has no value"))?;
-            let value = unescape(value).ok_or_else(|| format!("{part:?} is not text"))?;
-            let wrong = |what| format!("{key}: {value:?} is no {what}");
-            let is_new = match key {
-                "pool" => wanted.pool.replace(value).is_none(),
-                "backend" => wanted.backend.replace(value).is_none(),
-                "client" => {
-                    let client = value.parse().map_err(|_| wrong("IP address"))?;
-                    wanted.client.replace(client).is_none()
-                }
-                "limit" => {
-                    let limit = value.parse().map_err(|_| wrong("number"))?;
-                    wanted.limit.replace(limit).is_none()
-                }
-                _ => return Err(format!("{key:?} is none of pool, backend, client, limit")),
-            };
-            if !is_new {
-                return Err(format!("{key:?} is there twice"));
-            }
-        }
-        Ok(wanted)
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut values = query::Values::parse(text, &["pool", "backend", "client", "limit"])?;
+        let wrong = |key, value: &str, what| format!("{key}: {value:?} is no {what}");
+        let client = values
+            .take("client")
+            .map(|value| value.parse().map_err(|_| wrong("client", &value, "IP address")));
+        let limit =
+            values.take("limit").map(|value| value.parse().map_err(|_| wrong("limit", &value, "number")));
+        Ok(Self {
+            pool: values.take("pool"),
+            backend: values.take("backend"),
+            client: client.transpose()?,
+            limit: limit.transpose()?,
+        })
     }
-}
-
-/// What RFC 3986 (2.3) leaves unreserved stays; every other byte is escaped.
-fn escape(value: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    value.bytes().try_for_each(|byte| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            write!(f, "{}", char::from(byte))
-        }
-        _ => write!(f, "%{byte:02X}"),
-    })
-}
-
-fn unescape(value: &str) -> Option<String> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let mut bytes = value.bytes();
-    let mut text = Vec::with_capacity(value.len());
-    while let Some(byte) = bytes.next() {
-        text.push(match byte {
-            b'%' => (digit(bytes.next()?)? << 4 | digit(bytes.next()?)?) as u8,
-            byte => byte,
-        });
-    }
-    String::from_utf8(text).ok()
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 //! What is deliberately not here: commands and documents that this version does not carry out.
 
 mod command;
+mod events;
 #[cfg(test)]
 pub(crate) mod example;
 mod flows;
+mod query;
 mod stats;
 mod status;
 mod timestamp;
@@ -17,6 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::command::{Command, ErrorBody, FailbackCommand, FailoverCommand, Outcome};
+pub use self::events::{
+    DEFAULT_EVENTS, Events, EventsQuery, EventsSchema, MAX_EVENTS, Record, Why, WhyQuery, WhySchema,
+};
 pub use self::flows::{Flow, FlowState, Flows, FlowsQuery, FlowsSchema};
 pub use self::stats::{BackendStats, ServiceStats, Stats, StatsSchema};
 pub use self::status::{

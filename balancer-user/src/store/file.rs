@@ -1,0 +1,164 @@
+//! `state.json` on the disk: written whole or not at all, read with suspicion, set aside when it can't be trusted.
+//!
+//! A damaged state never stops a start: in the kernel's maps everything may still be as it was, and a gateway without a
+//! memory is better than none. Deliberately not here: when to write (`writer`), and what the document says (`state`).
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fsync, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use serde::Deserialize;
+use tracing::error;
+
+use super::FILE_MODE;
+use super::state::{FORMAT, State};
+use crate::directory::LockedDirectory;
+
+pub(super) const NAME: &str = "state.json";
+/// One daemon at most has the directory locked, so one name is enough.
+const TEMPORARY: &str = "state.json.new";
+/// Where damaged ones are kept for people to look at, the newest first.
+const DAMAGED: [&str; 3] = ["state.json.damaged", "state.json.damaged.1", "state.json.damaged.2"];
+/// The largest configuration (256 pools of 16 backends with 16 services) makes about 10 MiB.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why a state can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The kernel refused.
+    #[error("it can't be read: {0}")]
+    Io(#[from] io::Error),
+    /// Something else stands there.
+    #[error("it is no regular file")]
+    NoFile,
+    /// No state is as long.
+    #[error("it is longer than any state ({MAX_BYTES} bytes)")]
+    TooLong,
+    /// No JSON, or not of this shape.
+    #[error("it is no state document: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Of another version of balancer.
+    #[error("its format is {0:?}, and this version reads {FORMAT:?}: another version of balancer wrote it")]
+    Format(String),
+    /// More than a configuration can have.
+    #[error("it has too many {0}")]
+    TooMany(&'static str),
+    /// Changed after it was written.
+    #[error("its checksum is wrong: it was damaged, or changed by hand")]
+    Checksum,
+}
+
+/// What a start finds.
+#[derive(Debug)]
+pub(super) enum Found {
+    Nothing,
+    State(Box<State>),
+    Damaged,
+}
+
+/// What every version has; read before the rest.
+#[derive(Deserialize)]
+struct FormatOf {
+    format: String,
+}
+
+/// Reads the state in this directory, if there is one; changes nothing.
+///
+/// # Errors
+/// See [`Unreadable`].
+pub fn read_state(directory: impl AsFd) -> Result<Option<State>, Unreadable> {
+    // Whatever stands there, opening it neither waits nor leads elsewhere.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(directory, NAME, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(Unreadable::NoFile),
+        Err(error) => return Err(Unreadable::Io(error.into())),
+    };
+    if FileType::from_raw_mode(fstat(&file).map_err(io::Error::from)?.st_mode) != FileType::RegularFile {
+        return Err(Unreadable::NoFile);
+    }
+    let mut text = Vec::new();
+    File::from(file).take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(Unreadable::TooLong);
+    }
+    let FormatOf { format } = serde_json::from_slice(&text)?;
+    if format != FORMAT {
+        return Err(Unreadable::Format(format.chars().take(FORMAT.len() * 2).collect()));
+    }
+    let mut state: State = serde_json::from_slice(&text)?;
+    if let Some(what) = state.excess() {
+        return Err(Unreadable::TooMany(what));
+    }
+    if state.sum()? != state.checksum {
+        return Err(Unreadable::Checksum);
+    }
+    Ok(Some(state))
+}
+
+/// Reads the state for a start: one that can't be used is set aside, and told.
+pub(super) fn take(directory: &LockedDirectory) -> Found {
+    match read_state(directory) {
+        Ok(None) => Found::Nothing,
+        Ok(Some(state)) => Found::State(Box::new(state)),
+        Err(problem) => {
+            let path = directory.path().join(NAME);
+            let kept = match set_aside(directory.as_fd()) {
+                Ok(()) => format!("it is kept as {} for you to look at", DAMAGED[0]),
+                Err(error) => format!("it could not be set aside as {}: {error}", DAMAGED[0]),
+            };
+            error!(
+                event = "state_damaged",
+                path = %path.display(),
+                problem = %problem,
+                "the remembered state can't be used; {kept}. Where the kernel's maps are still there, nothing changes; \
+                 else it is forgotten who was active and what the operator asked for, and the first backend that is up \
+                 becomes active: look at `balancer status`, and put right what isn't with `balancer failover`",
+            );
+            Found::Damaged
+        }
+    }
+}
+
+/// Under the first of the names; what has them moves on by one, and the last one goes.
+fn set_aside(directory: BorrowedFd<'_>) -> io::Result<()> {
+    for pair in DAMAGED.windows(2).rev() {
+        match renameat(directory, pair[0], directory, pair[1]) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    renameat(directory, NAME, directory, DAMAGED[0])?;
+    Ok(())
+}
+
+/// Replaces the state: after a crash at any moment there is the old one or the new one.
+pub(super) fn write(directory: impl AsFd, state: State) -> io::Result<()> {
+    let directory = directory.as_fd();
+    let text = state.sealed()?;
+    let written = temporary(directory).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    let replaced = written.and_then(|()| Ok(renameat(directory, TEMPORARY, directory, NAME)?));
+    if replaced.is_err() {
+        // What was written takes space that the next try needs; there may be nothing.
+        let _ = unlinkat(directory, TEMPORARY, AtFlags::empty());
+    }
+    replaced?;
+    Ok(fsync(directory)?)
+}
+
+/// A new file, never one that stood there: that is a killed daemon's, half written.
+fn temporary(directory: BorrowedFd<'_>) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let make = || openat(directory, TEMPORARY, flags, FILE_MODE);
+    let made = match make() {
+        Err(Errno::EXIST) => unlinkat(directory, TEMPORARY, AtFlags::empty()).and_then(|()| make()),
+        made => made,
+    };
+    Ok(made?.into())
+}

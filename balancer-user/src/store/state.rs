@@ -1,0 +1,219 @@
+//! `state.json`: the document, and what makes it trustworthy. Names, never positions: the configuration may have changed by
+//! the time it is read.
+//!
+//! Deliberately not here: files (`file`), and what the policy makes of it (`daemon::memory`).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::control::protocol::{PoolReason, Timestamp};
+
+/// The document's name and version.
+pub const FORMAT: &str = "balancer.state/1";
+/// As many as a configuration may have of each, and a little: more is damage.
+const MAX_POOLS: usize = 1024;
+const MAX_MEMBERS: usize = 64;
+
+/// Everything that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// [`FORMAT`].
+    pub format: String,
+    /// When it was written, for people.
+    pub written: Timestamp,
+    /// The kernel's random name of the boot in which it was written.
+    pub boot_id: String,
+    /// `CLOCK_BOOTTIME` when it was written, in milliseconds.
+    pub boottime_ms: u64,
+    /// The id of the last change of any pool's active backend.
+    pub last_transition: u64,
+    /// The id of the last record of the journal.
+    pub last_event: u64,
+    /// In the configuration's order.
+    pub pools: Vec<Pool>,
+    /// SHA-256 in hex of the document with this left empty.
+    pub checksum: String,
+}
+
+/// What fails over as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where its new flows go.
+    pub active: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: PoolReason,
+    /// What the operator's last `failover` still asks for.
+    pub wish: Wish,
+    /// In list order.
+    pub backends: Vec<Backend>,
+    /// The change that is under way.
+    pub transition: Option<Transition>,
+}
+
+/// What the operator's last `failover` still asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// Nothing.
+    Automatic,
+    /// No failback by itself.
+    Stay,
+    /// As before, and it stays although it isn't eligible.
+    Forced,
+}
+
+/// A member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What the operator wants of it.
+    pub admin: Admin,
+    /// How much is left until its flows are cut.
+    pub drain_ends_in_ms: Option<u64>,
+    /// Those of its services of which something is to be remembered.
+    pub services: Vec<Service>,
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admin {
+    /// Takes part.
+    Ready,
+    /// No new flows; old ones finish.
+    Drain,
+    /// No flows.
+    Maint,
+}
+
+/// The health of one service on one backend, as far as it outlives the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name in the configuration.
+    pub name: String,
+    /// How much is left of its time down.
+    pub down_for_ms: u64,
+    /// How long it was last down.
+    pub last_down_ms: u64,
+    /// How much is left of the time in which going down again counts as a relapse.
+    pub relapse_until_ms: Option<u64>,
+}
+
+/// A change of the active backend that is not over yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transition {
+    /// Its id.
+    pub id: u64,
+    /// The backend that is left.
+    pub from: Option<String>,
+    /// The backend that becomes active.
+    pub to: String,
+    /// Why.
+    pub reason: PoolReason,
+    /// When it began.
+    pub started: Timestamp,
+    /// How far it is.
+    pub phase: Phase,
+    /// Which of the phase's hooks, counted from 0.
+    pub step: u32,
+    /// Whether that hook was started: without a recorded result it is never started again by itself.
+    pub running: bool,
+    /// Why it waits for the operator.
+    pub held: Option<String>,
+}
+
+/// How far a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The old backend's flows are cut.
+    Cutting,
+    /// The `before` hooks run.
+    Before,
+    /// A cold standby is waited for.
+    Starting,
+    /// The `after` hooks run.
+    After,
+}
+
+/// A moment that can be told from one of another boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootMoment {
+    /// The kernel's random name of this boot; empty when it can't be read.
+    pub boot_id: String,
+    /// `CLOCK_BOOTTIME`, which goes on while the machine is suspended.
+    pub boottime: Duration,
+}
+
+impl State {
+    /// How long ago it was written: zero when that was in another boot, as nothing tells how long the machine was off.
+    /// What was left then is left again.
+    #[must_use]
+    pub fn age_at(&self, now: &BootMoment) -> Duration {
+        if self.boot_id.is_empty() || self.boot_id != now.boot_id {
+            return Duration::ZERO;
+        }
+        now.boottime.saturating_sub(Duration::from_millis(self.boottime_ms))
+    }
+
+    /// Whether it says the same as another, whenever that was written.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.last_transition, &self.pools) == (other.last_transition, &other.pools)
+    }
+
+    /// The text to be written, with its checksum in it.
+    pub(super) fn sealed(mut self) -> serde_json::Result<String> {
+        self.checksum = self.sum()?;
+        self.text()
+    }
+
+    /// The SHA-256 of the text with an empty checksum.
+    pub(super) fn sum(&mut self) -> serde_json::Result<String> {
+        let kept = std::mem::take(&mut self.checksum);
+        let text = self.text();
+        self.checksum = kept;
+        Ok(hex(&Sha256::digest(text?)))
+    }
+
+    fn text(&self) -> serde_json::Result<String> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        Ok(text)
+    }
+
+    /// What there is more of than there can be.
+    pub(super) fn excess(&self) -> Option<&'static str> {
+        let members = |pool: &Pool| pool.backends.len();
+        let services = |pool: &Pool| pool.backends.iter().map(|backend| backend.services.len()).max();
+        if self.pools.len() > MAX_POOLS {
+            Some("pools")
+        } else if self.pools.iter().any(|pool| members(pool) > MAX_MEMBERS) {
+            Some("backends of a pool")
+        } else if self.pools.iter().any(|pool| services(pool) > Some(MAX_MEMBERS)) {
+            Some("services of a backend")
+        } else {
+            None
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
