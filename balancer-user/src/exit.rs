@@ -72,11 +72,18 @@ pub fn say(prose: &str) {
 /// # Errors
 /// When it can't be written, as on a full disk; not when nobody wants to read it any more.
 pub fn print(data: &str) -> Result<(), Failure> {
+    offer(data).map(drop)
+}
+
+/// As [`print`], and tells whether somebody still reads.
+///
+/// # Errors
+/// As [`print`].
+pub fn offer(data: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failed, format_args!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Failed, format_args!("cannot write to stdout: {error}"))),
     }
 }

@@ -38,6 +38,8 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output()),
         Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output()),
         Verb::Stats => cli::stats::run(&cli.paths, cli.output(), meaning),
+        Verb::Events(arguments) => cli::events::run(&cli.paths, arguments, cli.output()),
+        Verb::Why(arguments) => cli::why::run(&cli.paths, arguments, cli.output()),
         Verb::Failover(arguments) => cli::operate::failover(&cli.paths, arguments, cli.output()),
         Verb::Failback(arguments) => cli::operate::failback(&cli.paths, arguments, cli.output()),
         Verb::Detach => daemon::detach(&cli.paths.pin_dir),

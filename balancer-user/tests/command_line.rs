@@ -97,7 +97,9 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
             }
             Request::Stats(reply) => drop(reply),
             Request::Flows(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
-            Request::Command(_, reply) => drop(reply.send(Err("no backend is eligible".to_owned()))),
+            Request::Events(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
+            Request::Why(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
+            Request::Command(_, _, reply) => drop(reply.send(Err("no backend is eligible".to_owned()))),
         }
     }
 }
@@ -105,7 +107,17 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
 #[test]
 fn without_a_daemon_the_exit_code_is_4_and_the_remedy_is_on_stderr() {
     let nowhere = Path::new("/nonexistent/control.sock");
-    for arguments in [&["status"][..], &["stats"], &["flows"], &["failover", "p"], &["failback", "p"]] {
+    let verbs: [&[&str]; 8] = [
+        &["status"],
+        &["stats"],
+        &["flows"],
+        &["events", "--state-dir", "/nonexistent"],
+        &["events", "--follow"],
+        &["why", "p", "--state-dir", "/nonexistent"],
+        &["failover", "p"],
+        &["failback", "p"],
+    ];
+    for arguments in verbs {
         let output = run(nowhere, arguments);
         assert_exit(&output, 4);
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));

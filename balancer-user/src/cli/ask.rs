@@ -8,7 +8,10 @@ use crate::control::protocol::Timestamp;
 use crate::exit::{Exit, Failure};
 
 /// Waits for the daemon's answer; the client bounds how long.
-pub(super) fn wait<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, Failure> {
+pub(super) fn wait<T, E>(answer: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -23,6 +26,7 @@ impl From<ClientError> for Failure {
             ClientError::Permission { .. } | ClientError::Forbidden(_) => Exit::Permission,
             ClientError::Refused(_)
             | ClientError::Late { .. }
+            | ClientError::Dropped
             | ClientError::Version { .. }
             | ClientError::Broken { .. } => Exit::Failed,
         };
@@ -33,6 +37,14 @@ impl From<ClientError> for Failure {
 /// A document as text, as it came over the socket but for the indentation.
 pub(super) fn json(document: &impl serde::Serialize) -> Result<String, Failure> {
     let mut text = serde_json::to_string_pretty(document)
+        .map_err(|error| Failure::new(Exit::Failed, format_args!("cannot write JSON: {error}")))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// One of many documents: on a line of its own.
+pub(super) fn json_line(document: &impl serde::Serialize) -> Result<String, Failure> {
+    let mut text = serde_json::to_string(document)
         .map_err(|error| Failure::new(Exit::Failed, format_args!("cannot write JSON: {error}")))?;
     text.push('\n');
     Ok(text)

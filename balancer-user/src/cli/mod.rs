@@ -1,15 +1,18 @@
 //! The command line: what may be typed, and the verbs that ask a running daemon.
 //!
-//! It knows the control API's client and documents, and nothing else of the controller: `run`, `check` and `detach`
-//! are parsed here and carried out by whoever calls [`parse`].
+//! It knows the control API's client and documents, what a dead daemon left in its state directory, and nothing else of
+//! the controller: `run`, `check` and `detach` are parsed here and carried out by whoever calls [`parse`].
 
 mod ask;
+pub mod events;
 pub mod flows;
 mod layout;
+mod left_behind;
 pub mod log;
 pub mod operate;
 pub mod stats;
 pub mod status;
+pub mod why;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::control::protocol::{DEFAULT_EVENTS, MAX_EVENTS};
 use crate::exit::Exit;
 
 /// What `--version` tells.
@@ -133,6 +137,17 @@ pub enum Verb {
     Flows(FlowsArgs),
     /// Show packets, bytes and new flows per service and backend, and drops and answers by reason
     Stats,
+    /// Show what happened, oldest first: health, failovers, commands, starts, each with its evidence
+    ///
+    /// The newest 100 unless --limit says otherwise. Without a daemon the journal in the state directory is read.
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events(EventsArgs),
+    /// Show why a pool is on its active backend: what led there, newest first
+    ///
+    /// The change to it; what was known and asked before, which is the last health of each backend, the operator's commands
+    /// and alarms; and the change before that. Without a daemon the journal in the state directory is read.
+    #[command(after_help = WHY_EXAMPLES)]
+    Why(WhyArgs),
     /// Make another backend active now
     ///
     /// Without --to it is the next eligible one after the active one, in order. It stays active until `failback`,
@@ -196,6 +211,28 @@ pub struct FlowsArgs {
     pub limit: Option<u64>,
 }
 
+/// `balancer events`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct EventsArgs {
+    /// Show so many of the newest, at most 10000
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_EVENTS)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=MAX_EVENTS))]
+    pub limit: u64,
+    /// Then wait for more and show each as it happens, until the daemon ends; in JSON one object a line
+    #[arg(long)]
+    pub follow: bool,
+    /// Show events of this pool only
+    #[arg(long)]
+    pub pool: Option<String>,
+}
+
+/// `balancer why`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct WhyArgs {
+    /// The pool to explain
+    pub pool: String,
+}
+
 /// `balancer failover`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct FailoverArgs {
@@ -222,6 +259,8 @@ Examples:
   balancer run                                start the daemon
   balancer status                             who is active, and why
   balancer flows --client 192.0.2.7           where a client's connections go
+  balancer why passwords                      what led to that
+  balancer events --follow                    what happens
   balancer failover passwords                 move the pool to the next backend
   balancer failback passwords                 and back to the first
 
@@ -240,6 +279,18 @@ Examples:
   balancer flows --client 192.0.2.7           where a client's connections go
   balancer flows --pool passwords --backend server1 --limit 20    some of this backend's
   balancer flows -o json | jq -r '.flows[] | select(.idle_s > 3600) | .client'";
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  balancer events                             the newest 100
+  balancer events --pool passwords --limit 10    the newest of this pool
+  balancer events --follow --limit 0          only what happens from now on
+  balancer events --follow -o json | jq -c 'select(.event == \"transition\")'";
+
+const WHY_EXAMPLES: &str = "\
+Examples:
+  balancer why passwords
+  balancer why passwords -o json | jq -r '.chain[0].evidence'";
 
 const FAILOVER_EXAMPLES: &str = "\
 Examples:

@@ -60,6 +60,10 @@ pub(super) fn verdict(pools: &[Pool]) -> Exit {
 pub(super) fn table(status: &Status, now: Timestamp, palette: Palette) -> String {
     let mut text = String::new();
     headline(status, now, &mut text);
+    for problem in &status.degraded {
+        palette.paint("degraded", Some(Colour::Bad), &mut text);
+        let _infallible = writeln!(text, ": {}", layout::printable(problem));
+    }
     for pool in &status.pools {
         text.push('\n');
         pool_header(pool, status.as_of, palette, &mut text);

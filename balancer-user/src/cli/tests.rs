@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layout::Palette;
-use super::{Build, Cli, FailoverArgs, FlowsArgs, LogFormat, Output, RunArgs, StatusArgs, Verb};
+use super::{
+    Build, Cli, EventsArgs, FailoverArgs, FlowsArgs, LogFormat, Output, RunArgs, StatusArgs, Verb, WhyArgs,
+};
 use crate::control::client::ClientError;
 use crate::exit::{Exit, Failure};
 
@@ -79,6 +81,11 @@ mod command_line {
             client: "2001:db8::7".parse().ok(),
             limit: Some(10),
         };
+        let events = EventsArgs { limit: 100, follow: false, pool: None };
+        assert_eq!(parse("balancer events").verb, Verb::Events(events));
+        let events = EventsArgs { limit: 0, follow: true, pool: Some("p".to_owned()) };
+        assert_eq!(parse("balancer events --limit 0 --follow --pool p").verb, Verb::Events(events));
+        assert_eq!(parse("balancer why p").verb, Verb::Why(WhyArgs { pool: "p".to_owned() }));
         let line = "balancer flows --pool p --backend b --client 2001:db8::7 --limit 10";
         assert_eq!(parse(line).verb, Verb::Flows(flows));
     }
@@ -100,6 +107,9 @@ mod command_line {
             "balancer flows --client 192.0.2.0/24",
             "balancer flows --limit 0",
             "balancer flows --limit all",
+            "balancer events p",
+            "balancer events --limit 10001",
+            "balancer why",
         ];
         for line in lines {
             assert_eq!(refused(line).exit_code(), 2, "{line}");
@@ -118,9 +128,13 @@ mod command_line {
 
     #[test]
     fn help_is_no_error_and_shows_examples() {
-        for line in
-            ["balancer --help", "balancer status --help", "balancer flows --help", "balancer failover -h"]
-        {
+        for line in [
+            "balancer --help",
+            "balancer status --help",
+            "balancer events -h",
+            "balancer why --help",
+            "balancer failover -h",
+        ] {
             let help = refused(line);
             assert_eq!(help.exit_code(), 0, "{line}");
             assert!(help.to_string().contains("Examples:"), "{help}");
@@ -141,6 +155,7 @@ mod exits {
             (ClientError::Forbidden("uid 7".to_owned()), 5),
             (ClientError::Refused("server2 is down".to_owned()), 1),
             (ClientError::Late { socket: socket.clone(), limit: Duration::from_secs(5), unknown: "" }, 1),
+            (ClientError::Dropped, 1),
             (ClientError::Version { what: "is new".to_owned() }, 1),
             (ClientError::Broken { socket, what: "broke off".to_owned() }, 1),
         ];
@@ -160,7 +175,7 @@ mod exits {
 }
 
 mod tables {
-    use super::super::{flows, stats, status};
+    use super::super::{events, flows, stats, status, why};
     use super::*;
     use crate::control::protocol::{
         Backend, Health, LastProbe, PoolReason, PoolState, Status, Timestamp, Transition, XdpMode, example,
@@ -264,6 +279,13 @@ dropped packets
         assert!(old.ends_with("generation 1; 5s old, as of 2026-01-02T03:04:05.678Z"), "{old}");
         status.daemon = None;
         assert!(headline(&status, "2026-01-02T03:04:05.678Z").starts_with("no daemon is running"));
+    }
+
+    #[test]
+    fn a_daemon_that_is_degraded_says_so_before_anything_else() {
+        let mut status = example::status();
+        status.degraded = vec!["the disk is full\x1b".to_owned()];
+        assert_eq!(table(&status).lines().nth(1), Some("degraded: the disk is full\\u{1b}"));
     }
 
     #[test]
@@ -375,6 +397,52 @@ as of 2026-01-02T03:04:05.678Z: 2 flows
             flows::table(&document, None, Palette::PLAIN),
             "as of 2026-01-02T03:04:05.678Z: 0 flows\n"
         );
+    }
+
+    #[test]
+    fn events_are_a_line_each_with_time_and_age() {
+        let mut document = example::events();
+        let expected = "\
+as of 2026-01-02T03:04:05.678Z: 2 events
+
+  TIME                      AGE       EVENT       POOL/BACKEND       CHANGE              REASON        EVIDENCE
+  2026-01-02T03:01:01.677Z  3m4s ago  health      passwords/server1  up -> down          web: refused  -
+  2026-01-02T03:01:01.678Z  3m4s ago  transition  passwords          server1 -> server2  backend_down  web: refused
+";
+        assert_eq!(events::table(&document, 100, Palette::PLAIN), expected);
+        assert!(
+            events::table(&document, 2, Palette::PLAIN).contains(": 2 events (there may be more: --limit)\n")
+        );
+        document.events.truncate(1);
+        document.events[0].reason = Some("\x1b[2J".to_owned());
+        let text = events::table(&document, 100, Palette::PLAIN);
+        assert!(text.contains(": 1 event\n") && text.contains("\\u{1b}[2J"), "{text}");
+        document.events.clear();
+        assert_eq!(
+            events::table(&document, 100, Palette::PLAIN),
+            "as of 2026-01-02T03:04:05.678Z: 0 events\n"
+        );
+    }
+
+    #[test]
+    fn why_is_told_in_sentences() {
+        let mut document = example::why();
+        let mut command = document.chain[1].clone();
+        command.event = "command".to_owned();
+        command.reason = Some("accepted".to_owned());
+        command.evidence = Some("`failover passwords` by uid 0: done".to_owned());
+        document.chain.push(command);
+        let expected = "\
+as of 2026-01-02T03:04:05.678Z: passwords is on server2
+
+  2026-01-02T03:01:01.678Z  3m4s ago  new flows went from server1 to server2, reason backend_down: web: refused
+  2026-01-02T03:01:01.677Z  3m4s ago  server1 was up and then down: web: refused
+  2026-01-02T03:01:01.677Z  3m4s ago  the operator's command was accepted: `failover passwords` by uid 0: done
+";
+        assert_eq!(why::table(&document, Palette::PLAIN), expected);
+        document.chain.clear();
+        let text = why::table(&document, Palette::PLAIN);
+        assert!(text.ends_with("the journal does not tell how that came\n"), "{text}");
     }
 
     #[test]

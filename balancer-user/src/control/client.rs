@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::listing::MAX_LISTING_BYTES;
-use super::protocol::{Document, ErrorBody, FailbackCommand, FailoverCommand, Flows, FlowsQuery, Outcome};
+use super::protocol::{
+    Document, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows, FlowsQuery, Outcome,
+    Record, Why, WhyQuery,
+};
 
 /// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -27,6 +32,8 @@ const LISTING_LIMIT: Duration = Duration::from_secs(25);
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// The largest configuration (256 pools of 16 backends) makes about 2 MiB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The longest line of a feed: a record has 4 KiB at most, and a newer daemon's may have more.
+const MAX_LINE_BYTES: usize = 64 * 1024;
 /// How soon to try again when too many clients are waiting to be accepted.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
@@ -79,6 +86,11 @@ pub enum ClientError {
         /// What it does differently.
         what: String,
     },
+    /// It did not take what it was sent in time.
+    #[error(
+        "the daemon has dropped this reader, which did not take events as fast as they happened: start it again"
+    )]
+    Dropped,
     /// The daemon says that it failed, or something else answers there.
     #[error("{socket}: {what}", socket = socket.display())]
     Broken {
@@ -125,6 +137,43 @@ impl Client {
         let path = format!("{}?{query}", Flows::PATH);
         let request = self.exchange(Method::GET, &path, Bytes::new(), MAX_LISTING_BYTES);
         self.read(&self.within(LISTING_LIMIT, "", request).await?)
+    }
+
+    /// Asks what happened. For who follows there is [`Client::follow`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn events(&self, query: &EventsQuery) -> Result<Events, ClientError> {
+        let path = format!("{}?{query}", Events::PATH);
+        let request = self.exchange(Method::GET, &path, Bytes::new(), MAX_ANSWER_BYTES);
+        self.read(&self.within(LISTING_LIMIT, "", request).await?)
+    }
+
+    /// Asks why a pool's active backend is the active one.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn why(&self, query: &WhyQuery) -> Result<Why, ClientError> {
+        let path = format!("{}?{query}", Why::PATH);
+        let request = self.exchange(Method::GET, &path, Bytes::new(), MAX_ANSWER_BYTES);
+        self.read(&self.within(READ_LIMIT, "", request).await?)
+    }
+
+    /// Asks what happened, and then for what happens.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn follow(&self, query: &EventsQuery) -> Result<Following<'_>, ClientError> {
+        let path = format!("{}?{query}", Events::PATH);
+        let asked = async {
+            let (response, driver) = self.send(Method::GET, &path, Bytes::new()).await?;
+            if response.status() == StatusCode::OK {
+                return Ok((response.into_body(), driver));
+            }
+            Err(self.failed(response, &path).await)
+        };
+        let (body, driver) = self.within(LISTING_LIMIT, "", asked).await?;
+        Ok(Following { client: self, body, _driver: driver, text: Vec::new() })
     }
 
     fn read<D: Document>(&self, body: &[u8]) -> Result<D, ClientError> {
@@ -184,31 +233,41 @@ impl Client {
         body: Bytes,
         max_bytes: usize,
     ) -> Result<Bytes, ClientError> {
+        let (response, _driver) = self.send(method, path, body).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.failed(response, path).await);
+        }
+        self.collect(response, max_bytes).await
+    }
+
+    async fn collect(&self, response: Response<Incoming>, max_bytes: usize) -> Result<Bytes, ClientError> {
+        let body = Limited::new(response.into_body(), max_bytes).collect().await;
+        Ok(body.map_err(|error| self.broken(&*error))?.to_bytes())
+    }
+
+    /// The head of the answer; its body arrives for as long as the connection is driven, by what comes with it.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(Response<Incoming>, JoinSet<()>), ClientError> {
         // Paths are constants, and queries are escaped.
         let uri = path.parse().map_err(|error: hyper::http::uri::InvalidUri| self.broken(&error))?;
         let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        let mut driver = JoinSet::new();
+        // Its errors come out of the answer as well.
+        driver.spawn(async { drop(connection.await) });
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         // HTTP/1.1 asks for one; the socket already says who is meant.
         request.headers_mut().insert(HOST, HeaderValue::from_static("balancer"));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), max_bytes).collect().await;
-            Ok((status, body.map_err(|error| self.broken(&*error))?.to_bytes()))
-        };
-        tokio::pin!(answer);
-        // The connection must be driven for the answer to arrive; its own errors come out of the answer as well.
-        let (status, body) = tokio::select! {
-            answer = &mut answer => answer?,
-            _ = connection => answer.await?,
-        };
-        if status == StatusCode::OK { Ok(body) } else { Err(self.failure(status, &body, path)) }
+        let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+        Ok((response, driver))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
@@ -225,8 +284,14 @@ impl Client {
         }
     }
 
-    fn failure(&self, status: StatusCode, body: &[u8], path: &str) -> ClientError {
-        let error = match serde_json::from_slice::<ErrorBody>(body) {
+    /// What an answer means that is no success.
+    async fn failed(&self, response: Response<Incoming>, path: &str) -> ClientError {
+        let status = response.status();
+        let body = match self.collect(response, MAX_ANSWER_BYTES).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        let error = match serde_json::from_slice::<ErrorBody>(&body) {
             Ok(body) => body.error,
             Err(_) => format!("the answer was {status}, without a reason"),
         };
@@ -248,5 +313,43 @@ impl Client {
     fn broken(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
         let what = format!("the daemon broke off before it had answered: {error}");
         ClientError::Broken { socket: self.socket.clone(), what }
+    }
+}
+
+/// Records as they happen.
+#[derive(Debug)]
+pub struct Following<'a> {
+    client: &'a Client,
+    body: Incoming,
+    _driver: JoinSet<()>,
+    /// What came of the next lines.
+    text: Vec<u8>,
+}
+
+impl Following<'_> {
+    /// The next one, however long that takes; `None` when the daemon has ended.
+    ///
+    /// # Errors
+    /// [`ClientError::Dropped`], or what comes is no record.
+    pub async fn next(&mut self) -> Result<Option<Record>, ClientError> {
+        loop {
+            if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                let record = serde_json::from_slice(&line).map_err(|error| self.client.unreadable(&error))?;
+                return Ok(Some(record));
+            }
+            if self.text.len() > MAX_LINE_BYTES {
+                return Err(ClientError::Version { what: "sends longer records".to_owned() });
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => self.text.extend(frame.into_data().unwrap_or_default()),
+                // It was killed, or hung up on this client alone.
+                Some(Err(_)) if UnixStream::connect(&self.client.socket).await.is_ok() => {
+                    return Err(ClientError::Dropped);
+                }
+                Some(Err(_)) => return Ok(None),
+            }
+        }
     }
 }

@@ -3,15 +3,8 @@
 //!
 //! What is deliberately not here: which flows there are, and who may ask; see `daemon` and `server`.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::protocol::{Flow, FlowsSchema, Timestamp};
 
@@ -39,6 +32,10 @@ pub struct ListingWriter {
 pub struct Listing(Vec<Bytes>);
 
 impl Listing {
+    pub(super) fn into_pieces(self) -> Vec<Bytes> {
+        self.0
+    }
+
     /// All of it, once more.
     #[cfg(test)]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
@@ -124,61 +121,8 @@ fn json(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
-/// The body of any answer.
-#[derive(Debug)]
-pub(super) struct Body {
-    pieces: VecDeque<Bytes>,
-    bytes: u64,
-    /// Given back with the last piece.
-    place: Option<OwnedSemaphorePermit>,
-}
-
-impl From<Bytes> for Body {
-    fn from(text: Bytes) -> Self {
-        Self { bytes: text.len() as u64, pieces: VecDeque::from([text]), place: None }
-    }
-}
-
-impl Body {
-    /// A listing keeps its place among those that there may be at once until it is sent, or given up.
-    pub(super) fn listing(Listing(pieces): Listing, place: OwnedSemaphorePermit) -> Self {
-        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into(), bytes, place: Some(place) }
-    }
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.pop_front();
-        self.bytes -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        if self.pieces.is_empty() {
-            self.place = None;
-        }
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use http_body_util::BodyExt as _;
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::control::protocol::example;
 
@@ -219,21 +163,5 @@ mod tests {
         let flows = document.flows.len() as u64 - 1;
         let said = TooLong { flows, max_bytes: 7 }.to_string();
         assert!(said.contains("--limit") && said.contains("7 bytes"), "{said}");
-    }
-
-    #[tokio::test]
-    async fn a_place_is_given_back_with_the_last_piece() {
-        let places = Arc::new(Semaphore::new(1));
-        let place = places.clone().try_acquire_owned().unwrap();
-        let pieces = ["a", "bc", "d"].map(Bytes::from);
-        let mut body = Body::listing(Listing(pieces.to_vec()), place);
-        for (left, piece) in [(4, "a"), (3, "bc"), (1, "d")] {
-            assert_eq!(places.available_permits(), 0, "before {piece}");
-            assert_eq!(hyper::body::Body::size_hint(&body).exact(), Some(left));
-            let frame = body.frame().await.unwrap().unwrap();
-            assert_eq!(frame.into_data().unwrap(), piece);
-        }
-        assert_eq!(places.available_permits(), 1);
-        assert!(body.frame().await.is_none());
     }
 }

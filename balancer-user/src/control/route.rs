@@ -11,9 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::unix::UCred;
 
-use super::listing::Body;
+use super::body::Body;
 use super::protocol::{
-    Command, Document as _, ErrorBody, FailbackCommand, FailoverCommand, Flows, FlowsQuery, Stats, Status,
+    Command, Document as _, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows,
+    FlowsQuery, Stats, Status, Why, WhyQuery,
 };
 use super::server::{Daemon, NoAnswer, Request};
 
@@ -99,9 +100,18 @@ async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
         }
         Flows::PATH => {
             expect(&method, &Method::GET, "GET", &path)?;
-            let query = FlowsQuery::parse(request.uri().query().unwrap_or_default());
-            let query = query.map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error))?;
-            daemon.list(query).await?.map_err(|reason| Failure::new(StatusCode::CONFLICT, reason))
+            let query = FlowsQuery::parse(query(&request)).map_err(misspelt)?;
+            daemon.list(query).await?.map_err(refused)
+        }
+        Events::PATH => {
+            expect(&method, &Method::GET, "GET", &path)?;
+            let query = EventsQuery::parse(query(&request)).map_err(misspelt)?;
+            daemon.events(query).await?.map_err(refused)
+        }
+        Why::PATH => {
+            expect(&method, &Method::GET, "GET", &path)?;
+            let query = WhyQuery::parse(query(&request)).map_err(misspelt)?;
+            json(&daemon.ask(|reply| Request::Why(query, reply)).await?.map_err(refused)?)
         }
         FailoverCommand::PATH => {
             let command = read::<FailoverCommand>(request, peer, &method, &path).await?;
@@ -113,6 +123,18 @@ async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
         }
         _ => Err(Failure::new(StatusCode::NOT_FOUND, format!("no such thing here: {path:?}"))),
     }
+}
+
+fn query(request: &HttpRequest<Incoming>) -> &str {
+    request.uri().query().unwrap_or_default()
+}
+
+fn misspelt(error: String) -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, error)
+}
+
+fn refused(reason: String) -> Failure {
+    Failure::new(StatusCode::CONFLICT, reason)
 }
 
 fn expect(method: &Method, wanted: &Method, name: &'static str, path: &str) -> Result<(), Failure> {
@@ -156,10 +178,7 @@ async fn read<T: DeserializeOwned>(
 
 async fn carry_out(command: Command, peer: Peer, daemon: &Daemon<'_>) -> Result<Body, Failure> {
     tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
-    match daemon.tell(command).await? {
-        Ok(outcome) => json(&outcome),
-        Err(reason) => Err(Failure::new(StatusCode::CONFLICT, reason)),
-    }
+    json(&daemon.tell(command, peer.uid).await?.map_err(refused)?)
 }
 
 fn json(document: &impl Serialize) -> Result<Body, Failure> {
@@ -170,9 +189,10 @@ fn json(document: &impl Serialize) -> Result<Body, Failure> {
 }
 
 fn response(status: StatusCode, body: Body) -> Response<Body> {
+    let content_type = HeaderValue::from_static(body.content_type());
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 

@@ -20,8 +20,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::listing::{Body, Listing};
-use super::protocol::{Command, FlowsQuery, Outcome, Stats, Status};
+use super::body::{Body, Feed};
+use super::listing::Listing;
+use super::protocol::{
+    Command, Events, EventsQuery, EventsSchema, FlowsQuery, Outcome, Record, Stats, Status, Timestamp, Why,
+    WhyQuery,
+};
 use super::route::{self, Peer};
 
 /// What the daemon's loop is asked, each with the way back. The asker may be gone when the answer comes: then
@@ -34,8 +38,24 @@ pub enum Request {
     Stats(oneshot::Sender<Stats>),
     /// Live flows; refused with a sentence when it names what there isn't, or when there are too many.
     Flows(FlowsQuery, oneshot::Sender<Result<Listing, String>>),
-    /// Something to do; answered when it is done, or refused with a sentence that says why.
-    Command(Command, oneshot::Sender<Result<Outcome, String>>),
+    /// What happened; refused with a sentence when it can't be told.
+    Events(EventsQuery, oneshot::Sender<Result<Told, String>>),
+    /// What led to a pool's active backend; refused as above.
+    Why(WhyQuery, oneshot::Sender<Result<Why, String>>),
+    /// Something that this user wants done; answered when it is, or refused with a sentence that says why.
+    Command(Command, u32, oneshot::Sender<Result<Outcome, String>>),
+}
+
+/// What happened, and, for who follows, what happens.
+#[derive(Debug)]
+pub struct Told {
+    /// When it was read.
+    pub as_of: Timestamp,
+    /// Oldest first.
+    pub past: Vec<Record>,
+    /// Every record from then on. One that is in `past` as well may come again, and none is left out but where a number is
+    /// missing: then the reader was too slow.
+    pub live: Option<mpsc::Receiver<Arc<Record>>>,
 }
 
 /// What one client, and all together, may cost.
@@ -45,6 +65,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     /// Listings in memory at once, each as long as `listing::MAX_LISTING_BYTES` at most: the others wait.
     pub(super) listings: usize,
+    /// Journals in memory at once, each some 12 MiB at most: the others wait.
+    pub(super) journals: usize,
     /// For a whole request to arrive.
     pub(super) receive: Duration,
     /// For the daemon to answer a question; its loop never takes long.
@@ -64,6 +86,7 @@ impl Default for Limits {
         Self {
             connections: 256,
             listings: 1,
+            journals: 2,
             receive: Duration::from_secs(10),
             answer: Duration::from_secs(10),
             carry_out: Duration::from_secs(55),
@@ -81,13 +104,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who has to do something for a connection to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// The client: hand in its request.
     Receiving,
     /// The daemon: answer it.
     Asking,
     /// The client: take the answer.
     Sending,
+    /// The daemon: have something happen that the client wants to hear of.
+    Following,
 }
 
 /// Serves `listener` until `shutdown` ends; then answers under way get a moment, and the rest is dropped.
@@ -105,8 +130,9 @@ pub(super) async fn serve_within(
     requests: mpsc::Sender<Request>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let listings = Arc::new(Semaphore::new(limits.listings));
-    let mut connections = Connections { limits, listings, open: VecDeque::new(), tasks: JoinSet::new() };
+    let semaphore = |places| Arc::new(Semaphore::new(places));
+    let places = Places { listings: semaphore(limits.listings), journals: semaphore(limits.journals) };
+    let mut connections = Connections { limits, places, open: VecDeque::new(), tasks: JoinSet::new() };
     tokio::select! {
         () = accept_all(&mut connections, &listener, &requests) => {}
         () = shutdown => {}
@@ -137,10 +163,16 @@ async fn accept_all(
 /// The connections that are open, oldest first.
 struct Connections {
     limits: Limits,
-    /// Places for listings.
-    listings: Arc<Semaphore>,
+    places: Places,
     open: VecDeque<Connection>,
     tasks: JoinSet<()>,
+}
+
+/// For answers that are large.
+#[derive(Clone)]
+struct Places {
+    listings: Arc<Semaphore>,
+    journals: Arc<Semaphore>,
 }
 
 struct Connection {
@@ -151,7 +183,7 @@ struct Connection {
 
 impl Connection {
     fn waits_for_its_client(&self) -> bool {
-        *self.phase.borrow() != Phase::Asking
+        matches!(*self.phase.borrow(), Phase::Receiving | Phase::Sending)
     }
 }
 
@@ -165,8 +197,8 @@ impl Connections {
             }
         };
         let (phase, seen) = watch::channel(Phase::Receiving);
-        let listings = self.listings.clone();
-        let task = self.tasks.spawn(attend(self.limits, stream, peer, (requests, listings), phase));
+        let places = self.places.clone();
+        let task = self.tasks.spawn(attend(self.limits, stream, peer, (requests, places), phase));
         self.open.push_back(Connection { accepted: Instant::now(), phase: seen, task });
     }
 
@@ -212,11 +244,11 @@ async fn attend(
     limits: Limits,
     stream: UnixStream,
     peer: Peer,
-    (requests, listings): (mpsc::Sender<Request>, Arc<Semaphore>),
+    (requests, places): (mpsc::Sender<Request>, Places),
     phase: watch::Sender<Phase>,
 ) {
     let mut seen = phase.subscribe();
-    let daemon = Daemon { requests: &requests, listings: &listings, limits, phase: &phase };
+    let daemon = Daemon { requests: &requests, places: &places, limits, phase: &phase };
     let service = service_fn(async |request| {
         let response = route::respond(request, peer, &daemon).await;
         phase.send_replace(Phase::Sending);
@@ -233,7 +265,8 @@ async fn attend(
         let patience = match *seen.borrow_and_update() {
             Phase::Receiving => limits.receive,
             // The wait for the daemon is bounded where it is asked, with an answer that says so.
-            Phase::Asking => Duration::MAX,
+            // What the daemon tells of its own accord may take for ever.
+            Phase::Asking | Phase::Following => Duration::MAX,
             Phase::Sending => limits.send,
         };
         tokio::select! {
@@ -255,7 +288,7 @@ async fn attend(
 /// The way from a request to the daemon's loop and back.
 pub(super) struct Daemon<'a> {
     requests: &'a mpsc::Sender<Request>,
-    listings: &'a Arc<Semaphore>,
+    places: &'a Places,
     limits: Limits,
     phase: &'a watch::Sender<Phase>,
 }
@@ -285,16 +318,38 @@ impl Daemon<'_> {
     /// Asks for a listing, when there is a place for one.
     pub(super) async fn list(&self, query: FlowsQuery) -> Result<Result<Body, String>, NoAnswer> {
         let listing = async {
-            let place = self.listings.clone().acquire_owned().await.map_err(|_| NoAnswer::Stopping)?;
+            let place = self.places.listings.clone().acquire_owned().await;
+            let place = place.map_err(|_| NoAnswer::Stopping)?;
             let listing = self.exchange(|reply| Request::Flows(query, reply)).await?;
-            Ok(listing.map(|listing| Body::listing(listing, place)))
+            Ok(listing.map(|listing| Body::of_pieces(listing.into_pieces(), Some(place))))
         };
         self.within(self.limits.answer, listing).await
     }
 
+    /// Asks what happened, when there is a place for it, and maybe goes on with what happens.
+    pub(super) async fn events(&self, query: EventsQuery) -> Result<Result<Body, String>, NoAnswer> {
+        let pool = query.pool.clone();
+        let events = async {
+            let place = self.places.journals.clone().acquire_owned().await;
+            let place = place.map_err(|_| NoAnswer::Stopping)?;
+            let told = self.exchange(|reply| Request::Events(query, reply)).await?;
+            Ok(told.and_then(|Told { as_of, past, live }| {
+                if let Some(live) = live {
+                    let last = past.last().map_or(0, |record| record.id);
+                    let feed = Feed::new(live, pool, last, self.phase.clone());
+                    return Ok(Body::of_records(&past, place, feed));
+                }
+                let document = Events { schema: EventsSchema::V1, as_of, events: past };
+                let text = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
+                Ok(Body::of_pieces(vec![text.into()], Some(place)))
+            }))
+        };
+        self.within(self.limits.answer, events).await
+    }
+
     /// Has a command carried out.
-    pub(super) async fn tell(&self, command: Command) -> Result<Result<Outcome, String>, NoAnswer> {
-        let told = self.exchange(|reply| Request::Command(command, reply));
+    pub(super) async fn tell(&self, command: Command, uid: u32) -> Result<Result<Outcome, String>, NoAnswer> {
+        let told = self.exchange(|reply| Request::Command(command, uid, reply));
         self.within(self.limits.carry_out, told).await
     }
 

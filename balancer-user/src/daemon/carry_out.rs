@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use balancer_common::abi::ActiveWord;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::control::protocol::{Command as ControlCommand, Outcome as CommandOutcome};
@@ -10,6 +11,7 @@ use crate::control::server::Request;
 use crate::dataplane::attach;
 use crate::policy::{Accepted, Ask, BackendIndex, Command, Event, PoolIndex, ProbeTicket, Signal};
 use crate::probe::{LocalFault, Outcome, Role};
+use crate::store::Unsaved;
 
 use super::alarm::Alarm;
 use super::census::Waiter;
@@ -17,21 +19,40 @@ use super::listing::Order;
 use super::probe_log::LastProbe;
 use super::view::{self, Seen};
 use super::ways::Change;
-use super::{Daemon, Probed, plan};
+use super::{Daemon, Entry, Probed, memory, plan};
+
+/// How long a client waits for the disk: what it asked for is done anyhow.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Everything that the policy wants: the kernel first, then people, then the network.
     pub(super) fn carry_out(&mut self) {
         let decided = Instant::now();
+        let mut is_news = false;
         while let Some(decision) = self.policy.poll_decision() {
             self.flip(decision.pool, decision.transition);
+            is_news = true;
         }
         let took = decided.elapsed();
         while let Some(event) = self.policy.poll_event() {
             self.tell(&event, took);
+            self.journal.note(Entry::of_event(&event, &self.parts.config), &self.store);
+            is_news = true;
         }
         while let Some(ticket) = self.policy.poll_probe() {
             self.probe(ticket);
+        }
+        if is_news {
+            self.remember();
+        }
+    }
+
+    /// Has what is to be remembered written, if it is something else now.
+    fn remember(&mut self) {
+        let state = memory::state(self);
+        if self.saved.as_ref().is_none_or(|saved| !saved.says_the_same(&state)) {
+            self.store.save(state.clone());
+            self.saved = Some(state);
         }
     }
 
@@ -233,11 +254,17 @@ impl Daemon {
                     self.counter.list(order);
                 }
             }
-            Request::Command(command, reply) => {
+            Request::Events(query, reply) => self.tell_events(query, reply),
+            Request::Why(query, reply) => self.tell_why(query, reply),
+            Request::Command(command, uid, reply) => {
                 let outcome = self.command(&command);
-                // In the kernel before the client hears of it.
+                let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
+                // A cause comes before what it leads to.
+                self.journal.note(Entry::of_command(&command, uid, said), &self.store);
+                // In the kernel, and on the disk, before the client hears of it.
                 self.carry_out();
-                let _ = reply.send(outcome);
+                self.remember();
+                tokio::spawn(answer_when_saved(outcome, self.store.saved(DISK_PATIENCE), reply));
             }
         }
     }
@@ -309,4 +336,23 @@ impl Daemon {
         let mut of_slot = holders.filter(|(.., index)| *index == slot);
         of_slot.next().map(|(pool, backend, _)| format!("{}/{}", pool.name, backend.name)).unwrap_or_default()
     }
+}
+
+/// A command that was carried out and could not be written down is no failure, but whoever gave it has to know.
+async fn answer_when_saved(
+    outcome: Result<CommandOutcome, String>,
+    saved: impl Future<Output = Result<(), Unsaved>>,
+    reply: oneshot::Sender<Result<CommandOutcome, String>>,
+) {
+    let outcome = match outcome {
+        Ok(mut outcome) => {
+            if let Err(problem) = saved.await {
+                outcome.message.push_str(&format!("; a reboot may forget it: {problem}"));
+            }
+            Ok(outcome)
+        }
+        refused => refused,
+    };
+    // Who asked may be gone.
+    let _ = reply.send(outcome);
 }

@@ -8,10 +8,13 @@ mod carry_out;
 mod census;
 mod check;
 mod filling;
+mod journal;
 mod listing;
+mod memory;
 mod plan;
 mod probe_log;
 mod start;
+mod story;
 mod view;
 mod ways;
 
@@ -34,9 +37,11 @@ use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
 use crate::policy::{Moment, Policy, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
+use crate::store::{Remembered, State, Store};
 
 use self::census::{Counter, Walked};
 use self::filling::Filling;
+use self::journal::{Entry, Journal};
 use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
 use self::ways::Change;
@@ -51,6 +56,8 @@ const OUTCOMES: usize = crate::policy::MAX_IN_FLIGHT;
 const CHANGES: usize = 64;
 /// How often flows are looked at for those whose time is over: a third of the shortest lifetime.
 const SWEEP_EVERY: Duration = Duration::from_secs(3);
+/// For the disk to take what is left at the end; a disk that works takes milliseconds.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What came of one probe.
 type Probed = (ProbeTicket, SystemTime, Result<Outcome, LocalFault>);
@@ -89,7 +96,7 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
-    let Started { parts, flows, watch, listener, socket } = start::start(options).await?;
+    let Started { parts, flows, watch, listener, socket, store, remembered } = start::start(options).await?;
     let flows = Arc::new(flows);
     let (counter, from_counter) = Counter::new(flows.clone());
     let (requests, from_clients) = mpsc::channel(REQUESTS);
@@ -100,10 +107,11 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let (changes, from_kernel) = mpsc::channel(CHANGES);
     let watching = tokio::spawn(ways::watch(watch, changes));
 
-    let mut daemon = Daemon::new(parts, counter, options.version);
+    let mut daemon = Daemon::new(parts, counter, (store, remembered), options.version);
     let outcome = daemon.serve(&mut signals, from_clients, from_kernel, from_counter).await;
 
     watching.abort();
+    daemon.tell_the_end(outcome.as_ref().err(), options.detach_on_exit);
     let _ = stop_serving.send(());
     let _ = serving.await;
     let _ = socket.remove();
@@ -146,6 +154,10 @@ struct Daemon {
     counter: Counter,
     filling: Filling,
     notifier: Option<Notifier>,
+    store: Store,
+    journal: Journal,
+    /// What the store was last given.
+    saved: Option<State>,
     outcomes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
     /// Everything has been looked at once, in the kernel.
     ways_known: bool,
@@ -181,13 +193,21 @@ impl Clock {
 }
 
 impl Daemon {
-    fn new(parts: Parts, counter: Counter, version: &'static str) -> Self {
+    fn new(
+        parts: Parts,
+        counter: Counter,
+        (store, remembered): (Store, Remembered),
+        version: &'static str,
+    ) -> Self {
         let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
         let settings = plan::for_policy(&parts.config);
         let gateway = &parts.config.gateway;
         let filling = Filling::new(gateway.max_flows, gateway.max_half_open);
         let seed = std::process::id().into();
-        let policy = Policy::new(settings, seed, parts.history(), clock.now());
+        let history = memory::history(&parts.config, &parts.slots, &parts.tables, remembered.state.as_ref());
+        let policy = Policy::new(settings, seed, history, clock.now());
+        let mut journal = Journal::after(remembered.last_event);
+        journal.note(Entry::started(version, parts.fresh, &remembered), &store);
         Self {
             probes: ProbeLog::new(&parts.config),
             counter,
@@ -199,6 +219,9 @@ impl Daemon {
             version,
             attachments: Vec::new(),
             missing: view::Missing::default(),
+            store,
+            journal,
+            saved: remembered.state,
             outcomes: mpsc::channel(OUTCOMES),
             ways_known: false,
             ready: false,
@@ -270,9 +293,21 @@ impl Daemon {
         Ok(())
     }
 
+    /// For the journal, and for those who follow it.
+    fn tell_the_end(&mut self, failure: Option<&Failure>, detach: bool) {
+        let evidence = match failure {
+            Some(failure) => failure.to_string(),
+            None if detach => "programs and maps are removed with it".to_owned(),
+            None => "traffic goes on without it".to_owned(),
+        };
+        self.journal.note(Entry::stopped(&evidence), &self.store);
+        self.journal.end();
+    }
+
     /// Ends without ending the traffic, unless that is what was asked for.
     fn leave(self, detach: bool) -> Result<Exit, Failure> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.store.finish(LAST_WRITES);
         if detach {
             let removed = self.parts.pins.remove()?;
             info!(event = "detached", pins = removed, "programs and maps are removed; traffic has ended");
@@ -284,6 +319,7 @@ impl Daemon {
 
     /// The start failed: what it made goes.
     fn give_up(self) {
+        self.store.finish(LAST_WRITES);
         if self.parts.fresh {
             start::abandon(self.parts.pins);
         }

@@ -21,11 +21,11 @@ use crate::dataplane::slots::{self, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
 use crate::directory::LockedDirectory;
 use crate::exit::{Exit, Failure};
-use crate::policy::{BackendIndex, History, PoolHistory};
 use crate::probe::Prober;
+use crate::store::{Remembered, Store};
 
 use super::ways::{Watch, Watched};
-use super::{Options, failed, plan};
+use super::{Options, failed, memory, plan};
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -40,7 +40,6 @@ pub(super) struct Parts {
     pub(super) fresh: bool,
     program: Loaded,
     neighbours: Neighbours,
-    _state: LockedDirectory,
 }
 
 /// A start that went well.
@@ -50,6 +49,8 @@ pub(super) struct Started {
     pub(super) watch: Watch,
     pub(super) listener: UnixListener,
     pub(super) socket: ControlSocket,
+    pub(super) store: Store,
+    pub(super) remembered: Remembered,
 }
 
 /// Reads the configuration and holds it against this machine.
@@ -88,9 +89,12 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     let Assembly { plan, slots, probers, tables, flows, program, neighbours, watch, listener, socket } =
         assembly;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
-    let parts =
-        Parts { config, plan, slots, probers, tables, pins, fresh, program, neighbours, _state: state };
-    Ok(Started { parts, flows, watch, listener, socket })
+    let (store, remembered) = Store::open(state).map_err(failed)?;
+    if let Some(state) = &remembered.state {
+        memory::tell_forgotten(&config, state);
+    }
+    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, neighbours };
+    Ok(Started { parts, flows, watch, listener, socket, store, remembered })
 }
 
 /// After a start that failed: what it pinned goes.
@@ -205,27 +209,6 @@ async fn refuse_foreign_programs(
 }
 
 impl Parts {
-    /// What the kernel's maps tell of an earlier life.
-    pub(super) fn history(&self) -> History {
-        let pools = self
-            .slots
-            .iter()
-            .map(|slots| {
-                let word = self.tables.active(slots.pool.index);
-                let position =
-                    slots.backends.iter().position(|backend| Some(backend.index) == word.backend());
-                PoolHistory {
-                    active: position.map(BackendIndex),
-                    wish: plan::wish(word.mark()),
-                    ..PoolHistory::default()
-                }
-            })
-            .collect();
-        let last_transition =
-            self.slots.iter().map(|slots| self.tables.active(slots.pool.index).change()).max();
-        History { pools, last_transition: last_transition.unwrap_or(0).into() }
-    }
-
     /// Puts the program onto the interfaces, which may fail and then changes nothing; then makes the services reachable.
     /// Also says where packets are lost nevertheless, by interface: what is left of an earlier life is not changed.
     pub(super) async fn open_for_traffic(

@@ -59,6 +59,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
             .map(|index| pool(daemon, PoolIndex(index)))
             .collect::<Result<_, _>>()?,
         drops: by_reason(&tallies, |fate| fate != Fate::Pass, |tally| tally.dropped),
+        degraded: daemon.store.written().borrow().degraded(),
     };
     let backends = parts.config.pools.iter().zip(&parts.slots).flat_map(|(pool, slots)| {
         pool.backends.iter().zip(&slots.backends).map(|(backend, slot)| {
@@ -247,7 +248,7 @@ fn pool_state(view: &PoolView) -> PoolState {
     }
 }
 
-fn pool_reason(reason: ActiveReason) -> PoolReason {
+pub(super) fn pool_reason(reason: ActiveReason) -> PoolReason {
     match reason {
         ActiveReason::Initial => PoolReason::Initial,
         ActiveReason::BackendDown => PoolReason::BackendDown,

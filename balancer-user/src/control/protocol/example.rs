@@ -1,9 +1,9 @@
 //! The contract's example of the status document, with its dots filled in, and examples of the others: what tests of
 //! the protocol, the server and the tables start from.
 
-use super::{Flows, Stats, Status};
+use super::{Events, Flows, Stats, Status, Why};
 
-/// As in the contract, section 5.
+/// As in the contract, section 5, with `degraded` behind.
 pub(crate) const STATUS: &str = r#"
 { "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z",
   "daemon": { "pid": 4242, "version": "0.1.0", "uptime_s": 12, "config_generation": 1 },
@@ -15,7 +15,7 @@ pub(crate) const STATUS: &str = r#"
                     "reason": null, "since": "2026-01-02T03:01:01.678Z", "flows": 3, "last_probe": { "service": "web", "ok": true, "reason": null, "at": "2026-01-02T03:04:04.678Z", "took_ms": 2.1,
                     "certificate_expires": "2026-06-01T00:00:00.000Z" } } ],
     "transition": null } ],
-  "drops": { "fragment": 0 } }"#;
+  "drops": { "fragment": 0 }, "degraded": [] }"#;
 
 /// As the contract describes it, with `passed` behind.
 pub(crate) const STATS: &str = r#"
@@ -33,6 +33,32 @@ pub(crate) const FLOWS: &str = r#"
       "state": "established", "age_s": 184, "idle_s": 1, "packets": 100, "bytes": 10000 },
     { "client": "[2001:db8::7]:40001", "pool": null, "service": "[2001:db8::10]:443", "backend": null,
       "state": "closing", "age_s": 7504, "idle_s": 12, "packets": 7, "bytes": 512 } ] }"#;
+
+/// As the contract describes it: a backend's failure, and what came of it.
+pub(crate) const EVENTS: &str = r#"
+{ "schema": "balancer.events/1", "as_of": "2026-01-02T03:04:05.678Z",
+  "events": [
+    { "id": 41, "at": "2026-01-02T03:01:01.677Z", "event": "health", "pool": "passwords", "backend": "server1",
+      "from": "up", "to": "down", "reason": "web: refused", "evidence": null },
+    { "id": 42, "at": "2026-01-02T03:01:01.678Z", "event": "transition", "pool": "passwords", "backend": null,
+      "from": "server1", "to": "server2", "reason": "backend_down", "evidence": "web: refused" } ] }"#;
+
+/// As the contract describes it.
+pub(crate) const WHY: &str = r#"
+{ "schema": "balancer.why/1", "as_of": "2026-01-02T03:04:05.678Z", "pool": "passwords", "active": "server2",
+  "chain": [
+    { "id": 42, "at": "2026-01-02T03:01:01.678Z", "event": "transition", "pool": "passwords", "backend": null,
+      "from": "server1", "to": "server2", "reason": "backend_down", "evidence": "web: refused" },
+    { "id": 41, "at": "2026-01-02T03:01:01.677Z", "event": "health", "pool": "passwords", "backend": "server1",
+      "from": "up", "to": "down", "reason": "web: refused", "evidence": null } ] }"#;
+
+pub(crate) fn events() -> Events {
+    serde_json::from_str(EVENTS).unwrap()
+}
+
+pub(crate) fn why() -> Why {
+    serde_json::from_str(WHY).unwrap()
+}
 
 pub(crate) fn status() -> Status {
     serde_json::from_str(STATUS).unwrap()

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_document_has_the_contracts_keys_in_its_order_and_nothing_else() {
+    fn the_status_document_has_the_contracts_keys_in_its_order_and_what_is_degraded_behind() {
         let text = serde_json::to_string(&example::status()).unwrap();
         assert_eq!(text, compact(example::STATUS));
     }
@@ -71,6 +71,12 @@ mod tests {
     fn the_flows_document_has_the_contracts_keys_in_its_order_and_nothing_else() {
         let text = serde_json::to_string(&example::flows()).unwrap();
         assert_eq!(text, compact(example::FLOWS));
+    }
+
+    #[test]
+    fn events_and_why_have_the_contracts_keys_in_its_order_and_nothing_else() {
+        assert_eq!(serde_json::to_string(&example::events()).unwrap(), compact(example::EVENTS));
+        assert_eq!(serde_json::to_string(&example::why()).unwrap(), compact(example::WHY));
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Status {
     pub pools: Vec<Pool>,
     /// Packets dropped, by reason: every reason, zero included.
     pub drops: BTreeMap<String, u64>,
+    /// What of the daemon itself does not work as it should, a sentence each.
+    #[serde(default)]
+    pub degraded: Vec<String>,
 }
 
 impl Document for Status {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::control::client::ClientError;
-use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats};
+use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats, WhyQuery};
 
 /// A user without any rights on most systems.
 const NOBODY: u32 = 65534;
@@ -161,4 +161,46 @@ async fn another_user_may_look_but_not_change_anything() {
     let (status, body) = curl_as_nobody(&lab.path, &["--data", r#"{"pool": "passwords"}"#, FAILBACK]).await;
     assert_eq!(status, 403, "{body}");
     assert!(body.contains("uid 65534 may look but not change anything"), "{body}");
+}
+
+#[tokio::test]
+async fn events_and_why_arrive_as_they_were_told() {
+    let lab = Lab::start();
+    assert_eq!(lab.client().events(&EventsQuery::default()).await.unwrap(), example::events());
+    let query = EventsQuery { limit: 1, ..EventsQuery::default() };
+    assert_eq!(lab.client().events(&query).await.unwrap().events.len(), 1);
+    let why = |pool: &str| WhyQuery { pool: pool.to_owned() };
+    assert_eq!(lab.client().why(&why("passwords")).await.unwrap(), example::why());
+    let error = lab.client().why(&why("mails")).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(said) if said == "there is no pool \"mails\""), "{error}");
+    let answer = lab.exchange(b"GET /v1/why HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    assert_refused(&answer, 400, "it names no pool");
+    let answer = lab.exchange(b"GET /v1/events?limit=20000 HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    assert_refused(&answer, 400, "no number up to 10000");
+}
+
+#[tokio::test]
+async fn a_follower_hears_the_past_and_then_each_record_until_the_daemon_ends() {
+    let lab = Lab::start();
+    let client = lab.client();
+    let query = EventsQuery { follow: true, ..EventsQuery::default() };
+    let mut following = client.follow(&query).await.unwrap();
+    for id in 41..43 + MORE {
+        let record = timeout(DEADLINE, following.next()).await.expect("a record").unwrap().unwrap();
+        assert_eq!(record.id, id);
+    }
+    // Nothing happens, for longer than an answer may take.
+    assert!(timeout(Duration::from_millis(50), following.next()).await.is_err());
+    lab.daemon.abort();
+    let end = timeout(DEADLINE, following.next()).await.expect("the end").unwrap();
+    assert_eq!(end, None);
+}
+
+#[tokio::test]
+async fn a_follower_is_refused_like_anybody_else() {
+    let lab = Lab::start();
+    let query = EventsQuery { pool: Some("mails".to_owned()), follow: true, ..EventsQuery::default() };
+    let client = lab.client();
+    let error = client.follow(&query).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(said) if said == "there is no pool \"mails\""), "{error}");
 }

@@ -188,3 +188,25 @@ async fn neither_idle_clients_nor_a_stuck_command_hold_up_the_end() {
     timeout(DEADLINE, lab.server).await.expect("the server goes on").unwrap();
     assert!(is_closed(&mut idle).await && is_closed(&mut under_way).await);
 }
+
+#[tokio::test]
+async fn a_follower_that_takes_nothing_is_dropped_and_one_that_waits_for_events_is_not() {
+    let lab = Lab::limited(Limits { send: Duration::from_millis(50), ..Limits::default() });
+    let follow = b"GET /v1/events?follow=true HTTP/1.1\r\nHost: b\r\n\r\n";
+    let stuck = lab.send(follow).await;
+    let client = lab.client();
+    let query = EventsQuery { follow: true, ..EventsQuery::default() };
+    let mut waits = client.follow(&query).await.unwrap();
+    for _ in 41..43 + MORE {
+        timeout(DEADLINE, waits.next()).await.expect("a record").unwrap().unwrap();
+    }
+    let from = Instant::now();
+    loop {
+        match stuck.try_write(b"x") {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            _ => assert!(from.elapsed() < DEADLINE, "still connected"),
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(timeout(Duration::from_millis(100), waits.next()).await.is_err(), "it was dropped, too");
+}

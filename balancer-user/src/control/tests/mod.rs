@@ -16,8 +16,10 @@ use tokio::time::timeout;
 
 use super::client::Client;
 use super::listing::{Listing, ListingWriter};
-use super::protocol::{Command, FailoverCommand, FlowsQuery, Outcome, Status, example};
-use super::server::{Limits, Request, serve_within};
+use super::protocol::{
+    Command, Events, EventsQuery, FailoverCommand, FlowsQuery, Outcome, Record, Status, example,
+};
+use super::server::{Limits, Request, Told, serve_within};
 use super::socket::ControlSocket;
 
 /// No test waits longer for anything.
@@ -25,6 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A failover of the pool with this name is never answered.
 const STUCK: &[u8] =
     b"POST /v1/failover HTTP/1.1\r\nHost: b\r\nContent-Length: 16\r\n\r\n{\"pool\":\"stuck\"}";
+/// Records that a follower hears after those of the past: more than any socket buffer holds.
+const MORE: u64 = 5_000;
 /// The shortest request for the status document.
 const GET_STATUS: &[u8] = b"GET /v1/status HTTP/1.1\r\nHost: b\r\n\r\n";
 
@@ -105,28 +109,53 @@ fn post(path: &str, body: &str) -> Vec<u8> {
 
 async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<Notify>) {
     let mut never_answered = Vec::new();
+    let mut followed = Vec::new();
     while let Some(request) = inbox.recv().await {
         match request {
             Request::Status(reply) => answer(reply, status.clone()),
             Request::Stats(reply) => answer(reply, example::stats()),
             Request::Flows(query, reply) => answer(reply, listing(&query)),
-            Request::Command(Command::Failover(FailoverCommand { pool, .. }), reply) if pool == "stuck" => {
+            Request::Events(query, reply) => answer(reply, told(&query, &mut followed)),
+            Request::Why(query, reply) if query.pool == "passwords" => answer(reply, Ok(example::why())),
+            Request::Why(query, reply) => answer(reply, Err(format!("there is no pool {:?}", query.pool))),
+            Request::Command(Command::Failover(FailoverCommand { pool, .. }), _, reply)
+                if pool == "stuck" =>
+            {
                 never_answered.push(reply);
                 stuck.notify_one();
             }
-            Request::Command(Command::Failover(FailoverCommand { to: Some(to), .. }), reply) => {
+            Request::Command(Command::Failover(FailoverCommand { to: Some(to), .. }), _, reply) => {
                 let message = format!("passwords is on {to} now");
                 answer(reply, Ok(Outcome { changed: true, active: Some(to), message }));
             }
-            Request::Command(Command::Failover(_), reply) => {
+            Request::Command(Command::Failover(_), _, reply) => {
                 answer(reply, Err("server2 is down: --force goes there all the same".to_owned()));
             }
-            Request::Command(Command::Failback(_), reply) => {
+            Request::Command(Command::Failback(_), _, reply) => {
                 let message = "passwords is on server1 already".to_owned();
                 answer(reply, Ok(Outcome { changed: false, active: Some("server1".to_owned()), message }));
             }
         }
     }
+}
+
+/// The example's records, as many as wanted; who follows hears [`MORE`], and no end while `followed` stays.
+fn told(query: &EventsQuery, followed: &mut Vec<mpsc::Sender<Arc<Record>>>) -> Result<Told, String> {
+    let Events { as_of, events, .. } = example::events();
+    let past: Vec<_> = events.iter().take(query.limit as usize).cloned().collect();
+    if let Some(pool) = query.pool.as_ref().filter(|pool| *pool != "passwords") {
+        return Err(format!("there is no pool {pool:?}"));
+    }
+    let live = query.follow.then(|| {
+        let (sender, live) = mpsc::channel(MORE as usize);
+        for id in 43..43 + MORE {
+            let evidence = Some("x".repeat(1000));
+            sender.try_send(Arc::new(Record { id, evidence, ..events[0].clone() })).unwrap();
+        }
+        followed.push(sender);
+        live
+    });
+    Ok(Told { as_of, past, live })
 }
 
 /// With a limit: so many flows, all the same.
