@@ -9,6 +9,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod directory;
+pub mod duration;
 pub mod exit;
 pub mod hooks;
 pub mod notify;

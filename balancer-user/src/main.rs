@@ -40,8 +40,12 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Stats => cli::stats::run(&cli.paths, cli.output(), meaning),
         Verb::Events(arguments) => cli::events::run(&cli.paths, arguments, cli.output()),
         Verb::Why(arguments) => cli::why::run(&cli.paths, arguments, cli.output()),
-        Verb::Failover(arguments) => cli::operate::failover(&cli.paths, arguments, cli.output()),
-        Verb::Failback(arguments) => cli::operate::failback(&cli.paths, arguments, cli.output()),
+        Verb::Failover(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
+        Verb::Failback(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
+        Verb::Drain(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
+        Verb::Maint(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
+        Verb::Ready(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
+        Verb::Resume(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Detach => daemon::detach(&cli.paths.pin_dir),
     }
 }

@@ -11,7 +11,7 @@ use balancer_user::control::socket::ControlSocket;
 use tokio::sync::{mpsc, oneshot};
 
 const STATUS: &str = r#"{ "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z", "daemon": null,
-  "attachments": [], "drops": {}, "pools": [ {
+  "attachments": [], "drops": {}, "degraded": [], "pools": [ {
     "name": "passwords", "active": null, "state": "all_down", "since": "2026-01-02T03:01:01.678Z",
     "reason": "initial", "failback": "manual", "services": [], "backends": [], "transition": null } ] }"#;
 

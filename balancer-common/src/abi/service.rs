@@ -211,6 +211,12 @@ impl ActiveWord {
         }
     }
 
+    /// The same with another mark.
+    #[must_use]
+    pub const fn marked(self, mark: u16) -> Self {
+        Self::new(self.0 as u16, mark, self.change())
+    }
+
     /// What the controller wants to remember with it; means nothing here.
     pub const fn mark(self) -> u16 {
         (self.0 >> 16) as u16

@@ -20,6 +20,7 @@ mod tests;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
@@ -156,6 +157,18 @@ pub enum Verb {
     Failover(FailoverArgs),
     /// Return to the first eligible backend in order
     Failback(FailbackArgs),
+    /// Give a backend no new flows; old ones finish, and those left at the deadline are reset
+    ///
+    /// Drains outlive restarts and reboots. If it is the active backend, another becomes active first, hooks included;
+    /// without another eligible one it is refused unless forced. `status` shows how many flows are left.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
+    /// As `drain`, and reset its flows at once
+    Maint(MaintArgs),
+    /// Put a drained backend, or one in maintenance, back into use
+    Ready(ReadyArgs),
+    /// Go on with a change that is held, because a hook failed or the backend to be did
+    Resume(ResumeArgs),
     /// Remove every program, link, map and pin of this instance
     ///
     /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
@@ -241,9 +254,23 @@ pub struct FailoverArgs {
     /// The backend to make active
     #[arg(long, value_name = "BACKEND")]
     pub to: Option<String>,
-    /// Go there although it isn't eligible
+    /// Go there although it isn't eligible; with --to also out of a change that is held
     #[arg(long)]
     pub force: bool,
+    /// Reset the flows of the backend that was active
+    #[arg(long)]
+    pub reset: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// For every verb that changes something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Wait {
+    /// Don't wait until it is done, only until it has begun
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `balancer failback`.
@@ -251,6 +278,79 @@ pub struct FailoverArgs {
 pub struct FailbackArgs {
     /// The pool to move
     pub pool: String,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `balancer drain`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DrainArgs {
+    /// The pool
+    pub pool: String,
+    /// The backend to take out of use
+    pub backend: String,
+    /// Reset what is left after this long, as in `90s` [default: the pool's drain_deadline]
+    #[arg(long, value_name = "D", value_parser = crate::duration::parse)]
+    pub deadline: Option<Duration>,
+    /// Though no other backend is eligible
+    #[arg(long)]
+    pub force: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `balancer maint`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct MaintArgs {
+    /// The pool
+    pub pool: String,
+    /// The backend to take out of use
+    pub backend: String,
+    /// Though no other backend is eligible
+    #[arg(long)]
+    pub force: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `balancer ready`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ReadyArgs {
+    /// The pool
+    pub pool: String,
+    /// The backend to put back
+    pub backend: String,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `balancer resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ResumeArgs {
+    /// The pool that is held
+    pub pool: String,
+    /// How to go on.
+    #[command(flatten)]
+    pub how: Resumption,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// One of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+#[group(required = true, multiple = false)]
+pub struct Resumption {
+    /// Do what failed once more
+    #[arg(long)]
+    pub retry: bool,
+    /// Go on without it
+    #[arg(long)]
+    pub skip: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -296,7 +396,15 @@ const FAILOVER_EXAMPLES: &str = "\
 Examples:
   balancer failover passwords                 to the next eligible backend
   balancer failover passwords --to server2    to this one, if it is eligible
-  balancer failover passwords --to server2 --force    to this one, whatever the probes say";
+  balancer failover passwords --to server2 --force    to this one, whatever the probes say
+  balancer failover passwords --reset         and end the connections of the one before";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  balancer drain passwords server1            before an update; then:
+  balancer status passwords                   how many flows are left
+  balancer drain passwords server1 --deadline 30s    not longer than that
+  balancer ready passwords server1            and back into use";
 
 impl Cli {
     /// How to print data: the flag's value, or a table.

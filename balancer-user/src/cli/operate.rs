@@ -1,36 +1,100 @@
-//! `balancer failover` and `balancer failback`: one line about what came of it.
+//! The verbs that change something: one line about what came of it.
 
-use super::{FailbackArgs, FailoverArgs, Output, Paths, ask, layout};
+use super::{
+    DrainArgs, FailbackArgs, FailoverArgs, MaintArgs, Output, Paths, ReadyArgs, ResumeArgs, ask, layout,
+};
 use crate::control::client::Client;
-use crate::control::protocol::{FailbackCommand, FailoverCommand, Outcome};
+use crate::control::protocol::{
+    DrainCommand, FailbackCommand, FailoverCommand, MaintCommand, Order, ReadyCommand, ResumeCommand,
+};
 use crate::exit::{self, Exit, Failure};
 
-/// Makes another backend active, and waits until it is.
+/// What a verb of the command line asks for.
+pub trait Asks {
+    /// As it is posted.
+    type Order: Order;
+
+    /// Out of what was typed.
+    fn order(&self) -> Self::Order;
+}
+
+/// Has it carried out, and waits until it is, unless told not to.
 ///
 /// # Errors
 /// No answer, no permission, or refused with the daemon's reason.
-pub fn failover(paths: &Paths, arguments: &FailoverArgs, output: Output) -> Result<Exit, Failure> {
-    let command =
-        FailoverCommand { pool: arguments.pool.clone(), to: arguments.to.clone(), force: arguments.force };
-    let outcome = ask::wait(Client::new(&paths.socket).failover(&command))?;
-    tell(&outcome, output)
-}
-
-/// Returns to the first eligible backend in order, and waits until it is active.
-///
-/// # Errors
-/// As [`failover`].
-pub fn failback(paths: &Paths, arguments: &FailbackArgs, output: Output) -> Result<Exit, Failure> {
-    let command = FailbackCommand { pool: arguments.pool.clone() };
-    let outcome = ask::wait(Client::new(&paths.socket).failback(&command))?;
-    tell(&outcome, output)
-}
-
-fn tell(outcome: &Outcome, output: Output) -> Result<Exit, Failure> {
+pub fn operate(paths: &Paths, arguments: &impl Asks, output: Output) -> Result<Exit, Failure> {
+    let outcome = ask::wait(Client::new(&paths.socket).tell(&arguments.order()))?;
     let text = match output {
-        Output::Json => ask::json(outcome)?,
+        Output::Json => ask::json(&outcome)?,
         Output::Table => format!("{}\n", layout::printable(&outcome.message)),
     };
     exit::print(&text)?;
     Ok(Exit::Ok)
+}
+
+impl Asks for FailoverArgs {
+    type Order = FailoverCommand;
+
+    fn order(&self) -> FailoverCommand {
+        FailoverCommand {
+            pool: self.pool.clone(),
+            to: self.to.clone(),
+            force: self.force,
+            reset: self.reset,
+            no_wait: self.wait.no_wait,
+        }
+    }
+}
+
+impl Asks for FailbackArgs {
+    type Order = FailbackCommand;
+
+    fn order(&self) -> FailbackCommand {
+        FailbackCommand { pool: self.pool.clone(), no_wait: self.wait.no_wait }
+    }
+}
+
+impl Asks for DrainArgs {
+    type Order = DrainCommand;
+
+    fn order(&self) -> DrainCommand {
+        DrainCommand {
+            pool: self.pool.clone(),
+            backend: self.backend.clone(),
+            deadline_ms: self
+                .deadline
+                .map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            force: self.force,
+            no_wait: self.wait.no_wait,
+        }
+    }
+}
+
+impl Asks for MaintArgs {
+    type Order = MaintCommand;
+
+    fn order(&self) -> MaintCommand {
+        MaintCommand {
+            pool: self.pool.clone(),
+            backend: self.backend.clone(),
+            force: self.force,
+            no_wait: self.wait.no_wait,
+        }
+    }
+}
+
+impl Asks for ReadyArgs {
+    type Order = ReadyCommand;
+
+    fn order(&self) -> ReadyCommand {
+        ReadyCommand { pool: self.pool.clone(), backend: self.backend.clone(), no_wait: self.wait.no_wait }
+    }
+}
+
+impl Asks for ResumeArgs {
+    type Order = ResumeCommand;
+
+    fn order(&self) -> ResumeCommand {
+        ResumeCommand { pool: self.pool.clone(), skip: self.how.skip, no_wait: self.wait.no_wait }
+    }
 }

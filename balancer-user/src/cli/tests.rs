@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::layout::Palette;
 use super::{
-    Build, Cli, EventsArgs, FailoverArgs, FlowsArgs, LogFormat, Output, RunArgs, StatusArgs, Verb, WhyArgs,
+    Build, Cli, DrainArgs, EventsArgs, FailoverArgs, FlowsArgs, LogFormat, MaintArgs, Output, ReadyArgs,
+    ResumeArgs, Resumption, RunArgs, StatusArgs, Verb, Wait, WhyArgs,
 };
 use crate::control::client::ClientError;
 use crate::exit::{Exit, Failure};
@@ -64,7 +65,13 @@ mod command_line {
         let run = RunArgs { replace: true, detach_on_exit: true, log_format: LogFormat::Json };
         let line = "balancer run --replace --detach-on-exit --log-format json";
         assert_eq!(parse(line).verb, Verb::Run(run));
-        let failover = FailoverArgs { pool: "p".to_owned(), to: Some("b".to_owned()), force: true };
+        let failover = FailoverArgs {
+            pool: "p".to_owned(),
+            to: Some("b".to_owned()),
+            force: true,
+            reset: false,
+            wait: Wait::default(),
+        };
         assert_eq!(parse("balancer failover p --to b --force").verb, Verb::Failover(failover));
         assert!(
             matches!(parse("balancer check --no-resolve").verb, Verb::Check(arguments) if arguments.no_resolve)
@@ -72,6 +79,22 @@ mod command_line {
         assert!(
             matches!(parse("balancer failback p").verb, Verb::Failback(arguments) if arguments.pool == "p")
         );
+        let wait = Wait { no_wait: true };
+        let (pool, backend) = ("p".to_owned(), "b".to_owned());
+        let drain = DrainArgs {
+            pool: pool.clone(),
+            backend: backend.clone(),
+            deadline: Some(Duration::from_secs(90)),
+            force: true,
+            wait,
+        };
+        assert_eq!(parse("balancer drain p b --deadline 1m30s --force --no-wait").verb, Verb::Drain(drain));
+        let maint = MaintArgs { pool: pool.clone(), backend: backend.clone(), force: false, wait };
+        assert_eq!(parse("balancer maint p b --no-wait").verb, Verb::Maint(maint));
+        let ready = ReadyArgs { pool: pool.clone(), backend, wait };
+        assert_eq!(parse("balancer ready p b --no-wait").verb, Verb::Ready(ready));
+        let resume = ResumeArgs { pool, how: Resumption { retry: false, skip: true }, wait };
+        assert_eq!(parse("balancer resume p --skip --no-wait").verb, Verb::Resume(resume));
         assert_eq!(parse("balancer detach").verb, Verb::Detach);
         assert_eq!(parse("balancer stats").verb, Verb::Stats);
         assert_eq!(parse("balancer flows").verb, Verb::Flows(FlowsArgs::default()));
@@ -98,7 +121,12 @@ mod command_line {
             "balancer failover",
             "balancer failback",
             "balancer status a b",
-            "balancer failover p --reset",
+            "balancer failover p --reste",
+            "balancer drain p",
+            "balancer drain p b --deadline 90",
+            "balancer maint p b --deadline 90s",
+            "balancer resume p",
+            "balancer resume p --retry --skip",
             "balancer status -o yaml",
             "balancer status --replace",
             "balancer flows p",

@@ -8,7 +8,8 @@ use super::notes::Says;
 use super::problem::Fault;
 use super::source::Located;
 use super::table::Table;
-use super::{Backend, addresses, duration, names};
+use super::{Backend, addresses, names};
+use crate::duration;
 
 /// nginx's defaults.
 const MAX_FAILS_DEFAULT: u32 = 1;

@@ -68,8 +68,5 @@ pub(super) const SHORTEST_DURATION: Duration = Duration::from_millis(1);
 /// Forgetting sooner would cut every pause in a conversation.
 pub(super) const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
-/// A year: anything longer is a slip of the pen, and its nanoseconds fit 64 bits many times over.
-pub(super) const LONGEST_DURATION: Duration = Duration::from_secs(365 * 86_400);
-
 /// A CA bundle: the system's own is about 220 KiB.
 pub(super) const CA_FILE_BYTES: usize = 4 << 20;

@@ -9,7 +9,6 @@
 
 mod addresses;
 mod backend;
-pub mod duration;
 mod gateway;
 mod hook;
 mod limits;

@@ -16,9 +16,8 @@ enum When {
     Written,
     /// This word.
     Is(&'static str),
-    True,
 }
-use When::{Is, True, Written};
+use When::{Is, Written};
 
 /// One thing that can't be done yet.
 #[derive(Debug)]
@@ -39,19 +38,13 @@ impl Refusal {
 #[rustfmt::skip]
 const REFUSED: &[(&str, When, &str, &str)] = &[
     ("http",                        Written,          "the dashboard",             "leave the table out"),
-    ("pool.on_backend_down",        Is("reset"),      "resetting flows",           "write \"keep\""),
-    ("pool.when_all_down",          Is("reject"),     "rejecting clients",         "write \"last\""),
     ("pool.passive",                Is("probe"),      "watching clients' SYNs",    "write \"off\""),
     ("pool.passive",                Is("count"),      "watching clients' SYNs",    "write \"off\""),
     ("pool.connect_retry",          Is("instant"),    "retrying a connection",     "write \"off\""),
     ("pool.connect_retry",          Is("retransmit"), "retrying a connection",     "write \"off\""),
     ("pool.connect_timeout",        Written,          "watching clients' SYNs",    "leave it out"),
-    ("pool.drain_deadline",         Written,          "draining",                  "leave it out"),
-    ("pool.start_timeout",          Written,          "a cold standby",            "leave it out"),
-    ("pool.hook",                   Written,          "a hook",                    "leave the table out"),
     ("pool.service.redirect_http",  Written,          "redirecting plain HTTP",    "leave it out"),
     ("pool.service.redirect_hosts", Written,          "redirecting plain HTTP",    "leave it out"),
-    ("pool.backend.cold",           True,             "a cold standby",            "write false"),
 ];
 
 // Refused after a look at more than one key; whoever supports one finds the place by its name.
@@ -66,7 +59,6 @@ pub(super) const PROBE_KIND: Refusal =
 
 /// Keys whose default isn't carried out: what to write, and what happens instead.
 const DEFAULTS: &[(&str, &str, &str)] = &[
-    ("on_backend_down", "on_backend_down = \"keep\"", "the flows of a failed backend are kept"),
     ("passive", "passive = \"off\"", "a refused connection is seen by the probes only"),
     ("connect_retry", "connect_retry = \"off\"", "a refused connection is seen by its client"),
 ];
@@ -76,8 +68,7 @@ pub(super) fn refusal(key: &str, value: &DeValue<'_>) -> Option<Fault> {
     let applies = |when: &When| match (when, value) {
         (Written, _) => true,
         (Is(word), DeValue::String(text)) => word == text,
-        (True, DeValue::Boolean(flag)) => *flag,
-        (Is(_) | True, _) => false,
+        (Is(_), _) => false,
     };
     let (_, _, what, instead) = REFUSED.iter().find(|(name, when, ..)| *name == key && applies(when))?;
     Some(Refusal { what, instead }.fault())

@@ -15,7 +15,7 @@ use super::service::ServiceKeys;
 use super::snat::SnatKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Failback, Failover, HookWhen, OnBackendDown, Pool, WhenAllDown, names};
+use super::{Check, Failback, Failover, HookWhen, OnBackendDown, Pool, Probe, WhenAllDown, names};
 
 /// As the contract says.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(600);
@@ -91,6 +91,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
 
     let owners = services.iter().map(|service| (service.probe.clone(), service.header)).collect();
     let probes = probe::resolve(&probe_keys, owners, notes);
+    refuse_cold_without_probe(&backends, &probes, notes);
     let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
     Some(Pool {
         name: name?.value,
@@ -160,6 +161,19 @@ impl Policies {
             drain_deadline,
             start_timeout,
         }
+    }
+}
+
+/// A cold standby is started and then waited for: without a probe it would never be seen to be up.
+fn refuse_cold_without_probe(backends: &[BackendKeys], probes: &[Option<Probe>], notes: &Notes<'_>) {
+    let is_unprobed = |probe: &Option<Probe>| matches!(probe, Some(Probe { check: Check::None, .. }));
+    if !probes.iter().all(is_unprobed) {
+        return;
+    }
+    for cold in backends.iter().filter_map(|backend| backend.cold.as_ref()) {
+        let message = "nothing would tell when a cold standby is up: no service of the pool is probed";
+        let instead = "leave it out, or probe a service";
+        notes.error(cold.span, "pool.backend.cold", Fault::new(message, instead));
     }
 }
 

@@ -9,7 +9,8 @@ use super::notes::{Notes, Says};
 use super::problem::{Fault, quoted};
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Check, Probe, Verify, duration, names, ranges};
+use super::{Check, Probe, Verify, names, ranges};
+use crate::duration;
 use crate::program::CommandLine;
 
 const INTERVAL: Duration = Duration::from_secs(2);

@@ -9,12 +9,12 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::duration;
 use super::limits::TEXT_BYTES;
 use super::not_yet;
 use super::notes::{Notes, Says};
 use super::problem::{Fault, did_you_mean, quoted};
 use super::source::{Located, Span};
+use crate::duration;
 
 /// One table while it is read.
 #[must_use = "finish() reports the unknown keys"]

@@ -33,7 +33,6 @@ address = "10.0.2.11"
 // The lines of BASE that cases replace, or behind which they write.
 const INTERFACES: &str = r#"interfaces = ["wan0", "lan0"]"#;
 const POOL: &str = r#"name = "passwords""#;
-const KEEP: &str = r#"on_backend_down = "keep""#;
 const PASSIVE: &str = r#"passive = "off""#;
 const RETRY: &str = r#"connect_retry = "off""#;
 const PROBE: &str = r#"server_name = "pw.example.org""#;

@@ -13,15 +13,14 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::listing::MAX_LISTING_BYTES;
 use super::protocol::{
-    Document, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows, FlowsQuery, Outcome,
-    Record, Why, WhyQuery,
+    Document, ErrorBody, Events, EventsQuery, Flows, FlowsQuery, Order, Outcome, Record, Why, WhyQuery,
 };
 
 /// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
@@ -29,7 +28,7 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 /// For a listing: the daemon's own limits for its making and its sending are 10 s each.
 const LISTING_LIMIT: Duration = Duration::from_secs(25);
 /// A command is answered when it is carried out; the daemon itself gives up a little earlier and says so.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_secs(24 * 3600 + 10);
 /// The largest configuration (256 pools of 16 backends) makes about 2 MiB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// The longest line of a feed: a record has 4 KiB at most, and a newer daemon's may have more.
@@ -188,30 +187,14 @@ impl Client {
         })
     }
 
-    /// Makes a backend active.
+    /// Has a command carried out, and waits until it is, hooks included.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn failover(&self, command: &FailoverCommand) -> Result<Outcome, ClientError> {
-        self.tell(FailoverCommand::PATH, command).await
-    }
-
-    /// Returns to the first eligible backend.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn failback(&self, command: &FailbackCommand) -> Result<Outcome, ClientError> {
-        self.tell(FailbackCommand::PATH, command).await
-    }
-
-    async fn tell(
-        &self,
-        path: &'static str,
-        command: &(impl Serialize + Sync),
-    ) -> Result<Outcome, ClientError> {
-        let body = serde_json::to_vec(command).map_err(|error| self.unreadable(&error))?;
+    pub async fn tell<O: Order>(&self, order: &O) -> Result<Outcome, ClientError> {
+        let body = serde_json::to_vec(order).map_err(|error| self.unreadable(&error))?;
         let unknown = "; `balancer status` tells whether it was carried out";
-        let request = self.exchange(Method::POST, path, Bytes::from(body), MAX_ANSWER_BYTES);
+        let request = self.exchange(Method::POST, O::PATH, Bytes::from(body), MAX_ANSWER_BYTES);
         let answer = self.within(COMMAND_LIMIT, unknown, request).await?;
         serde_json::from_slice(&answer).map_err(|error| self.unreadable(&error))
     }

@@ -8,13 +8,12 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::net::unix::UCred;
 
 use super::body::Body;
 use super::protocol::{
-    Command, Document as _, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows,
-    FlowsQuery, Stats, Status, Why, WhyQuery,
+    Document as _, DrainCommand, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows,
+    FlowsQuery, MaintCommand, Order, ReadyCommand, ResumeCommand, Stats, Status, Why, WhyQuery,
 };
 use super::server::{Daemon, NoAnswer, Request};
 
@@ -113,14 +112,12 @@ async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
             let query = WhyQuery::parse(query(&request)).map_err(misspelt)?;
             json(&daemon.ask(|reply| Request::Why(query, reply)).await?.map_err(refused)?)
         }
-        FailoverCommand::PATH => {
-            let command = read::<FailoverCommand>(request, peer, &method, &path).await?;
-            carry_out(Command::Failover(command), peer, daemon).await
-        }
-        FailbackCommand::PATH => {
-            let command = read::<FailbackCommand>(request, peer, &method, &path).await?;
-            carry_out(Command::Failback(command), peer, daemon).await
-        }
+        FailoverCommand::PATH => order::<FailoverCommand>(request, peer, daemon).await,
+        FailbackCommand::PATH => order::<FailbackCommand>(request, peer, daemon).await,
+        DrainCommand::PATH => order::<DrainCommand>(request, peer, daemon).await,
+        MaintCommand::PATH => order::<MaintCommand>(request, peer, daemon).await,
+        ReadyCommand::PATH => order::<ReadyCommand>(request, peer, daemon).await,
+        ResumeCommand::PATH => order::<ResumeCommand>(request, peer, daemon).await,
         _ => Err(Failure::new(StatusCode::NOT_FOUND, format!("no such thing here: {path:?}"))),
     }
 }
@@ -145,14 +142,20 @@ fn expect(method: &Method, wanted: &Method, name: &'static str, path: &str) -> R
     Err(Failure { status: StatusCode::METHOD_NOT_ALLOWED, error, allow: Some(name) })
 }
 
-/// A command out of the body of a peer that may give it.
-async fn read<T: DeserializeOwned>(
+/// A command out of the body of a peer that may give it, carried out.
+async fn order<O: Order>(
     request: HttpRequest<Incoming>,
     peer: Peer,
-    method: &Method,
-    path: &str,
-) -> Result<T, Failure> {
-    expect(method, &Method::POST, "POST", path)?;
+    daemon: &Daemon<'_>,
+) -> Result<Body, Failure> {
+    let command = read::<O>(request, peer).await?.command();
+    tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
+    json(&daemon.tell(command, peer.uid).await?.map_err(refused)?)
+}
+
+async fn read<O: Order>(request: HttpRequest<Incoming>, peer: Peer) -> Result<O, Failure> {
+    let path = O::PATH;
+    expect(request.method(), &Method::POST, "POST", path)?;
     if !peer.may_write {
         tracing::warn!(
             uid = peer.uid,
@@ -174,11 +177,6 @@ async fn read<T: DeserializeOwned>(
     serde_json::from_slice(&body.to_bytes()).map_err(|error| {
         Failure::new(StatusCode::BAD_REQUEST, format!("the body is no command for {path}: {error}"))
     })
-}
-
-async fn carry_out(command: Command, peer: Peer, daemon: &Daemon<'_>) -> Result<Body, Failure> {
-    tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
-    json(&daemon.tell(command, peer.uid).await?.map_err(refused)?)
 }
 
 fn json(document: &impl Serialize) -> Result<Body, Failure> {

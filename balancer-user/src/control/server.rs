@@ -71,7 +71,8 @@ pub(super) struct Limits {
     pub(super) receive: Duration,
     /// For the daemon to answer a question; its loop never takes long.
     pub(super) answer: Duration,
-    /// For the daemon to carry out a command: less than the client's own 60 s, so that the client is told.
+    /// For the daemon to carry out a command, hooks and the operator's `resume` included: a day, and less than the client's
+    /// own limit, so that the client is told.
     pub(super) carry_out: Duration,
     /// For the client to take the answer.
     pub(super) send: Duration,
@@ -89,7 +90,7 @@ impl Default for Limits {
             journals: 2,
             receive: Duration::from_secs(10),
             answer: Duration::from_secs(10),
-            carry_out: Duration::from_secs(55),
+            carry_out: Duration::from_secs(24 * 3600),
             send: Duration::from_secs(10),
             grace: Duration::from_millis(200),
             stop: Duration::from_secs(1),

@@ -1,54 +1,54 @@
-//! The loop's hands: decisions into the kernel, events into the log, probes onto the network, answers to clients.
+//! The loop's hands: decisions into the kernel, probes onto the network, answers to clients.
+//!
+//! What else has to be done has rooms of its own: `telling` (events), `steps` (cuts, held flows, hooks), `orders` (commands).
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use balancer_common::abi::ActiveWord;
-use tokio::sync::oneshot;
+use balancer_common::abi::{self, ActiveWord};
 use tracing::{error, info, warn};
 
-use crate::control::protocol::{Command as ControlCommand, Outcome as CommandOutcome};
 use crate::control::server::Request;
 use crate::dataplane::attach;
-use crate::policy::{Accepted, Ask, BackendIndex, Command, Event, PoolIndex, ProbeTicket, Signal};
+use crate::policy::{Decision, HookRun, PoolIndex, ProbeTicket, Route, Signal, TransitionView};
 use crate::probe::{LocalFault, Outcome, Role};
-use crate::store::Unsaved;
 
-use super::alarm::Alarm;
 use super::census::Waiter;
 use super::listing::Order;
 use super::probe_log::LastProbe;
 use super::view::{self, Seen};
 use super::ways::Change;
-use super::{Daemon, Entry, Probed, memory, plan};
-
-/// How long a client waits for the disk: what it asked for is done anyhow.
-const DISK_PATIENCE: Duration = Duration::from_secs(2);
+use super::{Daemon, Probed, memory, plan};
 
 impl Daemon {
-    /// Everything that the policy wants: the kernel first, then people, then the network.
+    /// Everything that the policy wants: the kernel first, then people, then programs and the network.
     pub(super) fn carry_out(&mut self) {
         let decided = Instant::now();
         let mut is_news = false;
         while let Some(decision) = self.policy.poll_decision() {
-            self.flip(decision.pool, decision.transition);
+            self.flip(&decision);
             is_news = true;
         }
         let took = decided.elapsed();
+        while let Some(cut) = self.policy.poll_cut() {
+            self.cut(cut);
+        }
         while let Some(event) = self.policy.poll_event() {
             self.tell(&event, took);
-            self.journal.note(Entry::of_event(&event, &self.parts.config), &self.store);
             is_news = true;
         }
+        let hooks: Vec<HookRun> = std::iter::from_fn(|| self.policy.poll_hook()).collect();
+        if is_news || !hooks.is_empty() {
+            self.remember();
+        }
+        hooks.into_iter().for_each(|hook| self.run_hook(hook));
         while let Some(ticket) = self.policy.poll_probe() {
             self.probe(ticket);
         }
-        if is_news {
-            self.remember();
-        }
+        self.answer_waiting();
     }
 
     /// Has what is to be remembered written, if it is something else now.
-    fn remember(&mut self) {
+    pub(super) fn remember(&mut self) {
         let state = memory::state(self);
         if self.saved.as_ref().is_none_or(|saved| !saved.says_the_same(&state)) {
             self.store.save(state.clone());
@@ -56,90 +56,32 @@ impl Daemon {
         }
     }
 
-    /// One store: the pool's word becomes what the policy says now. `change`: the id of the transition, if it is one.
-    fn flip(&self, pool: PoolIndex, change: Option<u64>) {
-        let view = self.policy.snapshot(pool, self.clock.now());
-        let slots = &self.parts.slots[pool.0];
-        let backend = view.active.map_or(0, |backend| slots.backends[backend.0].index);
-        let last = self.parts.tables.active(slots.pool.index).change();
+    /// One store: the pool's word becomes what the policy says now.
+    fn flip(&self, decision: &Decision) {
+        let slots = &self.parts.slots[decision.pool.0];
+        let wish = self.policy.snapshot(decision.pool, self.clock.now()).wish;
+        let before = self.parts.tables.active(slots.pool.index);
         // Ids count up from 1 by hand or by failure; 32 bits of them outlive the machine.
-        let change = change.map_or(last, |change| change as u32);
-        let word = ActiveWord::new(backend, plan::mark(view.wish), change);
+        let change = decision.transition.map_or(before.change(), |change| change as u32);
+        let mark = plan::mark(wish);
+        let word = match decision.route {
+            Route::To(backend) => ActiveWord::new(slots.backends[backend.0].index, mark, change),
+            Route::Hold => ActiveWord::hold(mark, change),
+            Route::Reject => ActiveWord::reject(mark, change),
+            Route::Nobody => ActiveWord::new(0, mark, change),
+        };
         self.parts.tables.set_active(slots.pool.index, word);
-    }
-
-    fn pool_name(&self, pool: PoolIndex) -> &str {
-        &self.parts.config.pools[pool.0].name
-    }
-
-    fn backend_name(&self, pool: PoolIndex, backend: BackendIndex) -> &str {
-        &self.parts.config.pools[pool.0].backends[backend.0].name
-    }
-
-    fn tell(&mut self, event: &Event, took: Duration) {
-        self.notify(event);
-        match event {
-            Event::Health { pool, backend, from, to, reason } => info!(
-                event = "health",
-                pool = self.pool_name(*pool),
-                backend = self.backend_name(*pool, *backend),
-                from = from.token(),
-                to = to.token(),
-                reason = reason.as_deref().unwrap_or("-"),
-            ),
-            Event::Transition { id, pool, from, to, reason, evidence } => info!(
-                event = "transition",
-                pool = self.pool_name(*pool),
-                from = from.map_or("-", |from| self.backend_name(*pool, from)),
-                to = self.backend_name(*pool, *to),
-                reason = reason.token(),
-                id,
-                took_ms = took.as_micros() as f64 / 1000.0,
-                evidence,
-            ),
-            Event::Switching { .. }
-            | Event::Hook { .. }
-            | Event::Held { .. }
-            | Event::Resumed { .. }
-            | Event::Abandoned { .. }
-            | Event::Waiting { .. }
-            | Event::WaitingOver { .. }
-            | Event::Admin { .. }
-            | Event::Drained { .. } => {}
-            Event::AllDown { pool, active, evidence } => error!(
-                event = "all_down",
-                pool = self.pool_name(*pool),
-                active = active.map_or("-", |active| self.backend_name(*pool, active)),
-                evidence,
-                "no backend is up; new flows still go to the active one, if there is one",
-            ),
-            Event::AllDownOver { pool } => info!(event = "all_down_over", pool = self.pool_name(*pool)),
-            Event::ProbeLost { pool, backend, .. } => warn!(
-                event = "probe_lost",
-                pool = self.pool_name(*pool),
-                backend = self.backend_name(*pool, *backend),
-            ),
-            Event::Stalled { late, probes } => warn!(
-                event = "stalled",
-                late_ms = late.as_millis() as u64,
-                probes,
-                "the daemon itself did not run; probes of that time are repeated",
-            ),
+        if before.route() == abi::Route::Hold && decision.route != Route::Hold {
+            self.replay(decision.pool);
         }
     }
 
-    /// What wants a person is handed to the notify command, too.
-    fn notify(&mut self, event: &Event) {
-        let Event::AllDown { pool, active, evidence } = event else { return };
-        let pool_name = self.pool_name(*pool).to_owned();
-        let active = active.map(|active| self.backend_name(*pool, active).to_owned());
-        self.alarm(&Alarm {
-            event: "all_down",
-            pool: Some(&pool_name),
-            backend: active.as_deref(),
-            evidence: Some(evidence),
-            ..Alarm::default()
-        });
+    /// What the operator asked for is kept with the word, also if nothing moved.
+    pub(super) fn mark(&self, pool: PoolIndex) {
+        let slot = self.parts.slots[pool.0].pool.index;
+        let wish = self.policy.snapshot(pool, self.clock.now()).wish;
+        let word = self.parts.tables.active(slot).marked(plan::mark(wish));
+        self.parts.tables.set_active(slot, word);
     }
 
     fn probe(&self, ticket: ProbeTicket) {
@@ -158,7 +100,14 @@ impl Daemon {
     /// What the backend is to its pool now.
     fn role(&self, ticket: &ProbeTicket) -> Role {
         let view = self.policy.snapshot(ticket.pool, self.clock.now());
-        if view.active == Some(ticket.backend) { Role::Active } else { Role::Standby }
+        let is_to_be = |change: &TransitionView| change.to == ticket.backend;
+        if view.active == Some(ticket.backend) {
+            Role::Active
+        } else if view.transition.as_ref().is_some_and(is_to_be) {
+            Role::Candidate
+        } else {
+            Role::Standby
+        }
     }
 
     /// A probe has reported.
@@ -256,68 +205,8 @@ impl Daemon {
             }
             Request::Events(query, reply) => self.tell_events(query, reply),
             Request::Why(query, reply) => self.tell_why(query, reply),
-            Request::Command(command, uid, reply) => {
-                let outcome = self.command(&command);
-                let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
-                // A cause comes before what it leads to.
-                self.journal.note(Entry::of_command(&command, uid, said), &self.store);
-                // In the kernel, and on the disk, before the client hears of it.
-                self.carry_out();
-                self.remember();
-                tokio::spawn(answer_when_saved(outcome, self.store.saved(DISK_PATIENCE), reply));
-            }
+            Request::Command(command, uid, reply) => self.obey(&command, uid, reply),
         }
-    }
-
-    fn command(&mut self, command: &ControlCommand) -> Result<CommandOutcome, String> {
-        let (pool, command) = match command {
-            ControlCommand::Failover(asked) => {
-                let ask = Ask::Failover { to: asked.to.clone(), force: asked.force, reset: false };
-                (&asked.pool, Command { pool: asked.pool.clone(), ask })
-            }
-            ControlCommand::Failback(asked) => {
-                (&asked.pool, Command { pool: asked.pool.clone(), ask: Ask::Failback })
-            }
-        };
-        let accepted =
-            self.policy.handle_command(&command, self.clock.now()).map_err(|refusal| refusal.to_string())?;
-        // What the operator wants is kept even if nothing moved.
-        let index = self.parts.config.pools.iter().position(|known| known.name == *pool).map(PoolIndex);
-        if let Some(index) = index {
-            self.flip(index, None);
-        }
-        let name = |backend| index.map(|index| self.backend_name(index, backend).to_owned());
-        Ok(match accepted {
-            Accepted::AlreadyActive { active } => CommandOutcome {
-                changed: false,
-                active: name(active),
-                message: format!(
-                    "{} is the active backend of {pool} already",
-                    name(active).unwrap_or_default()
-                ),
-            },
-            Accepted::Begun { to, transition } | Accepted::Resumed { to, transition } => CommandOutcome {
-                changed: true,
-                active: None,
-                message: format!(
-                    "{pool} is switching to {} (transition {transition})",
-                    name(to).unwrap_or_default()
-                ),
-            },
-            Accepted::Set { backend, to, .. } => CommandOutcome {
-                changed: true,
-                active: None,
-                message: format!("{} of {pool} is {} now", name(backend).unwrap_or_default(), to.token()),
-            },
-            Accepted::Moved { active, transition } => CommandOutcome {
-                changed: true,
-                active: name(active),
-                message: format!(
-                    "{} is the active backend of {pool} now (transition {transition})",
-                    name(active).unwrap_or_default()
-                ),
-            },
-        })
     }
 
     /// Answers with what is known now, and the flows as they are then.
@@ -336,23 +225,4 @@ impl Daemon {
         let mut of_slot = holders.filter(|(.., index)| *index == slot);
         of_slot.next().map(|(pool, backend, _)| format!("{}/{}", pool.name, backend.name)).unwrap_or_default()
     }
-}
-
-/// A command that was carried out and could not be written down is no failure, but whoever gave it has to know.
-async fn answer_when_saved(
-    outcome: Result<CommandOutcome, String>,
-    saved: impl Future<Output = Result<(), Unsaved>>,
-    reply: oneshot::Sender<Result<CommandOutcome, String>>,
-) {
-    let outcome = match outcome {
-        Ok(mut outcome) => {
-            if let Err(problem) = saved.await {
-                outcome.message.push_str(&format!("; a reboot may forget it: {problem}"));
-            }
-            Ok(outcome)
-        }
-        refused => refused,
-    };
-    // Who asked may be gone.
-    let _ = reply.send(outcome);
 }

@@ -37,13 +37,9 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    /// What comes out of the receiver belongs into [`Counter::walked`].
-    pub(super) fn new(table: Arc<FlowTable>) -> (Self, mpsc::Receiver<Walked>) {
-        let (back, walked) = mpsc::channel(1);
-        (
-            Self { table, walks: false, current: Vec::new(), next: Vec::new(), orders: Vec::new(), back },
-            walked,
-        )
+    /// What comes to `back`'s receiver belongs into [`Counter::walked`].
+    pub(super) const fn new(table: Arc<FlowTable>, back: mpsc::Sender<Walked>) -> Self {
+        Self { table, walks: false, current: Vec::new(), next: Vec::new(), orders: Vec::new(), back }
     }
 
     /// Answers as soon as flows have been counted once more.

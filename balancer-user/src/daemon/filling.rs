@@ -5,8 +5,7 @@ use tracing::{info, warn};
 
 use crate::dataplane::flows::Fill;
 
-use super::Daemon;
-use super::alarm::Alarm;
+use super::{Daemon, Entry};
 
 /// Percent that are worth a word each.
 const LEVELS: [u64; 3] = [80, 95, 100];
@@ -54,7 +53,7 @@ impl Daemon {
     /// The tables were looked at.
     pub(super) fn filled(&mut self, fill: Fill) {
         for evidence in self.filling.is(fill).into_iter().flatten() {
-            self.alarm(&Alarm { event: "filling", evidence: Some(&evidence), ..Alarm::default() });
+            self.alarm(Entry::filling(evidence));
         }
     }
 }

@@ -47,7 +47,7 @@ impl Journal {
     }
 
     /// It has happened now.
-    pub(super) fn note(&mut self, entry: Entry, store: &Store) {
+    pub(super) fn note(&mut self, entry: Entry, store: &Store) -> Record {
         self.last_event = self.last_event.saturating_add(1);
         let Entry { event, pool, backend, from, to, reason, evidence } = entry;
         let record = Record {
@@ -70,7 +70,8 @@ impl Journal {
             };
             self.followers.retain(hears);
         }
-        store.append(record);
+        store.append(record.clone());
+        record
     }
 
     /// Every record from now on; `None`: too many hear them already.
@@ -216,26 +217,29 @@ impl Entry {
 
     /// A command of this user, and what came of it.
     pub(super) fn of_command(command: &Command, uid: u32, outcome: Result<&str, &str>) -> Self {
-        let (typed, pool, to) = match command {
-            Command::Failover(asked) => {
-                let to = asked.to.as_ref().map(|to| format!(" --to {to}")).unwrap_or_default();
-                let force = if asked.force { " --force" } else { "" };
-                (format!("failover {}{to}{force}", asked.pool), &asked.pool, asked.to.clone())
-            }
-            Command::Failback(asked) => (format!("failback {}", asked.pool), &asked.pool, None),
-        };
         let (reason, said) = match outcome {
             Ok(said) => ("accepted", said),
             Err(said) => ("refused", said),
         };
         Self {
             event: "command",
-            pool: Some(pool.clone()),
-            backend: to,
+            pool: some(command.pool()),
+            backend: command.backend().map(str::to_owned),
             reason: some(reason),
-            evidence: Some(format!("`{typed}` by uid {uid}: {said}")),
+            evidence: Some(format!("`{}` by uid {uid}: {said}", command.typed())),
             ..Self::default()
         }
+    }
+
+    /// A table of flows fills up.
+    pub(super) fn filling(evidence: String) -> Self {
+        Self { event: "filling", evidence: Some(evidence), ..Self::default() }
+    }
+
+    /// The flows of a backend were ended.
+    pub(super) fn cut(pool: &str, backend: &str, evidence: String) -> Self {
+        let (pool, backend) = (some(pool), some(backend));
+        Self { event: "cut", pool, backend, evidence: Some(evidence), ..Self::default() }
     }
 
     /// The daemon has started.
@@ -309,12 +313,18 @@ mod tests {
     #[test]
     fn a_command_is_told_as_typed_with_who_and_what_came_of_it() {
         let to = Some("b".to_owned());
-        let failover = Command::Failover(FailoverCommand { pool: "p".to_owned(), to, force: true });
+        let failover = Command::Failover(FailoverCommand {
+            pool: "p".to_owned(),
+            to,
+            force: true,
+            reset: false,
+            no_wait: false,
+        });
         let entry = Entry::of_command(&failover, 7, Err("b is disabled"));
         assert_eq!((entry.pool.as_deref(), entry.backend.as_deref()), (Some("p"), Some("b")));
         assert_eq!(entry.reason.as_deref(), Some("refused"));
         assert_eq!(entry.evidence.as_deref(), Some("`failover p --to b --force` by uid 7: b is disabled"));
-        let failback = Command::Failback(FailbackCommand { pool: "p".to_owned() });
+        let failback = Command::Failback(FailbackCommand { pool: "p".to_owned(), no_wait: false });
         let entry = Entry::of_command(&failback, 0, Ok("done"));
         assert_eq!(entry.reason.as_deref(), Some("accepted"));
         assert_eq!(entry.evidence.as_deref(), Some("`failback p` by uid 0: done"));

@@ -1,60 +1,172 @@
 //! From what was remembered to the policy's history, and from what the policy does to what is to be remembered.
 //!
-//! The kernel's maps win where they have an active backend: they are never older than the file. Without them (a reboot, a
-//! detach) the file's word counts. Names that the configuration doesn't have any more are left out.
+//! Who is active: the kernel's maps win, as they are never older than the file; without them (a reboot, a detach) the
+//! file's word counts. A change that was under way is the file's, unless the maps tell of a later one. Where there was
+//! something and nobody can tell any more what, the policy is told that. Names that the configuration doesn't have any more
+//! are left out.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use balancer_common::abi::{ActiveWord, Route};
 use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
 use crate::config::{self, Config};
+use crate::control::protocol::PoolReason;
 use crate::dataplane::slots::PoolSlots;
-use crate::dataplane::tables::Tables;
-use crate::policy::{self, BackendIndex, History, PoolHistory, PoolIndex};
-use crate::store::State;
-use crate::store::state::{Admin, Backend, BootMoment, FORMAT, Pool, Wish};
+use crate::policy::{
+    self, ActiveReason, BackendHistory, BackendIndex, History, PoolHistory, PoolIndex, ServiceIndex,
+    TransitionHistory,
+};
+use crate::store::state::{
+    Admin, Backend, BootMoment, FORMAT, Next, Pool, Reached, Service, Stop, Transition, Wish,
+};
+use crate::store::{Remembered, State};
 
-use super::{Daemon, plan, view};
+use super::start::Parts;
+use super::{Clock, Daemon, plan, view};
 
 /// The kernel's random name of this boot; no file on a disk.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What an earlier life left behind.
-pub(super) fn history(
-    config: &Config,
-    slots: &[PoolSlots],
-    tables: &Tables,
-    state: Option<&State>,
-) -> History {
-    let in_kernel = slots.iter().map(|slots| {
-        let word = tables.active(slots.pool.index);
-        let active = slots.backends.iter().position(|backend| Some(backend.index) == word.backend())?;
-        Some(PoolHistory {
-            active: Some(BackendIndex(active)),
-            wish: plan::wish(word.mark()),
-            ..PoolHistory::default()
-        })
+pub(super) fn history(parts: &Parts, remembered: &Remembered, clock: &Clock) -> History {
+    let state = remembered.state.as_ref();
+    let words = parts.slots.iter().map(|slots| parts.tables.active(slots.pool.index));
+    let words: Vec<ActiveWord> = words.collect();
+    let pools = parts.config.pools.iter().zip(&parts.slots).zip(&words).map(|((config, slots), word)| {
+        let names = Names(config);
+        let pool = state.and_then(|state| state.pools.iter().find(|pool| pool.name == config.name));
+        let passed = state.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
+        let past = pool.map(|pool| names.history(pool, passed, clock)).unwrap_or_default();
+        with_maps(past, *word, slots, pool.is_none() && remembered.was_damaged)
     });
-    let remembered = config.pools.iter().map(|pool| pool_history(pool, state?));
-    let pools = in_kernel.zip(remembered).map(|(kernel, file)| kernel.or(file).unwrap_or_default());
-    let in_kernel = slots.iter().map(|slots| u64::from(tables.active(slots.pool.index).change())).max();
+    let in_kernel = words.iter().map(|word| u64::from(word.change())).max();
     let last_transition = in_kernel.max(state.map(|state| state.last_transition)).unwrap_or_default();
     History { pools: pools.collect(), last_transition }
 }
 
-/// What the file says of a pool.
-fn pool_history(pool: &config::Pool, state: &State) -> Option<PoolHistory> {
-    let remembered = state.pools.iter().find(|remembered| remembered.name == pool.name)?;
-    let active = remembered.active.as_ref()?;
-    let wish = match remembered.wish {
-        Wish::Automatic => policy::Wish::Automatic,
-        Wish::Stay => policy::Wish::Stay,
-        Wish::Forced => policy::Wish::Forced,
+/// What the file says, and the kernel, which knows better. `is_lost`: what the file said of the pool can't be read.
+fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, is_lost: bool) -> PoolHistory {
+    let of_slot = |slot| slots.backends.iter().position(|backend| backend.index == slot).map(BackendIndex);
+    let Some(active) = word.backend().and_then(of_slot) else {
+        // On hold no hook runs before the file says so: if it tells of no change, none has been begun.
+        let was_something = matches!(word.route(), Route::Hold | Route::Reject);
+        let doubtful = past.doubtful || (past.active.is_none() && (is_lost || was_something));
+        return PoolHistory { doubtful, ..past };
     };
-    let position = pool.backends.iter().position(|backend| backend.name == *active)?;
-    Some(PoolHistory { active: Some(BackendIndex(position)), wish, ..PoolHistory::default() })
+    let is_of_now = |change: &TransitionHistory| {
+        (change.from == Some(active) || change.to == active) && change.id >= u64::from(word.change())
+    };
+    PoolHistory {
+        active: Some(active),
+        wish: plan::wish(word.mark()),
+        transition: past.transition.filter(is_of_now),
+        doubtful: false,
+        ..past
+    }
+}
+
+/// From names to positions.
+struct Names<'a>(&'a config::Pool);
+
+impl Names<'_> {
+    fn backend(&self, name: &str) -> Option<BackendIndex> {
+        self.0.backends.iter().position(|backend| backend.name == name).map(BackendIndex)
+    }
+
+    /// What the file says of the pool, and of how long ago.
+    fn history(&self, pool: &Pool, passed: Duration, clock: &Clock) -> PoolHistory {
+        let backend = |config: &config::Backend| {
+            let backend = pool.backends.iter().find(|backend| backend.name == config.name);
+            backend.map_or_else(BackendHistory::default, |backend| self.backend_history(backend, passed))
+        };
+        let active = pool.active.as_deref().and_then(|active| self.backend(active));
+        PoolHistory {
+            // Whoever has the role has left the configuration with it.
+            doubtful: pool.doubtful || (active.is_none() && pool.active.is_some()),
+            active,
+            active_for: clock.age(pool.since.into()),
+            wish: match pool.wish {
+                Wish::Automatic => policy::Wish::Automatic,
+                Wish::Stay => policy::Wish::Stay,
+                Wish::Forced => policy::Wish::Forced,
+            },
+            backends: self.0.backends.iter().map(backend).collect(),
+            transition: pool.transition.as_ref().and_then(|change| self.transition(change, clock)),
+        }
+    }
+
+    fn backend_history(&self, backend: &Backend, passed: Duration) -> BackendHistory {
+        let left = |ms: u64| Duration::from_millis(ms).saturating_sub(passed);
+        let service = |service: &Service| {
+            let index = self.0.services.iter().position(|known| known.name == service.name)?;
+            let past = policy::Past {
+                down_left: service.down_for_ms.map(left),
+                last_down: Duration::from_millis(service.last_down_ms),
+                relapse_left: service.relapse_until_ms.map(left),
+            };
+            Some((ServiceIndex(index), past))
+        };
+        BackendHistory {
+            admin: match backend.admin {
+                Admin::Ready => policy::Admin::Ready,
+                Admin::Drain => policy::Admin::Drain,
+                Admin::Maint => policy::Admin::Maint,
+            },
+            drain_left: backend.drain_ends_in_ms.map(left),
+            services: backend.services.iter().filter_map(service).collect(),
+        }
+    }
+
+    fn transition(&self, change: &Transition, clock: &Clock) -> Option<TransitionHistory> {
+        Some(TransitionHistory {
+            id: change.id,
+            from: change.from.as_deref().and_then(|from| self.backend(from)),
+            to: self.backend(&change.to)?,
+            reason: active_reason(change.reason),
+            evidence: change.evidence.clone(),
+            age: clock.age(change.started.into()),
+            forced: change.forced,
+            switched: change.switched,
+            reached: reached(&change.reached),
+        })
+    }
+}
+
+fn active_reason(reason: PoolReason) -> ActiveReason {
+    match reason {
+        PoolReason::Initial => ActiveReason::Initial,
+        PoolReason::BackendDown => ActiveReason::BackendDown,
+        PoolReason::Operator => ActiveReason::Operator,
+        PoolReason::Failback => ActiveReason::Failback,
+        PoolReason::Drain => ActiveReason::Drain,
+        PoolReason::Maint => ActiveReason::Maint,
+        // The configuration isn't a reason yet that anything writes.
+        PoolReason::Config | PoolReason::Restored => ActiveReason::Restored,
+    }
+}
+
+fn reached(reached: &Reached) -> policy::Reached {
+    let next = |next: &Next| match next {
+        Next::Hook(step) => policy::Next::Hook(*step as usize),
+        Next::Start => policy::Next::Start,
+        Next::Switch => policy::Next::Switch,
+    };
+    match reached {
+        Reached::Cutting => policy::Reached::Cutting,
+        Reached::Next(what) => policy::Reached::Next(next(what)),
+        Reached::Running(step) => policy::Reached::Running(*step as usize),
+        Reached::Held { stop, why } => {
+            let stop = match stop {
+                Stop::Failed(step) => policy::Stop::Failed(*step as usize),
+                Stop::Lost(what) => policy::Stop::Lost(next(what)),
+                Stop::Late => policy::Stop::Late,
+            };
+            policy::Reached::Held(stop, why.clone())
+        }
+    }
 }
 
 /// Says what of the file means nothing any more.
@@ -82,45 +194,99 @@ pub(super) fn tell_forgotten(config: &Config, state: &State) {
 /// What is to be remembered now.
 pub(super) fn state(daemon: &Daemon) -> State {
     let now = boot_moment();
-    let pools = daemon.parts.config.pools.iter().enumerate();
+    let history = daemon.policy.history(daemon.clock.now());
+    let pools = daemon.parts.config.pools.iter().zip(history.pools).enumerate();
     State {
         format: FORMAT.to_owned(),
         written: SystemTime::now().into(),
         boot_id: now.boot_id,
-        boottime_ms: u64::try_from(now.boottime.as_millis()).unwrap_or(u64::MAX),
-        last_transition: daemon.policy.history(daemon.clock.now()).last_transition,
+        boottime_ms: ms(now.boottime),
+        last_transition: history.last_transition,
         last_event: daemon.journal.last_event(),
-        pools: pools.map(|(index, pool)| self::pool(daemon, PoolIndex(index), pool)).collect(),
+        pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
         checksum: String::new(),
     }
 }
 
-fn pool(daemon: &Daemon, index: PoolIndex, pool: &config::Pool) -> Pool {
+fn pool(daemon: &Daemon, index: PoolIndex, config: &config::Pool, past: PoolHistory) -> Pool {
     let view = daemon.policy.snapshot(index, daemon.clock.now());
-    let backends = pool.backends.iter().zip(&view.backends).map(|(backend, view)| Backend {
-        name: backend.name.clone(),
-        admin: match view.admin {
+    let name = |backend: BackendIndex| config.backends[backend.0].name.clone();
+    let started = view.transition.as_ref().map_or(view.since, |change| change.started);
+    Pool {
+        name: config.name.clone(),
+        active: past.active.map(name),
+        since: daemon.clock.wall(view.since).into(),
+        reason: view::pool_reason(view.reason),
+        wish: match past.wish {
+            policy::Wish::Automatic => Wish::Automatic,
+            policy::Wish::Stay => Wish::Stay,
+            policy::Wish::Forced => Wish::Forced,
+        },
+        backends: config
+            .backends
+            .iter()
+            .zip(past.backends)
+            .map(|(of, past)| backend(config, of, past))
+            .collect(),
+        transition: past.transition.map(|change| Transition {
+            id: change.id,
+            from: change.from.map(name),
+            to: name(change.to),
+            reason: view::pool_reason(change.reason),
+            evidence: change.evidence,
+            started: daemon.clock.wall(started).into(),
+            forced: change.forced,
+            switched: change.switched,
+            reached: written(change.reached),
+        }),
+        doubtful: past.doubtful,
+    }
+}
+
+fn backend(pool: &config::Pool, config: &config::Backend, past: BackendHistory) -> Backend {
+    let service = |(service, past): (ServiceIndex, policy::Past)| Service {
+        name: pool.services[service.0].name.clone(),
+        down_for_ms: past.down_left.map(ms),
+        last_down_ms: ms(past.last_down),
+        relapse_until_ms: past.relapse_left.map(ms),
+    };
+    Backend {
+        name: config.name.clone(),
+        admin: match past.admin {
             // Disabled is the configuration's word, and not to be remembered.
             policy::Admin::Ready | policy::Admin::Disabled => Admin::Ready,
             policy::Admin::Drain => Admin::Drain,
             policy::Admin::Maint => Admin::Maint,
         },
-        drain_ends_in_ms: None,
-        services: Vec::new(),
-    });
-    Pool {
-        name: pool.name.clone(),
-        active: view.active.map(|active| pool.backends[active.0].name.clone()),
-        since: daemon.clock.wall(view.since).into(),
-        reason: view::pool_reason(view.reason),
-        wish: match view.wish {
-            policy::Wish::Automatic => Wish::Automatic,
-            policy::Wish::Stay => Wish::Stay,
-            policy::Wish::Forced => Wish::Forced,
-        },
-        backends: backends.collect(),
-        transition: None,
+        drain_ends_in_ms: past.drain_left.map(ms),
+        services: past.services.into_iter().map(service).collect(),
     }
+}
+
+fn written(reached: policy::Reached) -> Reached {
+    // A pool has few hooks.
+    let next = |next: policy::Next| match next {
+        policy::Next::Hook(step) => Next::Hook(step as u32),
+        policy::Next::Start => Next::Start,
+        policy::Next::Switch => Next::Switch,
+    };
+    match reached {
+        policy::Reached::Cutting => Reached::Cutting,
+        policy::Reached::Next(what) => Reached::Next(next(what)),
+        policy::Reached::Running(step) => Reached::Running(step as u32),
+        policy::Reached::Held(stop, why) => Reached::Held {
+            stop: match stop {
+                policy::Stop::Failed(step) => Stop::Failed(step as u32),
+                policy::Stop::Lost(what) => Stop::Lost(next(what)),
+                policy::Stop::Late => Stop::Late,
+            },
+            why,
+        },
+    }
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn boot_moment() -> BootMoment {

@@ -11,13 +11,17 @@ mod filling;
 mod journal;
 mod listing;
 mod memory;
+mod orders;
 mod plan;
 mod probe_log;
 mod start;
+mod steps;
 mod story;
+mod telling;
 mod view;
 mod ways;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,20 +34,23 @@ use tracing::{info, warn};
 use crate::control::server::{self, Request};
 use crate::control::socket::SocketError;
 use crate::dataplane::attach::Attachment;
+use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::{DataplaneError, Kind};
 use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
-use crate::policy::{Moment, Policy, ProbeTicket};
+use crate::policy::{BackendIndex, Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::store::{Remembered, State, Store};
 
 use self::census::{Counter, Walked};
 use self::filling::Filling;
 use self::journal::{Entry, Journal};
+use self::orders::Waiting;
 use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
+use self::steps::Done;
 use self::ways::Change;
 
 pub use self::check::check;
@@ -97,8 +104,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
     let Started { parts, flows, watch, listener, socket, store, remembered } = start::start(options).await?;
-    let flows = Arc::new(flows);
-    let (counter, from_counter) = Counter::new(flows.clone());
+    let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server::serve(listener, requests, async {
@@ -107,7 +113,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let (changes, from_kernel) = mpsc::channel(CHANGES);
     let watching = tokio::spawn(ways::watch(watch, changes));
 
-    let mut daemon = Daemon::new(parts, counter, (store, remembered), options.version);
+    let mut daemon = Daemon::new(parts, (flows, walked), (store, remembered), options.version);
     let outcome = daemon.serve(&mut signals, from_clients, from_kernel, from_counter).await;
 
     watching.abort();
@@ -151,8 +157,15 @@ struct Daemon {
     /// Why an interface or a way is missing, by what it is about.
     missing: view::Missing,
     probes: ProbeLog,
+    flows: Arc<FlowTable>,
     counter: Counter,
     filling: Filling,
+    /// What was done beside the loop.
+    done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
+    /// Who waits for the end of a change.
+    waiting: Vec<Waiting>,
+    /// Clients that were told that their flow has ended.
+    resets_sent: BTreeMap<(PoolIndex, BackendIndex), u64>,
     notifier: Option<Notifier>,
     store: Store,
     journal: Journal,
@@ -174,17 +187,26 @@ struct Clock {
 }
 
 impl Clock {
+    /// The daemon's start, as a moment. What was before it has moments, too: an earlier daemon's changes.
+    const START: Moment = Moment::after_zero(Duration::from_secs(100 * 365 * 86_400));
+
     fn now(&self) -> Moment {
-        Moment::ZERO + self.started.elapsed()
+        Self::START + self.started.elapsed()
     }
 
+    /// What was before the start is taken for it.
     fn instant(&self, moment: Moment) -> Instant {
-        self.started + (moment - Moment::ZERO)
+        self.started + (moment - Self::START)
     }
 
     /// When something was, as people write it.
     fn wall(&self, moment: Moment) -> SystemTime {
-        self.started_wall + (moment - Moment::ZERO)
+        self.started_wall + (moment - Self::START) - (Self::START - moment)
+    }
+
+    /// How long ago something was that people wrote down.
+    fn age(&self, wall: SystemTime) -> Duration {
+        self.started_wall.duration_since(wall).unwrap_or_default() + self.started.elapsed()
     }
 
     fn uptime(&self) -> Duration {
@@ -195,23 +217,28 @@ impl Clock {
 impl Daemon {
     fn new(
         parts: Parts,
-        counter: Counter,
+        (flows, walked): (FlowTable, mpsc::Sender<Walked>),
         (store, remembered): (Store, Remembered),
         version: &'static str,
     ) -> Self {
+        let flows = Arc::new(flows);
         let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
         let settings = plan::for_policy(&parts.config);
         let gateway = &parts.config.gateway;
         let filling = Filling::new(gateway.max_flows, gateway.max_half_open);
         let seed = std::process::id().into();
-        let history = memory::history(&parts.config, &parts.slots, &parts.tables, remembered.state.as_ref());
+        let history = memory::history(&parts, &remembered, &clock);
         let policy = Policy::new(settings, seed, history, clock.now());
         let mut journal = Journal::after(remembered.last_event);
         journal.note(Entry::started(version, parts.fresh, &remembered), &store);
         Self {
             probes: ProbeLog::new(&parts.config),
-            counter,
+            counter: Counter::new(flows.clone(), walked),
+            flows,
             filling,
+            done: mpsc::channel(steps::RESULTS),
+            waiting: Vec::new(),
+            resets_sent: BTreeMap::new(),
             notifier: gateway.notify.clone().map(Notifier::new),
             parts,
             policy,
@@ -247,6 +274,7 @@ impl Daemon {
             let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
+                Some(done) = self.done.1.recv() => self.done(done),
                 Some(change) = changes.recv() => self.changed(change),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),

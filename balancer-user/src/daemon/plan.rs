@@ -7,8 +7,8 @@ use crate::dataplane::attach::ModeChoice;
 use crate::dataplane::object::Wanted;
 use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
 use crate::policy::{
-    BackendSettings, Failback, Failover, OnBackendDown, PoolSettings, ProbeSchedule, ServiceSettings,
-    WhenAllDown, Wish,
+    BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError, PoolSettings,
+    ProbeSchedule, ServiceSettings, WhenAllDown, Wish,
 };
 use crate::probe::{ProbeSetupError, Prober, TlsSettings, Verify};
 
@@ -72,12 +72,29 @@ fn pool_settings(pool: &config::Pool) -> PoolSettings {
             config::WhenAllDown::Last => WhenAllDown::Last,
             config::WhenAllDown::Reject => WhenAllDown::Reject,
         },
-        on_backend_down: OnBackendDown::Keep,
+        on_backend_down: match pool.on_backend_down {
+            config::OnBackendDown::Reset => OnBackendDown::Reset,
+            config::OnBackendDown::Keep => OnBackendDown::Keep,
+        },
         start_timeout: pool.start_timeout,
         drain_deadline: pool.drain_deadline,
-        hooks: Vec::new(),
+        hooks: pool.hooks.iter().map(hook_settings).collect(),
         services: pool.services.iter().map(service_settings).collect(),
         backends: pool.backends.iter().map(backend_settings).collect(),
+    }
+}
+
+fn hook_settings(hook: &config::Hook) -> HookSettings {
+    HookSettings {
+        name: hook.name.clone(),
+        when: match hook.when {
+            config::HookWhen::Before => HookWhen::Before,
+            config::HookWhen::After => HookWhen::After,
+        },
+        on_error: match hook.on_error {
+            config::OnError::Hold => OnError::Hold,
+            config::OnError::Continue => OnError::Continue,
+        },
     }
 }
 

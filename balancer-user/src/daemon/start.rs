@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::net::UnixListener;
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::config::{self, Config, MissingInterface, Surroundings};
@@ -38,7 +40,8 @@ pub(super) struct Parts {
     pub(super) pins: PinDirectory,
     /// Nothing had been pinned before this start.
     pub(super) fresh: bool,
-    program: Loaded,
+    /// For whoever puts it onto interfaces or frames before it.
+    pub(super) program: Arc<Mutex<Loaded>>,
     neighbours: Neighbours,
 }
 
@@ -93,6 +96,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     if let Some(state) = &remembered.state {
         memory::tell_forgotten(&config, state);
     }
+    let program = Arc::new(Mutex::new(program));
     let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, neighbours };
     Ok(Started { parts, flows, watch, listener, socket, store, remembered })
 }
@@ -155,6 +159,12 @@ impl Assembly {
             }
             loaded => loaded?,
         };
+        if let Err(problem) = &program.live_frames {
+            warn!(
+                event = "live_frames",
+                problem, "clients that are held for a switch have to repeat themselves after it"
+            );
+        }
         if let Err(problem) = &program.frags {
             warn!(
                 event = "frags",
@@ -222,7 +232,8 @@ impl Parts {
                 Err(error) => return Err(error),
             }
         }
-        let program = self.program.program()?;
+        let mut program = self.program.lock().await;
+        let program = program.program()?;
         let pins = self.pins.versioned();
         let choice = plan::mode_choice(&self.config);
         let attachments = attach::attach_all(program, &targets, choice, pins, &self.neighbours).await?;

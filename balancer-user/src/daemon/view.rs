@@ -11,13 +11,14 @@ use balancer_common::verdict::{Fate, Reason};
 use crate::config;
 use crate::control::protocol::{
     Admin, Attachment, Backend, BackendStats, Daemon as DaemonInfo, FailbackPolicy, Health, LastProbe, Pool,
-    PoolReason, PoolState, Service, ServiceStats, Stats, StatsSchema, Status, StatusSchema, XdpMode,
+    PoolReason, PoolState, Service, ServiceStats, Stats, StatsSchema, Status, StatusSchema, Transition,
+    XdpMode,
 };
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::Mode;
 use crate::dataplane::flows::Census;
 use crate::dataplane::slots::PoolSlots;
-use crate::policy::{self, ActiveReason, BackendIndex, BackendView, PoolIndex, PoolView};
+use crate::policy::{self, ActiveReason, BackendIndex, BackendView, PoolIndex, PoolView, TransitionView};
 
 use super::{Daemon, probe_log};
 
@@ -61,10 +62,11 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
         drops: by_reason(&tallies, |fate| fate != Fate::Pass, |tally| tally.dropped),
         degraded: daemon.store.written().borrow().degraded(),
     };
-    let backends = parts.config.pools.iter().zip(&parts.slots).flat_map(|(pool, slots)| {
-        pool.backends.iter().zip(&slots.backends).map(|(backend, slot)| {
+    let backends = parts.config.pools.iter().zip(&parts.slots).enumerate().flat_map(|(p, (pool, slots))| {
+        pool.backends.iter().zip(&slots.backends).enumerate().map(move |(b, (backend, slot))| {
             let traffic = parts.tables.backend_traffic(slot.index)?;
-            Ok(backend_stats(pool, backend, &traffic))
+            let resets_sent = daemon.resets_sent.get(&(PoolIndex(p), BackendIndex(b)));
+            Ok(backend_stats(pool, backend, &traffic, resets_sent.copied().unwrap_or_default()))
         })
     });
     Ok(Seen { backends: backends.collect::<Result<_, _>>()?, status, tallies, slots: parts.slots.clone() })
@@ -180,7 +182,7 @@ fn pool(daemon: &Daemon, index: PoolIndex) -> Result<Pool, DataplaneError> {
         },
         services: services.collect::<Result<_, _>>()?,
         backends: backends.collect(),
-        transition: None,
+        transition: view.transition.as_ref().map(|change| transition(daemon, config, change)),
     })
 }
 
@@ -214,6 +216,19 @@ fn backend(
         since: daemon.clock.wall(view.since).into(),
         flows: 0,
         last_probe: last_probe(daemon, pool, index),
+    }
+}
+
+fn transition(daemon: &Daemon, config: &config::Pool, change: &TransitionView) -> Transition {
+    let name = |backend: BackendIndex| config.backends[backend.0].name.clone();
+    Transition {
+        id: change.id,
+        from: change.from.map(name),
+        to: name(change.to),
+        reason: pool_reason(change.reason),
+        step: change.step.map(|step| step as u32),
+        hook: change.step.and_then(|step| config.hooks.get(step)).map(|hook| hook.name.clone()),
+        started: daemon.clock.wall(change.started).into(),
     }
 }
 
@@ -260,7 +275,12 @@ pub(super) fn pool_reason(reason: ActiveReason) -> PoolReason {
     }
 }
 
-fn backend_stats(pool: &config::Pool, backend: &config::Backend, traffic: &Traffic) -> BackendStats {
+fn backend_stats(
+    pool: &config::Pool,
+    backend: &config::Backend,
+    traffic: &Traffic,
+    resets_sent: u64,
+) -> BackendStats {
     BackendStats {
         pool: pool.name.clone(),
         backend: backend.name.clone(),
@@ -271,6 +291,6 @@ fn backend_stats(pool: &config::Pool, backend: &config::Backend, traffic: &Traff
         retried_refused: 0,
         retried_unanswered: 0,
         rescued: 0,
-        resets_sent: 0,
+        resets_sent,
     }
 }

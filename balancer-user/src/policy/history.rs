@@ -42,7 +42,7 @@ pub struct PoolHistory {
 }
 
 /// What an earlier life left behind of one backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendHistory {
     /// What the operator wants with it.
     pub admin: Admin,

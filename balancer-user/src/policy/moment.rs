@@ -15,6 +15,12 @@ impl Moment {
     /// The driver's start.
     pub const ZERO: Self = Self(Duration::ZERO);
 
+    /// So long after the first moment.
+    #[must_use]
+    pub const fn after_zero(span: Duration) -> Self {
+        Self(span)
+    }
+
     /// So long before; what was before the first moment is taken for it.
     #[must_use]
     pub const fn before(self, span: Duration) -> Self {

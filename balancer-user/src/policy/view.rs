@@ -40,9 +40,10 @@ impl PoolState {
 }
 
 /// What the operator wants with a backend; kept apart from its health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Admin {
     /// In use.
+    #[default]
     Ready,
     /// Gets no new flows; those that it has may end.
     Drain,

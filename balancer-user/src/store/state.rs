@@ -57,6 +57,8 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// The change that is under way.
     pub transition: Option<Transition>,
+    /// Who was active before is not known, and the operator was asked.
+    pub doubtful: bool,
 }
 
 /// What the operator's last `failover` still asks for.
@@ -103,8 +105,8 @@ pub enum Admin {
 pub struct Service {
     /// Its name in the configuration.
     pub name: String,
-    /// How much is left of its time down.
-    pub down_for_ms: u64,
+    /// How much is left of its time down; null when it isn't down.
+    pub down_for_ms: Option<u64>,
     /// How long it was last down.
     pub last_down_ms: u64,
     /// How much is left of the time in which going down again counts as a relapse.
@@ -123,30 +125,59 @@ pub struct Transition {
     pub to: String,
     /// Why.
     pub reason: PoolReason,
+    /// What was seen, in words.
+    pub evidence: String,
     /// When it began.
     pub started: Timestamp,
+    /// The target is taken whatever its health.
+    pub forced: bool,
+    /// The target is the active one; what is left are hooks behind the switch.
+    pub switched: bool,
     /// How far it is.
-    pub phase: Phase,
-    /// Which of the phase's hooks, counted from 0.
-    pub step: u32,
-    /// Whether that hook was started: without a recorded result it is never started again by itself.
-    pub running: bool,
-    /// Why it waits for the operator.
-    pub held: Option<String>,
+    pub reached: Reached,
 }
 
-/// How far a change is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
+/// How far a change is. Hooks are counted from 0, in the configuration's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reached {
     /// The old backend's flows are cut.
     Cutting,
-    /// The `before` hooks run.
-    Before,
+    /// This is next.
+    Next(Next),
+    /// This hook was started: without a recorded result it is never started again by itself.
+    Running(u32),
+    /// It waits for the operator.
+    Held {
+        /// What stopped it.
+        stop: Stop,
+        /// The same in words.
+        why: String,
+    },
+}
+
+/// What is done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// This hook.
+    Hook(u32),
     /// A cold standby is waited for.
-    Starting,
-    /// The `after` hooks run.
-    After,
+    Start,
+    /// The switch.
+    Switch,
+}
+
+/// What stopped a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// This hook.
+    Failed(u32),
+    /// The target went down; that would have been next.
+    Lost(Next),
+    /// A cold standby didn't come up.
+    Late,
 }
 
 /// A moment that can be told from one of another boot.

@@ -201,6 +201,6 @@ fn warnings_of_both_stages_stand_in_the_order_of_the_text() {
     let mut machine = gateway();
     machine.addresses.clear();
     let lines: Vec<usize> =
-        check(&replaced(KEEP, ""), &machine).warnings.iter().map(|warning| warning.line).collect();
+        check(&replaced(PASSIVE, ""), &machine).warnings.iter().map(|warning| warning.line).collect();
     assert_eq!(lines, [4, 15]);
 }

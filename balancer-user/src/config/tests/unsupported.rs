@@ -16,18 +16,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (INTERFACES, "interfaces = [\"wan0\"]\n[http]\nlisten = «\"127.0.0.1\""),
         "has no port",
     ),
-    (
-        "pool.on_backend_down",
-        (KEEP, "on_backend_down = «\"reset\""),
-        (KEEP, "on_backend_down = «\"rst\""),
-        "unknown value `rst`",
-    ),
-    (
-        "pool.when_all_down",
-        (POOL, "name = \"p\"\nwhen_all_down = «\"reject\""),
-        (POOL, "name = \"p\"\nwhen_all_down = «1"),
-        "must be a string",
-    ),
     ("pool.passive", (PASSIVE, "passive = «\"probe\""), (PASSIVE, "passive = «true"), "must be a string"),
     ("pool.passive", (PASSIVE, "passive = «\"count\""), (PASSIVE, "passive = «\"\""), "unknown value"),
     (
@@ -49,24 +37,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         "is too short",
     ),
     (
-        "pool.drain_deadline",
-        (POOL, "name = \"p\"\ndrain_deadline = «\"10m\""),
-        (POOL, "name = \"p\"\ndrain_deadline = «600"),
-        "write \"600s\"",
-    ),
-    (
-        "pool.start_timeout",
-        (POOL, "name = \"p\"\nstart_timeout = «\"60s\""),
-        (POOL, "name = \"p\"\nstart_timeout = «\"60\""),
-        "needs a unit",
-    ),
-    (
-        "pool.hook",
-        (ADDRESS, "address = \"10.0.2.11\"\n«[[pool.hook]]\nname = \"x\"\nwhen = \"after\"\nrun = [\"/x\"]"),
-        (ADDRESS, "address = \"10.0.2.11\"\n[[pool.hook]]\nname = \"x\"\nwhen = \"after\"\nrun = [«\"x\"]"),
-        "is not an absolute path",
-    ),
-    (
         "pool.service.redirect_http",
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10:80\""),
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10\""),
@@ -83,12 +53,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (ADDRESS, "address = «\"db1.example.org\""),
         (ADDRESS, "address = «\"db1..example.org\""),
         "is not an IP address",
-    ),
-    (
-        "pool.backend.cold",
-        (BACKEND, "name = \"b\"\ncold = «true"),
-        (BACKEND, "name = \"b\"\ncold = «\"true\""),
-        "must be true or false",
     ),
     (
         "pool.probe.kind",

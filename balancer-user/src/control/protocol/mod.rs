@@ -18,7 +18,10 @@ mod timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::command::{Command, ErrorBody, FailbackCommand, FailoverCommand, Outcome};
+pub use self::command::{
+    Command, DrainCommand, ErrorBody, FailbackCommand, FailoverCommand, MaintCommand, Order, Outcome,
+    ReadyCommand, ResumeCommand,
+};
 pub use self::events::{
     DEFAULT_EVENTS, Events, EventsQuery, EventsSchema, MAX_EVENTS, Record, Why, WhyQuery, WhySchema,
 };
@@ -141,6 +144,44 @@ mod tests {
     #[test]
     fn only_the_pool_must_be_named() {
         let command: FailoverCommand = serde_json::from_str(r#"{"pool": "p"}"#).unwrap();
-        assert_eq!(command, FailoverCommand { pool: "p".to_owned(), to: None, force: false });
+        let expected =
+            FailoverCommand { pool: "p".to_owned(), to: None, force: false, reset: false, no_wait: false };
+        assert_eq!(command, expected);
+    }
+
+    #[test]
+    fn a_command_is_told_as_it_is_typed() {
+        let command = |path: &str, body: Value| -> String {
+            let text = body.to_string();
+            let command = match path {
+                "failover" => serde_json::from_str::<FailoverCommand>(&text).map(Order::command),
+                "failback" => serde_json::from_str::<FailbackCommand>(&text).map(Order::command),
+                "drain" => serde_json::from_str::<DrainCommand>(&text).map(Order::command),
+                "maint" => serde_json::from_str::<MaintCommand>(&text).map(Order::command),
+                "ready" => serde_json::from_str::<ReadyCommand>(&text).map(Order::command),
+                _ => serde_json::from_str::<ResumeCommand>(&text).map(Order::command),
+            };
+            command.unwrap().typed()
+        };
+        for (path, body, typed) in [
+            ("failover", json!({ "pool": "p" }), "failover p"),
+            (
+                "failover",
+                json!({ "pool": "p", "to": "b", "reset": true, "force": true }),
+                "failover p --to b --reset --force",
+            ),
+            ("failback", json!({ "pool": "p", "no_wait": true }), "failback p"),
+            (
+                "drain",
+                json!({ "pool": "p", "backend": "b", "deadline_ms": 1500 }),
+                "drain p b --deadline 1500ms",
+            ),
+            ("maint", json!({ "pool": "p", "backend": "b", "force": true }), "maint p b --force"),
+            ("ready", json!({ "pool": "p", "backend": "b" }), "ready p b"),
+            ("resume", json!({ "pool": "p", "skip": true }), "resume p --skip"),
+            ("resume", json!({ "pool": "p", "skip": false }), "resume p --retry"),
+        ] {
+            assert_eq!(command(path, body), typed);
+        }
     }
 }

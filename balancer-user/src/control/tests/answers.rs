@@ -65,19 +65,31 @@ async fn a_listing_that_is_refused_or_misspelt_comes_back_with_its_reason() {
 #[tokio::test]
 async fn a_command_is_answered_when_it_is_carried_out() {
     let lab = Lab::start();
-    let command =
-        FailoverCommand { pool: "passwords".to_owned(), to: Some("server2".to_owned()), force: false };
-    let outcome = lab.client().failover(&command).await.unwrap();
+    let command = FailoverCommand {
+        pool: "passwords".to_owned(),
+        to: Some("server2".to_owned()),
+        force: false,
+        reset: false,
+        no_wait: false,
+    };
+    let outcome = lab.client().tell(&command).await.unwrap();
     assert_eq!((outcome.changed, outcome.active.as_deref()), (true, Some("server2")));
-    let outcome = lab.client().failback(&FailbackCommand { pool: "passwords".to_owned() }).await.unwrap();
+    let outcome =
+        lab.client().tell(&FailbackCommand { pool: "passwords".to_owned(), no_wait: false }).await.unwrap();
     assert_eq!((outcome.changed, outcome.active.as_deref()), (false, Some("server1")));
 }
 
 #[tokio::test]
 async fn a_refused_command_comes_back_with_its_reason() {
     let lab = Lab::start();
-    let command = FailoverCommand { pool: "passwords".to_owned(), to: None, force: false };
-    let error = lab.client().failover(&command).await.unwrap_err();
+    let command = FailoverCommand {
+        pool: "passwords".to_owned(),
+        to: None,
+        force: false,
+        reset: false,
+        no_wait: false,
+    };
+    let error = lab.client().tell(&command).await.unwrap_err();
     assert!(
         matches!(&error, ClientError::Refused(reason) if reason.starts_with("server2 is down")),
         "{error}"
@@ -106,7 +118,7 @@ async fn a_body_that_is_no_command_is_refused_with_what_is_wrong() {
         ("pool=passwords", "expected"),
         ("{}", "missing field `pool`"),
         (r#"{"pool": 7}"#, "expected a string"),
-        (r#"{"pool": "p", "reset": true}"#, "unknown field `reset`"),
+        (r#"{"pool": "p", "reste": true}"#, "unknown field `reste`"),
     ];
     for (body, error) in cases {
         assert_refused(&lab.exchange(&post("/v1/failover", body)).await, 400, error);

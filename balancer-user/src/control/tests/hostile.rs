@@ -191,7 +191,7 @@ async fn neither_idle_clients_nor_a_stuck_command_hold_up_the_end() {
 
 #[tokio::test]
 async fn a_follower_that_takes_nothing_is_dropped_and_one_that_waits_for_events_is_not() {
-    let lab = Lab::limited(Limits { send: Duration::from_millis(50), ..Limits::default() });
+    let lab = Lab::limited(Limits { send: Duration::from_secs(1), ..Limits::default() });
     let follow = b"GET /v1/events?follow=true HTTP/1.1\r\nHost: b\r\n\r\n";
     let stuck = lab.send(follow).await;
     let client = lab.client();

@@ -131,7 +131,8 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
             Request::Command(Command::Failover(_), _, reply) => {
                 answer(reply, Err("server2 is down: --force goes there all the same".to_owned()));
             }
-            Request::Command(Command::Failback(_), _, reply) => {
+            // The others go the same way.
+            Request::Command(_, _, reply) => {
                 let message = "passwords is on server1 already".to_owned();
                 answer(reply, Ok(Outcome { changed: false, active: Some("server1".to_owned()), message }));
             }

@@ -42,17 +42,15 @@ fn a_state_is_read_as_it_was_written() {
 fn the_document_has_these_keys_in_this_order() {
     let keys = "\
 format written boot_id boottime_ms last_transition last_event pools name active since reason wish backends name admin \
-drain_ends_in_ms services name down_for_ms last_down_ms relapse_until_ms transition id from to reason started phase step \
-running held checksum";
+drain_ends_in_ms services name down_for_ms last_down_ms relapse_until_ms transition id from to reason evidence started \
+forced switched reached held stop failed why doubtful checksum";
     let text = written(&Place::new());
     let found: Vec<_> = text
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix('"')?.split_once("\": ").map(|(key, _)| key))
         .collect();
     assert_eq!(found.join(" "), keys);
-    for words in
-        ["\"wish\": \"stay\"", "\"admin\": \"drain\"", "\"phase\": \"before\"", "\"reason\": \"operator\""]
-    {
+    for words in ["\"wish\": \"stay\"", "\"admin\": \"drain\"", "\"failed\": 1", "\"reason\": \"operator\""] {
         assert!(text.contains(words), "{words} in {text}");
     }
 }

@@ -6,7 +6,9 @@ mod writer;
 
 use std::path::Path;
 
-use super::state::{Admin, Backend, BootMoment, FORMAT, Phase, Pool, Service, State, Transition, Wish};
+use super::state::{
+    Admin, Backend, BootMoment, FORMAT, Pool, Reached, Service, State, Stop, Transition, Wish,
+};
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
 use crate::directory::LockedDirectory;
@@ -61,7 +63,7 @@ fn state() -> State {
                 drain_ends_in_ms: Some(60_000),
                 services: vec![Service {
                     name: "web".to_owned(),
-                    down_for_ms: 5_000,
+                    down_for_ms: Some(5_000),
                     last_down_ms: 10_000,
                     relapse_until_ms: Some(20_000),
                 }],
@@ -71,12 +73,13 @@ fn state() -> State {
                 from: None,
                 to: "server1".to_owned(),
                 reason: PoolReason::Operator,
+                evidence: "asked for by the operator".to_owned(),
                 started: at,
-                phase: Phase::Before,
-                step: 1,
-                running: true,
-                held: None,
+                forced: false,
+                switched: false,
+                reached: Reached::Held { stop: Stop::Failed(1), why: "exit code 3".to_owned() },
             }),
+            doubtful: false,
         }],
         checksum: String::new(),
     }

@@ -7,7 +7,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::limits::LONGEST_DURATION;
+/// Longer than anything that is waited for here, and short enough to be added to any moment.
+const LONGEST_DURATION: Duration = Duration::from_secs(365 * 86_400);
 
 /// The units, largest first, with their milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
