@@ -31,8 +31,8 @@ use crate::{
 
 /// Where the service listens, and its backends.
 pub const PORT: u16 = 443;
-/// Flows and handshakes that there may be.
-const FLOWS: u32 = 1024;
+/// Flows and handshakes that there may be: more than the clients of a test open, as nobody takes closed ones out.
+const FLOWS: u32 = 1 << 16;
 const INTERFACES: [&str; 2] = ["wan0", "lan0"];
 /// The slot of `lan0`: they are counted from 1.
 const LAN: u16 = 2;
@@ -115,6 +115,14 @@ impl Driven {
     pub fn cut(&self, backend: usize) -> Result<CutReport> {
         let slot = self.slots.backends[backend].index;
         Ok(self.flows.cut(slot, &self.tables.exits(slot)?)?)
+    }
+
+    /// Packets of a backend's flows that went on so far, both ways.
+    ///
+    /// # Errors
+    /// When the table can't be read.
+    pub fn forwarded(&self, backend: usize) -> Result<u64> {
+        Ok(self.tables.backend_traffic(self.slots.backends[backend].index)?.packets)
     }
 
     /// The flows' backends, none for those that wait.

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,10 +16,11 @@ use balancer_tests::driven::{self, Driven};
 use balancer_tests::gateway::PATIENCE;
 use balancer_tests::lab::{Family, Lab, Topology};
 use balancer_tests::packet::{Packet, difference};
+use balancer_tests::poll::poll_until;
 use balancer_tests::twin::Wire;
 use balancer_user::dataplane::slots::Forwarding;
 
-/// What the brief allows for ten thousand.
+/// For ten thousand; a tenth of it is usual.
 const FLOWS_MAX: Duration = Duration::from_secs(2);
 
 fn forwarded(program: &mut Gateway, packet: &Packet) -> Result<()> {
@@ -182,6 +185,56 @@ fn ten_thousand_flows_are_cut_within_two_seconds() {
         Ok(())
     })
     .unwrap();
+}
+
+/// Clients come and go on all CPUs while their backend is changed and cut, again and again: once it is cut nothing of it goes
+/// on, whatever was half done.
+#[test]
+fn nothing_goes_on_of_what_was_cut_while_clients_come_and_go() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 30;
+    /// Packets of a round: some dozens of connections.
+    const ENOUGH: u64 = 500;
+    let lab = Lab::new("cutstorm", &Topology::two_armed()).unwrap();
+    driven::serve(&lab, 0).unwrap();
+    driven::serve(&lab, 1).unwrap();
+    let rounds = |plane: &Driven| -> Result<u64> {
+        let mut cut = 0;
+        for round in 0..ROUNDS {
+            let (old, new) = (round % 2, (round + 1) % 2);
+            plane.activate(new);
+            cut += plane.cut(old)?.flows;
+            let [of_old, of_new] = [plane.forwarded(old)?, plane.forwarded(new)?];
+            poll_until(PATIENCE, "packets of the new backend", || {
+                let more = plane.forwarded(new).map_err(|error| error.to_string())? - of_new;
+                if more > ENOUGH { Ok(()) } else { Err(format!("{more} packets")) }
+            })?;
+            let more = plane.forwarded(old)? - of_old;
+            ensure!(more == 0, "round {round}: {more} packets of the old backend went on");
+        }
+        Ok(cut)
+    };
+    let storm = || -> Result<u64> {
+        let plane = Driven::start(&lab, Forwarding::Snat, XdpMode::Driver)?;
+        plane.activate(0);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        // One that is cut fails, as it should.
+                        let _ = driven::connect(&lab);
+                    }
+                });
+            }
+            let cut = rounds(&plane);
+            is_over.store(true, Ordering::Relaxed);
+            cut
+        })
+    };
+    let cut = lab.gateway().enter(storm).unwrap().unwrap();
+    println!("{cut} flows were cut in {ROUNDS} rounds");
+    assert!(cut > 0, "nothing was under way, and so nothing was proven");
 }
 
 /// Waits until the connection ends, and tells how.

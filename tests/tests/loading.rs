@@ -13,6 +13,7 @@ fn the_program_loads_with_every_feature_on_and_off() {
             let wanted = wanted(ipv4, ipv6, frags);
             let loaded = object::load(wanted, None).unwrap_or_else(|error| panic!("{wanted:?}: {error:?}"));
             assert_eq!(loaded.frags.is_ok(), frags, "{wanted:?}: {:?}", loaded.frags);
+            assert_eq!(loaded.live_frames, Ok(()), "{wanted:?}");
         }
     }
 }

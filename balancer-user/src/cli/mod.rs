@@ -133,7 +133,8 @@ pub enum Verb {
     /// Show live flows: client, service, backend, state, age, idle time, packets and bytes
     ///
     /// In no order, those of a failed or removed backend included. A flow is half_open until its handshake is complete,
-    /// established until one side ends it, then closing until it is forgotten. Without --limit all flows are shown.
+    /// established until one side ends it, then closing until it is forgotten. One that waits until its pool has a backend
+    /// has none. Without --limit all flows are shown.
     #[command(after_help = FLOWS_EXAMPLES)]
     Flows(FlowsArgs),
     /// Show packets, bytes and new flows per service and backend, and drops and answers by reason

@@ -207,6 +207,7 @@ mod tests {
             ((9, 9), (Value::Null, LISTEN.into(), Value::Null)),
             ((9, 2), ("mails".into(), LISTEN.into(), "server2".into())),
             ((1, 9), ("mails".into(), "imap".into(), Value::Null)),
+            ((1, 0), ("mails".into(), "imap".into(), Value::Null)),
         ];
         for ((service, backend), (pool, name, of)) in cases {
             let flows = listed("", &[flow("192.0.2.7", service, backend)]);

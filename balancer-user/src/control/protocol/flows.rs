@@ -42,7 +42,7 @@ pub struct Flow<'a> {
     pub pool: Option<Cow<'a, str>>,
     /// The service's name; where the client connected to, when it isn't configured any more.
     pub service: Cow<'a, str>,
-    /// The backend's name; `None` when it isn't configured any more.
+    /// The backend's name; `None` when it isn't configured any more, or the flow waits for one.
     pub backend: Option<Cow<'a, str>>,
     /// How far it is.
     pub state: FlowState,
