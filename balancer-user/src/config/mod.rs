@@ -19,6 +19,7 @@ mod notes;
 mod pool;
 mod probe;
 mod problem;
+mod question;
 mod ranges;
 mod read;
 mod service;
@@ -34,6 +35,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use hyper::http::uri::PathAndQuery;
 
 pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
@@ -216,6 +219,17 @@ pub enum Check {
         /// Whom to trust.
         verify: Verify,
     },
+    /// The same, and then a request over it.
+    Https {
+        /// As in [`Check::Tls`]; also whom to ask for.
+        server_name: Option<String>,
+        /// Whom to trust.
+        verify: Verify,
+        /// What to ask.
+        question: Question,
+    },
+    /// A request over TCP.
+    Http(Question),
     /// A TCP handshake.
     Tcp,
     /// A program, whose exit code 0 is good.
@@ -225,6 +239,17 @@ pub enum Check {
     },
     /// Nothing.
     None,
+}
+
+/// What an HTTP probe asks, and which answers are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// What to GET.
+    pub path: PathAndQuery,
+    /// Good statuses, sorted and disjoint.
+    pub expect_status: Vec<RangeInclusive<u16>>,
+    /// Must be in the body; empty: the body does not matter.
+    pub expect_body: String,
 }
 
 /// Which certificates a TLS probe accepts.

@@ -47,15 +47,9 @@ const REFUSED: &[(&str, When, &str, &str)] = &[
     ("pool.service.redirect_hosts", Written,          "redirecting plain HTTP",    "leave it out"),
 ];
 
-// Refused after a look at more than one key; whoever supports one finds the place by its name.
-
-/// A backend given by name.
+/// A backend given by name: refused after a look at more than one key.
 pub(super) const HOST_NAME: Refusal =
     Refusal { what: "a host name as address", instead: "give its IP address" };
-
-/// A service whose probe is of another kind.
-pub(super) const PROBE_KIND: Refusal =
-    Refusal { what: "a probe of this kind", instead: "write \"tls\", \"tcp\", \"exec\" or \"none\"" };
 
 /// Keys whose default isn't carried out: what to write, and what happens instead.
 const DEFAULTS: &[(&str, &str, &str)] = &[

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::limits::{RISE, SHORTEST_DURATION, SHORTEST_INTERVAL};
-use super::not_yet;
 use super::notes::{Notes, Says};
-use super::problem::{Fault, quoted};
+use super::problem::Fault;
+use super::question::QuestionKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Check, Probe, Verify, names, ranges};
+use super::{Check, Probe, Verify, names};
 use crate::duration;
 use crate::program::CommandLine;
 
@@ -76,6 +76,7 @@ pub(super) struct ProbeKeys {
     server_name: Option<Located<String>>,
     ca_file: Option<Located<PathBuf>>,
     verify: Option<Located<bool>>,
+    question: QuestionKeys,
     run: Option<CommandLine>,
     /// All keys that are written, right or wrong.
     written: Vec<WrittenKey>,
@@ -99,12 +100,10 @@ impl ProbeKeys {
             server_name: table.text("server_name", names::server),
             ca_file: table.text("ca_file", names::path),
             verify: table.flag("verify"),
+            question: QuestionKeys::read(&mut table),
             run: names::command(&mut table, "run"),
             written,
         };
-        table.text("path", path);
-        table.text("expect_status", |written| ranges::parse(written, &(100..=599)));
-        table.text("expect_body", |_| Ok(()));
         table.finish();
         keys
     }
@@ -126,6 +125,10 @@ impl ProbeKeys {
         inherit(&mut self.server_name, &pool.server_name, silent("server_name"));
         inherit(&mut self.ca_file, &pool.ca_file, silent("ca_file"));
         inherit(&mut self.verify, &pool.verify, silent("verify"));
+        let (question, pools) = (&mut self.question, &pool.question);
+        inherit(&mut question.path, &pools.path, silent("path"));
+        inherit(&mut question.expect_status, &pools.expect_status, silent("expect_status"));
+        inherit(&mut question.expect_body, &pools.expect_body, silent("expect_body"));
         if silent("run") {
             self.run.clone_from(&pool.run);
         }
@@ -198,14 +201,18 @@ fn probe(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) -> Optio
     let interval = keys.interval.as_ref().map_or(INTERVAL, |interval| interval.value);
     let fast_interval = fast_interval(keys, interval, notes);
     let check = match kind {
-        Kind::Tls => tls(keys, header, notes)?,
-        Kind::Tcp => Check::Tcp,
-        Kind::None => Check::None,
-        Kind::Exec => exec(keys, header, notes)?,
-        Kind::Https | Kind::Http => {
-            refuse_kind(keys, kind, header, notes);
-            return None;
+        Kind::Tls => {
+            let (server_name, verify) = tls(keys, header, notes)?;
+            Check::Tls { server_name, verify }
         }
+        Kind::Https => {
+            let (server_name, verify) = tls(keys, header, notes)?;
+            Check::Https { server_name, verify, question: keys.question.question() }
+        }
+        Kind::Http => Check::Http(keys.question.question()),
+        Kind::Tcp => Check::Tcp,
+        Kind::Exec => exec(keys, header, notes)?,
+        Kind::None => Check::None,
     };
     Some(Probe {
         check,
@@ -216,15 +223,7 @@ fn probe(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) -> Optio
     })
 }
 
-/// Refuses a kind of probe that isn't supported yet, after what else is wrong with it.
-fn refuse_kind(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) {
-    let span = keys.kind.as_ref().map_or(header, |kind| kind.span);
-    if kind == Kind::Https {
-        tls(keys, header, notes);
-    }
-    notes.error(span, keys.path("kind"), not_yet::PROBE_KIND.fault());
-}
-
+/// The program to run.
 fn exec(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {
     // A wrong `run` has its own error.
     if keys.written("run").is_none() {
@@ -235,7 +234,8 @@ fn exec(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {
     Some(Check::Exec { run: keys.run.clone()? })
 }
 
-fn tls(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {
+/// The server name and whom to trust.
+fn tls(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<(Option<String>, Verify)> {
     let verify = match (&keys.verify, &keys.ca_file) {
         (Some(Located { value: false, .. }), ca_file) => {
             if let Some(ca_file) = ca_file {
@@ -262,7 +262,7 @@ fn tls(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {
         );
         return None;
     }
-    Some(Check::Tls { server_name: keys.server_name.as_ref().map(|name| name.value.clone()), verify })
+    Some((keys.server_name.as_ref().map(|name| name.value.clone()), verify))
 }
 
 /// A quarter of the interval, unless written; never longer than the interval.
@@ -283,15 +283,4 @@ fn fast_interval(keys: &ProbeKeys, interval: Duration, notes: &Notes<'_>) -> Dur
         );
     }
     written.value
-}
-
-fn path(written: &str) -> Result<(), Fault> {
-    let odd = |c: char| c.is_control() || c.is_whitespace() || !c.is_ascii();
-    if !written.starts_with('/') || written.contains(odd) {
-        return Err(Fault::new(
-            format!("{} is not the path of a URL", quoted(written)),
-            "start with `/`, and write other characters than visible ASCII as %XX",
-        ));
-    }
-    Ok(())
 }

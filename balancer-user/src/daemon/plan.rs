@@ -1,8 +1,9 @@
 //! One configuration, three readers: what the data plane, the policy and the probers each have to know of it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::config::{self, Check, Config};
+use crate::config::{self, Check, Config, Question};
 use crate::dataplane::attach::ModeChoice;
 use crate::dataplane::object::Wanted;
 use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
@@ -10,7 +11,7 @@ use crate::policy::{
     BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError, PoolSettings,
     ProbeSchedule, ServiceSettings, WhenAllDown, Wish,
 };
-use crate::probe::{ProbeSetupError, Prober, TlsSettings, Verify};
+use crate::probe::{HttpSettings, ProbeSetupError, Prober, TlsSettings, Verify};
 
 /// What the data plane has to know.
 pub(super) fn for_dataplane(config: &Config) -> Vec<PoolPlan> {
@@ -108,7 +109,9 @@ fn service_settings(service: &config::Service) -> ServiceSettings {
     };
     let probe = match probe.check {
         Check::None => None,
-        Check::Tcp | Check::Tls { .. } | Check::Exec { .. } => Some(schedule),
+        Check::Tcp | Check::Tls { .. } | Check::Https { .. } | Check::Http(_) | Check::Exec { .. } => {
+            Some(schedule)
+        }
     };
     ServiceSettings { name: service.name.clone(), probe }
 }
@@ -127,22 +130,37 @@ fn backend_settings(backend: &config::Backend) -> BackendSettings {
 
 /// The probers of a pool's services, in their order; `None` for those that aren't probed.
 pub(super) fn probers(pool: &config::Pool) -> Result<Vec<Option<Prober>>, ProbeSetupError> {
-    let prober = |service: &config::Service| match &service.probe.check {
-        Check::None => Ok(None),
-        Check::Tcp => Ok(Some(Prober::tcp(service.probe.timeout))),
-        Check::Exec { run } => Ok(Some(Prober::exec(&pool.name, run.clone(), service.probe.timeout))),
-        Check::Tls { server_name, verify } => Prober::tls(TlsSettings {
-            server_name: server_name.clone(),
-            verify: match verify {
-                config::Verify::Off => Verify::Off,
-                config::Verify::SystemRoots => Verify::SystemRoots,
-                config::Verify::CaFile(path) => Verify::CaFile(path.clone()),
-            },
-            timeout: service.probe.timeout,
-        })
-        .map(Some),
+    let prober = |service: &config::Service| {
+        let timeout = service.probe.timeout;
+        match &service.probe.check {
+            Check::None => Ok(None),
+            Check::Tcp => Ok(Some(Prober::tcp(timeout))),
+            Check::Http(question) => Ok(Some(Prober::http(http_settings(question), timeout))),
+            Check::Exec { run } => Ok(Some(Prober::exec(&pool.name, run.clone(), timeout))),
+            Check::Tls { server_name, verify } => {
+                Prober::tls(tls_settings(server_name, verify, timeout)).map(Some)
+            }
+            Check::Https { server_name, verify, question } => {
+                let tls = tls_settings(server_name, verify, timeout);
+                Prober::https(tls, http_settings(question)).map(Some)
+            }
+        }
     };
     pool.services.iter().map(prober).collect()
+}
+
+fn tls_settings(server_name: &Option<String>, verify: &config::Verify, timeout: Duration) -> TlsSettings {
+    let verify = match verify {
+        config::Verify::Off => Verify::Off,
+        config::Verify::SystemRoots => Verify::SystemRoots,
+        config::Verify::CaFile(path) => Verify::CaFile(path.clone()),
+    };
+    TlsSettings { server_name: server_name.clone(), verify, timeout }
+}
+
+fn http_settings(question: &Question) -> HttpSettings {
+    let Question { path, expect_status, expect_body } = question.clone();
+    HttpSettings { path, expect_status, expect_body }
 }
 
 /// Where a service's probe of a backend goes.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crate::program::{self, Call, CommandLine, Ending, Report, Rest};
 
-use super::failure::{Failure, Mishap};
+use super::failure::Failure;
+use super::mishap::Mishap;
 
 /// What a backend is to its pool while it is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! Why a probe failed, told apart as finely as an operator would act differently, and whose fault it was.
 //!
 //! A failure counts against the backend; what the gateway itself lacked does not (an exhausted gateway would otherwise
-//! see all its backends fail at once). No route, or an interface that is down, does count: flows could not reach the
-//! backend that way either, while another backend may be on a network that works.
+//! see all its backends fail at once). Which of both an error is: `mishap.rs`.
 //!
 //! Text that came from the network is shortened and stripped of control characters here, so that it may be logged.
 
@@ -12,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError};
 
 /// Longest text from the network that a failure keeps, in characters.
 const LONGEST_TEXT: usize = 160;
@@ -34,6 +33,11 @@ pub enum Failure {
     /// Connected, but the handshake wasn't done in time.
     #[error("connected, but the TLS handshake did not finish in time: the server hangs or is overloaded")]
     HandshakeTimeout,
+    /// Asked, but the answer wasn't there in time.
+    #[error(
+        "connected, but the answer to the request did not come in time: the application hangs or is overloaded"
+    )]
+    ResponseTimeout,
     /// A certificate of the chain is past its end.
     #[error("the certificate expired{}", told(" on ", *.not_after))]
     CertificateExpired {
@@ -81,12 +85,27 @@ pub enum Failure {
     /// The answer is something else.
     #[error("the answer is not TLS: this port speaks plain HTTP or another protocol")]
     NotTls,
-    /// FIN in the middle of the handshake.
-    #[error("the server closed the connection during the TLS handshake")]
+    /// FIN in the middle of the handshake, or before the whole answer.
+    #[error("the server closed the connection before it had answered")]
     Closed,
     /// RST after the connection stood.
     #[error("the server reset the connection")]
     Reset,
+    /// The answer isn't HTTP/1, or breaks its rules.
+    #[error("the answer is not HTTP/1.1 ({0}): this port speaks TLS, HTTP/2 or another protocol")]
+    NotHttp(
+        /// What was wrong with it, in short.
+        String,
+    ),
+    /// A head beyond any bound.
+    #[error("the head of the answer is longer than 16 KiB or has more than 100 fields")]
+    HeadTooLarge,
+    /// HTTP, but not what was expected.
+    #[error("the answer has the status {0}, which expect_status does not name")]
+    UnexpectedStatus(u16),
+    /// A good status over the wrong text.
+    #[error("the answer's body does not hold the text of expect_body within its first 64 KiB")]
+    BodyMismatch,
     /// The program ended with an exit code other than 0.
     #[error("the program ended with exit code {code}{}", quoted(said.as_ref()))]
     ExitCode {
@@ -123,6 +142,7 @@ impl Failure {
             Self::Unreachable(_) => "unreachable",
             Self::ConnectTimeout => "connect_timeout",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::ResponseTimeout => "response_timeout",
             Self::CertificateExpired { .. } => "certificate_expired",
             Self::CertificateNotYetValid { .. } => "certificate_not_yet_valid",
             Self::CertificateWrongName(_) => "certificate_wrong_name",
@@ -134,6 +154,10 @@ impl Failure {
             Self::NotTls => "not_tls",
             Self::Closed => "closed",
             Self::Reset => "reset",
+            Self::NotHttp(_) => "not_http",
+            Self::HeadTooLarge => "head_too_large",
+            Self::UnexpectedStatus(_) => "unexpected_status",
+            Self::BodyMismatch => "body_mismatch",
             Self::ExitCode { .. } => "exit_code",
             Self::KilledBySignal { .. } => "killed_by_signal",
             Self::Timeout { .. } => "timeout",
@@ -141,11 +165,13 @@ impl Failure {
         }
     }
 
-    /// What is kept as the reason of a decision: the token, and what only a program's own words tell.
+    /// What is kept as the reason of a decision: the token, with what people want to know at once
+    /// (`unexpected_status 503`) and what only a program's own words tell.
     #[must_use]
     pub fn evidence(&self) -> String {
         let token = self.token();
         match self {
+            Self::UnexpectedStatus(status) => format!("{token} {status}"),
             Self::ExitCode { code: number, said } | Self::KilledBySignal { signal: number, said } => {
                 format!("{token} {number}{}", quoted(said.as_ref()))
             }
@@ -154,7 +180,7 @@ impl Failure {
         }
     }
 
-    fn from_certificate(error: &CertificateError) -> Self {
+    pub(super) fn from_certificate(error: &CertificateError) -> Self {
         match error {
             CertificateError::Expired => Self::CertificateExpired { not_after: None },
             CertificateError::ExpiredContext { not_after, .. } => {
@@ -193,80 +219,6 @@ impl LocalFault {
     }
 }
 
-/// What stopped a probe, before anybody was blamed.
-#[derive(Debug)]
-pub(super) enum Mishap {
-    /// It counts against the backend.
-    Backend(Failure),
-    /// It doesn't.
-    Local(io::Error),
-}
-
-/// How far a probe had come: the same error means different things.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
-    Connect,
-    Handshake,
-}
-
-impl Mishap {
-    /// Blames an error of the socket, or of TLS within it, on one side.
-    pub(super) fn from_io(error: io::Error, step: Step) -> Self {
-        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Self::from_tls(tls);
-        }
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Self::Backend(Failure::Closed);
-        }
-        let Some(errno) = Errno::from_io_error(&error) else {
-            return Self::Backend(Failure::Io(None));
-        };
-        Self::Backend(match errno {
-            // No file, no memory, no free local port, or forbidden or switched off on this host.
-            Errno::MFILE
-            | Errno::NFILE
-            | Errno::NOMEM
-            | Errno::NOBUFS
-            | Errno::ADDRNOTAVAIL
-            | Errno::ADDRINUSE
-            | Errno::AGAIN
-            | Errno::PERM
-            | Errno::ACCESS
-            | Errno::AFNOSUPPORT => return Self::Local(error),
-            Errno::CONNREFUSED => Failure::Refused,
-            Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN | Errno::NONET => {
-                Failure::Unreachable(errno)
-            }
-            Errno::TIMEDOUT => match step {
-                Step::Connect => Failure::ConnectTimeout,
-                Step::Handshake => Failure::HandshakeTimeout,
-            },
-            Errno::CONNRESET | Errno::CONNABORTED => Failure::Reset,
-            Errno::PIPE => Failure::Closed,
-            other => Failure::Io(Some(other)),
-        })
-    }
-
-    fn from_tls(error: &rustls::Error) -> Self {
-        Self::Backend(match error {
-            rustls::Error::FailedToGetRandomBytes | rustls::Error::FailedToGetCurrentTime => {
-                return Self::Local(io::Error::other(error.clone()));
-            }
-            rustls::Error::InvalidCertificate(error) => Failure::from_certificate(error),
-            rustls::Error::NoCertificatesPresented => {
-                Failure::CertificateInvalid("the server shows none".to_owned())
-            }
-            rustls::Error::AlertReceived(alert) => Failure::TlsAlert(*alert),
-            // The first five bytes are no header of a TLS record.
-            rustls::Error::InvalidMessage(
-                InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-            ) => Failure::NotTls,
-            rustls::Error::PeerIncompatible(why) => Failure::TlsIncompatible(printable(&format!("{why:?}"))),
-            other => Failure::TlsProtocol(printable(&other.to_string())),
-        })
-    }
-}
-
 /// What an operator can do about the alerts that servers send most.
 fn advice_on(alert: AlertDescription) -> &'static str {
     match alert {
@@ -279,7 +231,9 @@ fn advice_on(alert: AlertDescription) -> &'static str {
         AlertDescription::BadCertificate => ": it may want a client certificate; use kind = \"tcp\" then",
         AlertDescription::ProtocolVersion => ": it speaks neither TLS 1.2 nor 1.3",
         AlertDescription::UnrecognisedName => ": it does not know the server_name",
-        AlertDescription::NoApplicationProtocol => ": it insists on ALPN, which a probe does not offer",
+        AlertDescription::NoApplicationProtocol => {
+            ": it insists on another protocol by ALPN; an https probe offers http/1.1, a tls probe none"
+        }
         _ => "",
     }
 }
@@ -334,7 +288,7 @@ fn bare(name: &str) -> &str {
 }
 
 /// Short, one line, no control characters.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut kept: String =
         text.chars().take(LONGEST_TEXT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(LONGEST_TEXT).is_some() {

@@ -1,9 +1,9 @@
 //! Probes: run one check against one backend and say what came of it.
 //!
 //! A [`Prober`] is made once per service and keeps what is read from disk (roots), so that a probe itself touches
-//! only the network, or runs its program. It answers in one of three ways, and the type makes the caller tell them apart: the backend is
-//! good, the backend failed ([`Failure`]), or the gateway could not probe at all ([`LocalFault`]), which says nothing
-//! about any backend.
+//! only the network, or runs its program. It answers in one of three ways, and the type makes the caller tell them
+//! apart: the backend is good, the backend failed ([`Failure`]), or the gateway could not probe at all
+//! ([`LocalFault`]), which says nothing about any backend.
 //!
 //! Deliberately not here: when to check, how often, how many at once, what an outcome means for health, and the guard
 //! against a controller that was itself suspended (all policy); resolving names; logging.
@@ -11,6 +11,8 @@
 mod certificate;
 mod exec;
 mod failure;
+mod http;
+mod mishap;
 mod tcp;
 mod tls;
 mod trust;
@@ -25,18 +27,20 @@ use tokio::time::Instant;
 
 pub use self::exec::Role;
 pub use self::failure::{Failure, LocalFault};
+pub use self::http::HttpSettings;
 pub use self::trust::{ProbeSetupError, Verify};
 
 use crate::program::CommandLine;
 
 use self::exec::Exec;
-use self::failure::Mishap;
-use self::tls::Handshaker;
+use self::http::Question;
+use self::mishap::Mishap;
+use self::tls::{Finding, Handshaker};
 
 /// No probe waits longer than this; it also keeps the arithmetic on deadlines from overflowing.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a `tls` probe needs to know.
+/// What a `tls` probe needs to know, and an `https` probe of its handshake.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// Sent as SNI and verified, e.g. `pw.example.org`. An IP address is verified, and never sent (RFC 6066). `None`:
@@ -44,7 +48,7 @@ pub struct TlsSettings {
     pub server_name: Option<String>,
     /// Which certificates are accepted.
     pub verify: Verify,
-    /// For connect and handshake together.
+    /// For the whole probe: connect, handshake and answer together.
     pub timeout: Duration,
 }
 
@@ -59,6 +63,8 @@ pub struct Prober {
 enum Check {
     Tcp,
     Tls(Handshaker),
+    Https(Handshaker, Question),
+    Http(Question),
     Exec(Exec),
 }
 
@@ -88,8 +94,25 @@ impl Prober {
     /// When the roots cannot be read or the server name is not one.
     pub fn tls(settings: TlsSettings) -> Result<Self, ProbeSetupError> {
         let TlsSettings { server_name, verify, timeout } = settings;
-        let check = Check::Tls(Handshaker::new(server_name.as_deref(), &verify)?);
+        let check = Check::Tls(Handshaker::new(server_name.as_deref(), &verify, &[])?);
         Ok(Self { check, timeout: timeout.min(LONGEST_TIMEOUT) })
+    }
+
+    /// A prober that wants the same handshake, and then a good answer over it.
+    ///
+    /// # Errors
+    /// As [`Prober::tls`].
+    pub fn https(tls: TlsSettings, http: HttpSettings) -> Result<Self, ProbeSetupError> {
+        let TlsSettings { server_name, verify, timeout } = tls;
+        let handshaker = Handshaker::new(server_name.as_deref(), &verify, &["http/1.1"])?;
+        let check = Check::Https(handshaker, Question::new(http));
+        Ok(Self { check, timeout: timeout.min(LONGEST_TIMEOUT) })
+    }
+
+    /// A prober that wants a good answer without TLS.
+    #[must_use]
+    pub fn http(http: HttpSettings, timeout: Duration) -> Self {
+        Self { check: Check::Http(Question::new(http)), timeout: timeout.min(LONGEST_TIMEOUT) }
     }
 
     /// A prober that runs a program, which gets the pool's name; [`Self::for_backend`] gives it the rest.
@@ -109,13 +132,16 @@ impl Prober {
     }
 
     /// The same prober for a backend with a name of its own, which is sent and verified instead; nothing is read from
-    /// disk again. A prober of another kind has no use for a name and stays as it is.
+    /// disk again. A prober without TLS has no use for a name and stays as it is.
     ///
     /// # Errors
     /// When the server name is not one.
     pub fn with_server_name(&self, server_name: &str) -> Result<Self, ProbeSetupError> {
         let check = match &self.check {
             Check::Tls(handshaker) => Check::Tls(handshaker.with_server_name(server_name)?),
+            Check::Https(handshaker, question) => {
+                Check::Https(handshaker.with_server_name(server_name)?, question.clone())
+            }
             other => other.clone(),
         };
         Ok(Self { check, timeout: self.timeout })
@@ -130,29 +156,44 @@ impl Prober {
     pub async fn run(&self, target: SocketAddr) -> Result<Outcome, LocalFault> {
         let started = Instant::now();
         let deadline = started + self.timeout;
-        match &self.check {
-            Check::Tcp => {
-                let connected = tcp::connect(target, deadline).await;
-                let took = started.elapsed();
-                let result = match connected {
-                    Ok(stream) => {
-                        tcp::finish(stream, deadline).await;
-                        Ok(())
-                    }
-                    Err(mishap) => Err(mishap),
-                };
-                Outcome::new(target, result, took, None)
+        let (result, took, certificate_expires) = match &self.check {
+            Check::Tcp => plain(None, target, started, deadline).await,
+            Check::Http(question) => plain(Some(question), target, started, deadline).await,
+            Check::Tls(handshaker) => handshaker.run(None, target, started, deadline).await,
+            Check::Https(handshaker, question) => {
+                handshaker.run(Some(question), target, started, deadline).await
             }
             Check::Exec(exec) => {
                 let (result, took) = exec.run(target, self.timeout).await;
-                Outcome::new(target, result, took, None)
+                (result, took, None)
             }
-            Check::Tls(handshaker) => {
-                let (result, took, expires) = handshaker.run(target, started, deadline).await;
-                Outcome::new(target, result, took, expires)
-            }
-        }
+        };
+        Outcome::new(target, result, took, certificate_expires)
     }
+}
+
+/// A connection without TLS, and over it the question, if there is one.
+async fn plain(
+    question: Option<&Question>,
+    target: SocketAddr,
+    started: Instant,
+    deadline: Instant,
+) -> Finding {
+    let mut stream = match tcp::connect(target, deadline).await {
+        Ok(stream) => stream,
+        Err(mishap) => return (Err(mishap), started.elapsed(), None),
+    };
+    let Some(question) = question else {
+        let took = started.elapsed();
+        tcp::finish(stream, deadline).await;
+        return (Ok(()), took, None);
+    };
+    let answered = question.ask(&mut stream, http::host(None, target), deadline).await;
+    let took = started.elapsed();
+    if answered.is_ok() {
+        tcp::await_close(stream, tcp::goodbye_ends(deadline)).await;
+    }
+    (answered, took, None)
 }
 
 impl Outcome {

@@ -6,14 +6,14 @@
 //! for minutes. So:
 //! - every probe socket has `SO_LINGER` 0 from the start: a probe that fails, times out or is cancelled cuts the
 //!   connection with a RST and leaves nothing here, and nothing half-open on the backend;
-//! - after a good TLS handshake we say close_notify and let the server close first ([`drained`]): the TIME_WAIT is
-//!   then the server's, as with any client of it;
+//! - after a good TLS handshake we say close_notify, in a request `Connection: close`, and let the server close first
+//!   ([`drained`]): the TIME_WAIT is then the server's, as with any client of it;
 //! - after a good `tcp` probe we send FIN first, because a server that waits for us to speak would never close by
 //!   itself; this leaves one TIME_WAIT of 60 s here per probe (30 at the default interval, some 250 bytes each, in the
 //!   kernel's ephemeral ports, which flows never use);
 //! - a server that hasn't closed when the goodbye's time is over gets the RST.
 //!
-//! Deliberately not here: anything of TLS.
+//! Deliberately not here: anything of TLS or HTTP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::failure::{Failure, Mishap, Step};
+use super::failure::Failure;
+use super::mishap::{Mishap, Step};
 
 /// How long the goodbye may take: many round trips of a LAN, a few of a WAN, and short enough not to matter beside an
 /// interval.
@@ -37,7 +38,7 @@ pub(super) async fn connect(target: SocketAddr, deadline: Instant) -> Result<Tcp
     let socket = socket(target).map_err(Mishap::Local)?;
     match timeout_at(deadline, socket.connect(target)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Mishap::from_io(error, Step::Connect)),
+        Ok(Err(error)) => Err(Mishap::from_io(&error, Step::Connect)),
         Err(_) => Err(Mishap::Backend(Failure::ConnectTimeout)),
     }
 }

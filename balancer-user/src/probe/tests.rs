@@ -6,6 +6,7 @@
 mod backend;
 mod certificates;
 mod exec;
+mod requests;
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,7 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
-use super::failure::{Mishap, Step};
+use super::mishap::{Mishap, Step};
 use super::{Failure, Prober, TlsSettings, Verify};
 use backend::{Backend, Ca, NAME, Tls, certificate, hello, until_the_end};
 use certificates::day;
@@ -283,8 +284,8 @@ fn what_the_gateway_lacks_counts_against_nobody() {
         (Errno::PROTO, "io"),
     ];
     for (errno, token) in theirs {
-        for step in [Step::Connect, Step::Handshake] {
-            match Mishap::from_io(errno.into(), step) {
+        for step in [Step::Connect, Step::Handshake, Step::Response] {
+            match Mishap::from_io(&errno.into(), step) {
                 Mishap::Backend(failure) => assert_eq!(failure.token(), token, "{errno:?}"),
                 Mishap::Local(error) => panic!("{errno:?} is the backend's: {error}"),
             }
@@ -292,7 +293,7 @@ fn what_the_gateway_lacks_counts_against_nobody() {
     }
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::PERM];
     for errno in ours {
-        let mishap = Mishap::from_io(errno.into(), Step::Connect);
+        let mishap = Mishap::from_io(&errno.into(), Step::Connect);
         assert!(matches!(mishap, Mishap::Local(_)), "{errno:?}: {mishap:?}");
     }
 }
@@ -346,7 +347,7 @@ pub(crate) fn in_a_process_of_its_own(
 fn text_of_the_network_is_short_and_harmless() {
     let hostile = rustls::Error::General(format!("\x1b[2J\n{}", "x".repeat(100_000)));
     let error = io::Error::new(io::ErrorKind::InvalidData, hostile);
-    let Mishap::Backend(failure) = Mishap::from_io(error, Step::Handshake) else { panic!("not ours") };
+    let Mishap::Backend(failure) = Mishap::from_io(&error, Step::Handshake) else { panic!("not ours") };
     let told = failure.to_string();
     assert!(told.len() < 1000 && !told.contains(char::is_control), "{told}");
 }

@@ -1,18 +1,18 @@
 //! A full TLS handshake as a probe.
 //!
-//! What a probe offers is what a plain client would: TLS 1.2 and 1.3, SNI if there is a name, no ALPN (a server that
-//! knows none of the offered protocols must refuse, one that is offered none goes on), no client certificate, and
-//! never a resumed session: a ticket would skip the certificate, which is half of what is probed.
+//! What a probe offers is what a plain client would: TLS 1.2 and 1.3, SNI if there is a name, ALPN only before a request
+//! (a server that knows none of the offered protocols must refuse, one that is offered none goes on), no client
+//! certificate, and never a resumed session: a ticket would skip the certificate, which is half of what is probed.
 //!
 //! When a handshake is good: in TLS 1.2 the server has the last word, so a handshake that is done was accepted. In TLS
 //! 1.3 the client has it, and a server that wants a client certificate says no one round trip later. So after a TLS
 //! 1.3 handshake an alert that comes while we wait for the server to close still makes the probe fail, and both
 //! versions agree about such a server. A server that says nothing until then is good: its transport and its key are
-//! proven.
+//! proven. Where a request follows, its answer decides, and an alert in its place is that late no.
 //!
 //! Memory: rustls joins at most 64 KiB of one handshake message and 64 KiB of certificates, and refuses more.
 //!
-//! Deliberately not here: requests over the connection.
+//! Deliberately not here: what is said over the connection (`http.rs`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::certificate::{Judge, Witness};
-use super::failure::{Failure, Mishap, Step};
+use super::failure::Failure;
+use super::http::{self, Question};
+use super::mishap::{Mishap, Step};
 use super::tcp;
 use super::trust::{ProbeSetupError, Verify};
 
@@ -45,7 +47,12 @@ pub(super) struct Handshaker {
 }
 
 impl Handshaker {
-    pub(super) fn new(server_name: Option<&str>, verify: &Verify) -> Result<Self, ProbeSetupError> {
+    /// `protocols`: what is offered by ALPN.
+    pub(super) fn new(
+        server_name: Option<&str>,
+        verify: &Verify,
+        protocols: &[&str],
+    ) -> Result<Self, ProbeSetupError> {
         let server_name = server_name.map(parse_name).transpose()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let judge = Arc::new(Judge::new(verify, &provider)?);
@@ -56,6 +63,7 @@ impl Handshaker {
             .with_custom_certificate_verifier(Arc::new(Witness::new(&judge)))
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Self { config: Arc::new(config), judge, server_name })
     }
 
@@ -63,15 +71,48 @@ impl Handshaker {
         Ok(Self { server_name: Some(parse_name(server_name)?), ..self.clone() })
     }
 
-    pub(super) async fn run(&self, target: SocketAddr, started: Instant, deadline: Instant) -> Finding {
+    /// A handshake, and over it the question, if there is one.
+    pub(super) async fn run(
+        &self,
+        question: Option<&Question>,
+        target: SocketAddr,
+        started: Instant,
+        deadline: Instant,
+    ) -> Finding {
         let witness = Arc::new(Witness::new(&self.judge));
-        let handshake = self.handshake(target, &witness, deadline).await;
+        let good = self.good(question, target, &witness, deadline).await;
         let took = started.elapsed();
-        let result = match handshake {
-            Ok(stream) => goodbye(stream, tcp::goodbye_ends(deadline)).await.map_err(Mishap::Backend),
+        let result = match good {
+            Ok(stream) => {
+                let late = goodbye(stream, tcp::goodbye_ends(deadline)).await;
+                // Who has answered has not refused.
+                if question.is_none() { late.map_err(Mishap::Backend) } else { Ok(()) }
+            }
             Err(mishap) => Err(mishap),
         };
         (result, took, witness.expires())
+    }
+
+    /// The connection, after everything was as it should be.
+    async fn good(
+        &self,
+        question: Option<&Question>,
+        target: SocketAddr,
+        witness: &Arc<Witness>,
+        deadline: Instant,
+    ) -> Result<TlsStream<TcpStream>, Mishap> {
+        let mut stream = self.handshake(target, witness, deadline).await?;
+        let Some(question) = question else { return Ok(stream) };
+        let host = http::host(self.server_name.as_ref(), target);
+        match question.ask(&mut stream, host, deadline).await {
+            Ok(()) => Ok(stream),
+            // Our write may have met the end of the connection before the alert that explains it was read.
+            Err(Mishap::Backend(failure @ (Failure::Closed | Failure::Reset))) => {
+                let refusal = refusal(&mut stream, tcp::goodbye_ends(deadline)).await;
+                Err(Mishap::Backend(refusal.unwrap_or(failure)))
+            }
+            Err(mishap) => Err(mishap),
+        }
     }
 
     async fn handshake(
@@ -89,7 +130,7 @@ impl Handshaker {
         let connector = TlsConnector::from(Arc::new(config));
         match timeout_at(deadline, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Mishap::from_io(error, Step::Handshake)),
+            Ok(Err(error)) => Err(Mishap::from_io(&error, Step::Handshake)),
             Err(_) => Err(Mishap::Backend(Failure::HandshakeTimeout)),
         }
     }
@@ -103,16 +144,24 @@ async fn goodbye(mut stream: TlsStream<TcpStream>, until: Instant) -> Result<(),
     // An error here is a server that closed first; what it said before that is still to be read.
     let _ = timeout_at(until, stream.flush()).await;
 
-    if let Err(error) = tcp::drained(&mut stream, until).await
-        && let Some(rustls::Error::AlertReceived(alert)) = tls_error(&error)
+    if let Some(refusal) = refusal(&mut stream, until).await
         && may_still_refuse
     {
-        return Err(Failure::TlsAlert(*alert));
+        return Err(refusal);
     }
     // TLS ends with the server's close_notify; the connection ends with its FIN.
     let (stream, _) = stream.into_inner();
     tcp::await_close(stream, until).await;
     Ok(())
+}
+
+/// The alert among what the server still says, if there is one.
+async fn refusal(stream: &mut TlsStream<TcpStream>, until: Instant) -> Option<Failure> {
+    let error = tcp::drained(stream, until).await.err()?;
+    match tls_error(&error) {
+        Some(rustls::Error::AlertReceived(alert)) => Some(Failure::TlsAlert(*alert)),
+        _ => None,
+    }
 }
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {

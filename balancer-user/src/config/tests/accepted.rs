@@ -1,12 +1,15 @@
 //! What comes out of configurations without errors.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::http::uri::PathAndQuery;
+
 use super::super::{
     Backend, Check, Config, Failback, Failover, Forwarding, Gateway, Hook, HookWhen, Notes, OnBackendDown,
-    OnError, Pool, Probe, Service, SourceText, Table, Verify, WhenAllDown, XdpMode, pool, syntax,
+    OnError, Pool, Probe, Question, Service, SourceText, Table, Verify, WhenAllDown, XdpMode, pool, syntax,
 };
 use super::*;
 use crate::program::CommandLine;
@@ -144,6 +147,35 @@ fn a_services_probe_overrides_the_pools_key_by_key() {
     let probe = probe_of(&pool.replace(LISTEN, &format!("{LISTEN}\n{own}")));
     assert_eq!((probe.interval, probe.rise), (secs(8), 3));
     assert_eq!(probe.check, Check::Tls { server_name: Some("pw.example.org".into()), verify: Verify::Off });
+}
+
+fn question(path: &'static str, expect_status: &[RangeInclusive<u16>], expect_body: &str) -> Question {
+    let path = PathAndQuery::from_static(path);
+    Question { path, expect_status: expect_status.to_vec(), expect_body: expect_body.into() }
+}
+
+#[test]
+fn a_request_is_for_the_root_and_wants_no_error_unless_told_otherwise() {
+    let plain = question("/", &[200..=399], "");
+    let https = |question| Check::Https {
+        server_name: Some("pw.example.org".into()),
+        verify: Verify::SystemRoots,
+        question,
+    };
+    assert_eq!(probe_of(&replaced(PROBE, "kind = \"http\"")).check, Check::Http(plain.clone()));
+    assert_eq!(probe_of(&behind(PROBE, "kind = \"https\"")).check, https(plain));
+
+    let keys = "path = \"/health?deep=1\"\nexpect_status = \"401, 200-204\"\nexpect_body = \"all is well\"";
+    let asked = question("/health?deep=1", &[200..=204, 401..=401], "all is well");
+    assert_eq!(probe_of(&behind(PROBE, &format!("kind = \"https\"\n{keys}"))).check, https(asked));
+}
+
+#[test]
+fn a_services_question_overrides_the_pools_key_by_key() {
+    let pool = replaced(PROBE, "kind = \"http\"\npath = \"/pool\"\nexpect_body = \"pool\"");
+    let own = "[pool.service.probe]\npath = \"/own\"\nexpect_status = \"204\"";
+    let probe = probe_of(&pool.replace(LISTEN, &format!("{LISTEN}\n{own}")));
+    assert_eq!(probe.check, Check::Http(question("/own", &[204..=204], "pool")));
 }
 
 #[test]

@@ -324,6 +324,34 @@ fn a_verified_certificate_needs_a_name_and_a_ca() {
 }
 
 #[test]
+fn a_question_must_be_one_that_can_be_asked() {
+    let asks = replaced(PROBE, "kind = \"http\"\n?");
+    for (key, words) in [
+        ("path = «\"health\"", "is not the path of a URL"),
+        ("path = «\"\"", "start with `/`"),
+        ("path = «\"/a b\"", "is not the path of a URL"),
+        ("path = «\"/a\\r\\nX: y\"", "is not the path of a URL"),
+        ("path = «\"/ä\"", "as %XX"),
+        ("path = «\"/<x>\"", "as %XX"),
+        ("path = «\"/a#b\"", "leave out `#`"),
+        ("path = «\"http://x/\"", "start with `/`"),
+        ("expect_status = «\"\"", "holds no range"),
+        ("expect_status = «\"20-30\"", "`20-30` is out of bounds"),
+        ("expect_status = «\"2xx\"", "is not a range"),
+        ("expect_status = «200", "must be a string"),
+        ("expect_body = «1", "must be a string"),
+    ] {
+        assert_refused(&asks.replace('?', key), words);
+    }
+    let https = replaced(PROBE, "kind = \"https\"").replace("[pool.probe]", "«[pool.probe]");
+    assert_refused(&https, "server_name: is missing");
+    assert_refused(
+        &replaced(PROBE, "kind = \"http\"\n«server_name = \"x\""),
+        "means nothing to a probe of the kind \"http\"",
+    );
+}
+
+#[test]
 fn snat_ports_are_ranges_above_0() {
     assert_each_behind(
         POOL,

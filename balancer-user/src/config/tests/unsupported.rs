@@ -54,18 +54,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (ADDRESS, "address = «\"db1..example.org\""),
         "is not an IP address",
     ),
-    (
-        "pool.probe.kind",
-        (PROBE, "server_name = \"x\"\nkind = «\"https\""),
-        (PROBE, "server_name = \"x\"\nkind = «\"htps\""),
-        "did you mean `https`?",
-    ),
-    (
-        "pool.probe.kind",
-        (PROBE, "kind = «\"http\"\npath = \"/\"\nexpect_status = \"200-399\"\nexpect_body = \"ok\""),
-        (PROBE, "kind = \"http\"\npath = «\"x\""),
-        "is not the path of a URL",
-    ),
 ];
 
 #[test]

@@ -113,7 +113,7 @@ impl Tls {
         Self { identity, versions: rustls::ALL_VERSIONS, clients: None }
     }
 
-    fn config(self) -> ServerConfig {
+    pub(super) fn config(self) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(self.versions)
