@@ -6,6 +6,7 @@
 mod alarm;
 mod carry_out;
 mod census;
+mod certificates;
 mod check;
 mod filling;
 mod journal;
@@ -45,6 +46,7 @@ use crate::probe::{LocalFault, Outcome};
 use crate::store::{Remembered, State, Store};
 
 use self::census::{Counter, Walked};
+use self::certificates::Certificates;
 use self::filling::Filling;
 use self::journal::{Entry, Journal};
 use self::orders::Waiting;
@@ -158,6 +160,7 @@ struct Daemon {
     missing: view::Missing,
     probes: ProbeLog,
     flows: Arc<FlowTable>,
+    certificates: Certificates,
     counter: Counter,
     filling: Filling,
     /// What was done beside the loop.
@@ -233,6 +236,7 @@ impl Daemon {
         journal.note(Entry::started(version, parts.fresh, &remembered), &store);
         Self {
             probes: ProbeLog::new(&parts.config),
+            certificates: Certificates::default(),
             counter: Counter::new(flows.clone(), walked),
             flows,
             filling,
