@@ -27,7 +27,7 @@ pub enum Signal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// A probe is to start.
-    Probe,
+    Probe { is_first: bool },
     /// The time down is over, or a probe never reported: the deadline is a new one.
     Replanned { lost: bool },
 }
@@ -78,7 +78,7 @@ impl Target {
             return Due::Replanned { lost: false };
         }
         self.queued = true;
-        Due::Probe
+        Due::Probe { is_first: !self.schedule.has_started() }
     }
 
     /// Its turn has come: the number of the probe to start. None if it fell asleep while it waited.

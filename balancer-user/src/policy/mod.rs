@@ -20,6 +20,7 @@ mod health;
 mod history;
 mod moment;
 mod operator;
+mod pacer;
 mod schedule;
 mod settings;
 mod switching;
@@ -55,6 +56,7 @@ use self::decision::Outbox;
 use self::failover::Pool;
 use self::health::Monitor;
 use self::operator::FailoverOrder;
+use self::pacer::Pacer;
 use self::schedule::{ProbeQueue, Schedule, TargetId};
 use self::timers::{Timer, Timers};
 
@@ -76,10 +78,11 @@ impl Policy {
     pub fn new(pools: Vec<PoolSettings>, seed: u64, history: History, now: Moment) -> Self {
         let intervals = pools.iter().flat_map(|pool| &pool.services).filter_map(|service| service.probe);
         let shortest_interval = intervals.map(|probe| probe.interval).min();
+        let pacer = Pacer::new(pools.iter().flat_map(target_intervals));
         let mut policy = Self {
             pools: build(pools, seed, now),
             timers: Timers::default(),
-            queue: ProbeQueue::default(),
+            queue: ProbeQueue::new(pacer),
             outbox: Outbox::after(history.last_transition),
             now,
             shortest_interval,
@@ -167,7 +170,9 @@ impl Policy {
     pub fn poll_timeout(&self) -> Option<Moment> {
         let pulse = if self.queue.in_flight() > 0 { self.shortest_interval } else { None };
         let pulse = pulse.map(|interval| self.now + interval);
-        self.timers.first().into_iter().chain(pulse).min()
+        // What may start at once is polled now, not waited for.
+        let start = self.queue.next_start().map(|start| start.max(self.now));
+        self.timers.first().into_iter().chain(start).chain(pulse).min()
     }
 
     /// The next pool whose desired state changed.
@@ -196,7 +201,7 @@ impl Policy {
     /// The next probe to start now.
     pub fn poll_probe(&mut self) -> Option<ProbeTicket> {
         let now = self.now;
-        while let Some(id) = self.queue.launch() {
+        while let Some(id) = self.queue.launch(now) {
             let serial = self.target(id).and_then(|target| target.launch(now));
             self.set_target_timer(id);
             match serial {
@@ -268,7 +273,7 @@ impl Policy {
                     self.set_timers(pool);
                 }
                 Timer::Target(id) => match self.target(id).map(|target| target.due(now)) {
-                    Some(Due::Probe) => self.queue.push(id),
+                    Some(Due::Probe { is_first }) => self.queue.push(id, is_first),
                     Some(Due::Replanned { lost }) => {
                         if lost {
                             self.queue.landed();
@@ -328,15 +333,15 @@ impl Policy {
     }
 }
 
-/// The pools with their targets: each probed service of each backend that isn't disabled.
+/// The interval of each target of a pool: each probed service of each backend that isn't disabled.
+fn target_intervals(pool: &PoolSettings) -> impl Iterator<Item = Duration> {
+    let backends = pool.backends.iter().filter(|backend| !backend.disabled);
+    backends.flat_map(|_| pool.services.iter().filter_map(|service| Some(service.probe?.interval)))
+}
+
+/// The pools with their targets.
 fn build(pools: Vec<PoolSettings>, seed: u64, now: Moment) -> Vec<Pool> {
-    let is_target =
-        |backend: &BackendSettings, service: &ServiceSettings| !backend.disabled && service.probe.is_some();
-    let of_pool = |pool: &PoolSettings| -> usize {
-        let of_backend = |b| pool.services.iter().filter(|service| is_target(b, service)).count();
-        pool.backends.iter().map(of_backend).sum()
-    };
-    let count = u32::try_from(pools.iter().map(of_pool).sum::<usize>()).unwrap_or(u32::MAX);
+    let count = u32::try_from(pools.iter().flat_map(target_intervals).count()).unwrap_or(u32::MAX);
     let mut nth = 0;
     let mut built = Vec::with_capacity(pools.len());
     for (n, pool) in pools.into_iter().enumerate() {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Moment;
+use super::pacer::Pacer;
 use super::settings::{BackendIndex, PoolIndex, ProbeSchedule, ServiceIndex};
 
 /// Probes in flight at once, over all pools: 64 handshakes cost a small machine some tens of milliseconds, and their
@@ -143,6 +144,10 @@ impl Schedule {
         self.flight.is_some()
     }
 
+    pub(super) const fn has_started(&self) -> bool {
+        self.launched.is_some()
+    }
+
     /// Whether a probe has ended, however, that wasn't void.
     pub(super) const fn has_answered(&self) -> bool {
         self.answered
@@ -205,25 +210,46 @@ impl Schedule {
 }
 
 /// The targets whose probe is due, in the order in which they came to be: none waits for ever.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ProbeQueue {
-    waiting: VecDeque<TargetId>,
+    waiting: VecDeque<Waiting>,
     in_flight: usize,
+    pacer: Pacer,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    target: TargetId,
+    /// Its first probe ever: the start is waiting for it.
+    is_first: bool,
 }
 
 impl ProbeQueue {
-    pub(super) fn push(&mut self, target: TargetId) {
-        self.waiting.push_back(target);
+    pub(super) const fn new(pacer: Pacer) -> Self {
+        Self { waiting: VecDeque::new(), in_flight: 0, pacer }
     }
 
-    /// The next target to probe, unless enough are in flight.
-    pub(super) fn launch(&mut self) -> Option<TargetId> {
-        if self.in_flight >= MAX_IN_FLIGHT {
+    pub(super) fn push(&mut self, target: TargetId, is_first: bool) {
+        self.waiting.push_back(Waiting { target, is_first });
+    }
+
+    /// The next target to probe, unless enough are in flight or it is too early.
+    pub(super) fn launch(&mut self, now: Moment) -> Option<TargetId> {
+        if self.next_start()? > now {
             return None;
         }
-        let target = self.waiting.pop_front()?;
+        let Waiting { target, is_first } = self.waiting.pop_front()?;
+        if !is_first {
+            self.pacer.start(now);
+        }
         self.in_flight += 1;
         Some(target)
+    }
+
+    /// From when on the next one may start; `None`: not before something else has happened.
+    pub(super) fn next_start(&self) -> Option<Moment> {
+        let next = self.waiting.front().filter(|_| self.in_flight < MAX_IN_FLIGHT)?;
+        Some(if next.is_first { Moment::ZERO } else { self.pacer.next() })
     }
 
     /// One in flight ended.

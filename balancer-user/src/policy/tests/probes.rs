@@ -43,6 +43,68 @@ fn start_together_and_are_spread_over_the_interval_from_then_on() {
     assert!(busiest <= Some(15), "{busiest:?} of 60 targets in a tenth of the interval");
 }
 
+/// 500 targets, every 2 s.
+fn load() -> Vec<PoolSettings> {
+    let pool = |n| PoolSettings {
+        name: format!("pool{n}"),
+        backends: (0..4)
+            .map(|b| BackendSettings { max_fails: 3, ..backend(&format!("server{b}")) })
+            .collect(),
+        ..trio(Failback::Manual)
+    };
+    (0..125).map(pool).collect()
+}
+
+/// When the probes of that load start within two minutes, of which all of them end like this from 10 s to 40 s. Without
+/// the laws: they look at each pool after each probe.
+fn starts(ill: &(Duration, Signal)) -> Vec<Moment> {
+    let mut policy = Policy::new(load(), 36, History::default(), Moment::ZERO);
+    let mut flights = std::collections::BTreeMap::new();
+    let mut starts = Vec::new();
+    let mut now = Moment::ZERO;
+    while now < Moment::ZERO + secs(120) {
+        while policy.poll_decision().is_some() || policy.poll_event().is_some() {}
+        while let Some(ticket) = policy.poll_probe() {
+            let is_ill = (secs(10)..secs(40)).contains(&(now - Moment::ZERO));
+            let (took, signal) = if is_ill { ill.clone() } else { (millis(2), Signal::Good) };
+            flights.insert((now + took, ticket), signal);
+            starts.push(now);
+        }
+        let landing = flights.keys().next().map(|(at, _)| *at);
+        now = policy.poll_timeout().into_iter().chain(landing).min().unwrap().max(now);
+        if landing == Some(now) {
+            let ((_, ticket), signal) = flights.pop_first().unwrap();
+            policy.handle_signal(ticket, signal, now);
+        } else {
+            policy.handle_timeout(now);
+        }
+    }
+    starts
+}
+
+/// The most starts within 100 ms, wherever they begin.
+fn busiest(starts: &[Moment]) -> usize {
+    let within = |first: &Moment| starts.partition_point(|at| *at < *first + millis(100));
+    starts.iter().enumerate().map(|(nth, first)| within(first) - nth).max().unwrap_or(0)
+}
+
+/// [36] Of 250 starts a second 25 are in a tenth of it on the average; the first round alone is all at once.
+#[test]
+fn never_start_twice_as_often_as_on_the_average() {
+    let bad = |why: &str| Signal::Bad(why.to_owned());
+    let ends =
+        [(millis(2), Signal::Good), (millis(1), bad("refused")), (PROBE.timeout, bad("connect_timeout"))];
+    for ill in &ends {
+        let starts = starts(ill);
+        let after = |span: Duration| &starts[starts.partition_point(|at| *at < Moment::ZERO + span)..];
+        let most = busiest(after(secs(1)));
+        assert!((30..=50).contains(&most), "{most} starts in 100 ms, all of them {ill:?} for 30 s");
+        // They are only kept apart, not kept back: all have their interval again.
+        let last = after(secs(110)).len();
+        assert!((2500..=2800).contains(&last), "{last} starts of 500 targets in the last 10 s");
+    }
+}
+
 /// Whatever the settings, a backend that refuses at once doesn't make the probes go round as fast as they can.
 #[test]
 fn without_a_time_down_still_have_a_smallest_gap() {
