@@ -18,6 +18,7 @@ pub mod packet_bench;
 pub mod path;
 pub mod plain;
 pub mod poll;
+pub mod probe_bench;
 pub mod site;
 pub mod traffic;
 pub mod twin;

@@ -8,7 +8,7 @@
 mod feeder;
 mod fill;
 mod gateway;
-mod machine;
+pub(crate) mod machine;
 #[path = "../../balancer-ebpf/src/bench/plan.rs"]
 mod plan;
 mod proof;

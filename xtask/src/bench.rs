@@ -30,6 +30,15 @@ enum What {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: Option<u32>,
     },
+    /// What probes of 500 backends cost the daemon, and how evenly they start
+    Probes {
+        /// Only see that everything works: one short round, and no judgement about times
+        #[arg(long)]
+        quick: bool,
+        /// How often it is measured [default: 5]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: Option<u32>,
+    },
     /// Connections, latency, bulk, frames and CPU of whole paths, beside routing, nft, nginx and HAProxy
     Path {
         /// Only see that everything works: one short round, and no judgement about times
@@ -48,6 +57,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     match arguments.what {
         What::Failover { runs } => failover(runs),
         What::Packet { quick, rounds } => packet(quick, rounds),
+        What::Probes { quick, rounds } => probes(quick, rounds),
         What::Path { quick, rounds, write } => path(quick, rounds, write),
     }
 }
@@ -72,6 +82,19 @@ fn packet(quick: bool, rounds: Option<u32>) -> Result<()> {
         words.extend(["--rounds", rounds]);
     }
     run(&mut as_root(&words))
+}
+
+fn probes(quick: bool, rounds: Option<u32>) -> Result<()> {
+    let built = build_with_labs()?;
+    let mut bench = as_root(&[&program("bench-probes")]);
+    bench.arg("--balancer").arg(&built.binary);
+    if quick {
+        bench.arg("--quick");
+    }
+    if let Some(rounds) = rounds {
+        bench.arg("--rounds").arg(rounds.to_string());
+    }
+    run(&mut bench)
 }
 
 fn path(quick: bool, rounds: Option<u32>, write: bool) -> Result<()> {

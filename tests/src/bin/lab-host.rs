@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration}
 use anyhow::{Context, Result};
 use balancer_tests::{
     lab::{Lab, Topology},
-    plain,
+    plain, probe_bench,
     traffic::{
         attempt::Target,
         load::{self, Plan},
@@ -76,6 +76,15 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         down: u64,
     },
+    /// Be handshaken with, and print when each connection was opened; prints `ready` once listening
+    Handshakes {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long, value_name = "PEM")]
+        cert: PathBuf,
+        #[arg(long, value_name = "PEM")]
+        key: PathBuf,
+    },
     /// Plain TCP as fast as it goes; each client prints one JSON report
     Plain {
         /// Stay on this CPU, from 0
@@ -135,6 +144,9 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Transfer { target, up, down } => {
             println!("{}", runtime.block_on(transfer::transfer(&target.into_target()?, up, down))?);
+        }
+        Verb::Handshakes { listen, cert, key } => {
+            runtime.block_on(probe_bench::serve(listen, &cert, &key))?;
         }
         Verb::Plain { cpu, verb } => {
             cpu.map(plain::stay_on).transpose()?;

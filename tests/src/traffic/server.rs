@@ -53,7 +53,8 @@ pub async fn serve(listen: &[SocketAddr], certificate: &Path, key: &Path, name: 
     Ok(())
 }
 
-fn tls_config(certificate: &Path, key: &Path) -> Result<ServerConfig> {
+/// A server with this certificate, without client certificates.
+pub(crate) fn tls_config(certificate: &Path, key: &Path) -> Result<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("read the certificate {}", certificate.display()))?;
