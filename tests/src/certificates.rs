@@ -19,8 +19,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// When a certificate is valid, seen from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// Since yesterday, for 30 days.
+    /// Since yesterday, for 90 days: long enough that nobody warns of its end.
     Now,
+    /// Since yesterday, for 5 days.
+    EndsSoon,
     /// Until yesterday.
     Expired,
     /// From tomorrow on.
@@ -30,7 +32,8 @@ pub enum Validity {
 impl Validity {
     fn range(self, now: SystemTime) -> (SystemTime, SystemTime) {
         match self {
-            Self::Now => (now - DAY, now + 30 * DAY),
+            Self::Now => (now - DAY, now + 90 * DAY),
+            Self::EndsSoon => (now - DAY, now + 5 * DAY),
             Self::Expired => (now - 30 * DAY, now - DAY),
             Self::NotYet => (now + DAY, now + 30 * DAY),
         }

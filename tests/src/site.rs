@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
-    certificates::{Authority, ServerFiles, Validity},
+    certificates::{Authority, ServerFiles},
     gateway::{Gateway, PATIENCE, Status, binary_under_test},
     lab::{Host, Lab, Process, Topology},
 };
@@ -96,7 +96,7 @@ impl Site {
     pub fn prepare(label: &str, topology: &Topology, options: Options, programs: &Programs) -> Result<Self> {
         let lab = Lab::new(label, topology)?;
         let authority = Authority::new(lab.dir(), "ca")?;
-        let certificate = authority.issue("server", &[SERVER_NAME], Validity::Now)?;
+        let certificate = authority.issue("server", &[SERVER_NAME], options.validity)?;
         let configuration = configuration::configuration(&lab, &options, authority.ca_file());
         let gateway = Gateway::new(&lab, &programs.balancer, &configuration)?;
         let stack = StackWatch::start(&lab, options.pools)?;

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
-use crate::lab::{Family, Lab};
+use crate::{
+    certificates::Validity,
+    lab::{Family, Lab},
+};
 
 use super::SERVER_NAME;
 
@@ -72,6 +75,8 @@ pub struct Options {
     pub xdp_mode: &'static str,
     /// One or more; clients talk to the first unless told otherwise.
     pub pools: &'static [Pool],
+    /// Of the servers' certificate.
+    pub validity: Validity,
 }
 
 impl Default for Options {
@@ -84,6 +89,7 @@ impl Default for Options {
             fast_interval: "125ms",
             xdp_mode: "auto",
             pools: &[PASSWORDS],
+            validity: Validity::Now,
         }
     }
 }
