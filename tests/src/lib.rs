@@ -10,6 +10,7 @@ pub mod case;
 pub mod certificates;
 pub mod demo;
 pub mod driven;
+pub mod folder;
 pub mod gateway;
 pub mod inventory;
 pub mod lab;

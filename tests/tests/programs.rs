@@ -1,13 +1,10 @@
 //! Programs of the operator's, as the daemon runs them: an exec probe that decides, and the notify command.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context, Result};
 use balancer_tests::{
+    folder::Folder,
     gateway::PATIENCE,
     lab::Topology,
     poll::poll_until,
@@ -22,32 +19,6 @@ if [ -e "$folder/$BALANCER_BACKEND" ]; then cat "$folder/$BALANCER_BACKEND"; exi
 "#;
 
 const NOTIFY: &str = "cat >> \"$folder/events\"";
-
-/// A folder for programs: below `/tmp`, where the lab is, none would be run.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let made = tempfile::Builder::new().prefix("balancer-test-").tempdir_in("/var/lib");
-        Ok(Self(made.context("make a folder in /var/lib")?))
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn script(&self, name: &str, body: &str) -> Result<PathBuf> {
-        let path = self.at(name);
-        fs::write(&path, format!("#!/bin/sh\nfolder='{}'\n{body}\n", self.0.path().display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(path)
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.at(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-}
 
 /// A site whose probes are that program. All its backends are up.
 fn site(label: &str, probe: &Path, notify: &Path) -> Result<Site> {

@@ -102,7 +102,7 @@ fn row(record: &Record, as_of: Timestamp) -> Vec<Cell> {
 fn colour(record: &Record) -> Option<Colour> {
     match (record.event.as_str(), record.to.as_deref()) {
         ("all_down", _) | ("health", Some("down")) => Some(Colour::Bad),
-        ("transition" | "stalled" | "probe_lost", _) | ("health", Some("probation")) => {
+        ("transition" | "stalled" | "probe_lost" | "certificate", _) | ("health", Some("probation")) => {
             Some(Colour::Doubtful)
         }
         ("all_down_over", _) | ("health", Some("up")) => Some(Colour::Good),

@@ -7,14 +7,12 @@ use std::time::{Instant, SystemTime};
 use balancer_common::abi::{self, ActiveWord};
 use tracing::{error, info, warn};
 
-use crate::control::protocol::Timestamp;
 use crate::control::server::Request;
 use crate::dataplane::attach;
 use crate::policy::{Decision, HookRun, PoolIndex, ProbeTicket, Route, Signal, TransitionView};
 use crate::probe::{LocalFault, Outcome, Role};
 
 use super::census::Waiter;
-use super::certificates::{CertificateWarning, Place};
 use super::listing::Order;
 use super::probe_log::LastProbe;
 use super::view::{self, Seen};
@@ -123,28 +121,12 @@ impl Daemon {
             }
         };
         if let Ok(outcome) = result {
-            let shown = outcome.certificate_expires;
-            let warning = shown.and_then(|expires| self.certificates.shown((&ticket).into(), expires, at));
-            if let Some(warning) = warning {
-                self.warn_of_certificate(&warning);
+            if let Some(expires) = outcome.certificate_expires {
+                self.certificate_shown((&ticket).into(), expires, at);
             }
             self.probes.record(&ticket, LastProbe { at, outcome });
         }
         self.policy.handle_signal(ticket, signal, self.clock.now());
-    }
-
-    fn warn_of_certificate(&self, warning: &CertificateWarning) {
-        let Place { pool, backend, service } = warning.place;
-        warn!(
-            event = "certificate",
-            pool = self.pool_name(pool),
-            backend = self.backend_name(pool, backend),
-            service = self.parts.config.pools[pool.0].services[service.0].name,
-            expires = %Timestamp::from(warning.expires),
-            days_left = warning.days_left,
-            "{}",
-            if warning.expired { "the certificate has expired" } else { "the certificate ends soon: renew it" },
-        );
     }
 
     fn probe_fault(&self, ticket: &ProbeTicket, fault: &LocalFault) {

@@ -4,12 +4,18 @@
 //! kept, by where it was shown. A certificate is known by its end; a renewed one is another. Several machines behind one
 //! address may show several, so the latest few are kept for each.
 //!
-//! Wall time, as in certificates, comes as an argument. Deliberately not here: telling.
+//! Wall time, as in certificates, comes as an argument. Deliberately not here: what a certificate means for health (the
+//! probe's affair).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
+use tracing::warn;
+
+use crate::control::protocol::Timestamp;
 use crate::policy::{BackendIndex, PoolIndex, ProbeTicket, ServiceIndex};
+
+use super::{Daemon, Entry};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -41,49 +47,70 @@ impl From<&ProbeTicket> for Place {
 
 /// Something to tell of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CertificateWarning {
-    pub(super) place: Place,
-    /// Its last second.
-    pub(super) expires: SystemTime,
-    /// Whole days until then; negative: since then.
-    pub(super) days_left: i64,
+struct CertificateWarning {
+    /// Whole days until its end; negative: since then.
+    days_left: i64,
     /// It is over.
-    pub(super) expired: bool,
+    expired: bool,
+}
+
+/// A certificate that was told of.
+#[derive(Debug)]
+struct Told {
+    expires: SystemTime,
+    stage: Stage,
+    /// When it was seen first.
+    since: SystemTime,
 }
 
 /// What was told; as large as the configuration, however many certificates are shown.
 #[derive(Debug, Default)]
 pub(super) struct Certificates {
-    told: BTreeMap<Place, VecDeque<(SystemTime, Stage)>>,
+    told: BTreeMap<Place, VecDeque<Told>>,
 }
 
 impl Certificates {
     /// A probe was shown a certificate that ends then; says what has to be told now.
-    pub(super) fn shown(
-        &mut self,
-        place: Place,
-        expires: SystemTime,
-        now: SystemTime,
-    ) -> Option<CertificateWarning> {
+    fn shown(&mut self, place: Place, expires: SystemTime, now: SystemTime) -> Option<CertificateWarning> {
         let stage = stage(expires, now)?;
         let told = self.told.entry(place).or_default();
-        match told.iter_mut().find(|(end, _)| *end == expires) {
+        match told.iter_mut().find(|known| known.expires == expires) {
             // A clock that was set back doesn't repeat it either.
-            Some((_, known)) if *known >= stage => return None,
-            Some((_, known)) => *known = stage,
+            Some(known) if known.stage >= stage => return None,
+            Some(known) => known.stage = stage,
             None => {
-                told.push_back((expires, stage));
-                if told.len() > KEPT {
+                if told.len() >= KEPT {
+                    // A backend that shows another one each time would crowd out what else there is to tell.
+                    let is_recent = |known: &Told| now.duration_since(known.since).is_ok_and(|age| age < DAY);
+                    if told.front().is_some_and(is_recent) {
+                        return None;
+                    }
                     told.pop_front();
                 }
+                told.push_back(Told { expires, stage, since: now });
             }
         }
-        Some(CertificateWarning {
-            place,
-            expires,
-            days_left: days_left(expires, now),
-            expired: stage == Stage::Over,
-        })
+        Some(CertificateWarning { days_left: days_left(expires, now), expired: stage == Stage::Over })
+    }
+}
+
+impl Daemon {
+    /// A probe was shown a certificate that ends then; people are told if it is time.
+    pub(super) fn certificate_shown(&mut self, place: Place, expires: SystemTime, now: SystemTime) {
+        let Some(warning) = self.certificates.shown(place, expires, now) else { return };
+        let CertificateWarning { days_left, expired } = warning;
+        let pool = &self.parts.config.pools[place.pool.0];
+        let service = &pool.services[place.service.0].name;
+        let (pool_name, backend) = (pool.name.clone(), pool.backends[place.backend.0].name.clone());
+        let expires = Timestamp::from(expires);
+        let (reason, said) = if expired {
+            ("expired", "the certificate has expired")
+        } else {
+            ("ends_soon", "the certificate ends soon: renew it")
+        };
+        warn!(event = "certificate", pool = pool_name, backend, service, %expires, days_left, "{said}");
+        let evidence = format!("{service}: {said} (expires {expires}, days left: {days_left})");
+        self.alarm(Entry::certificate(&pool_name, &backend, reason, evidence));
     }
 }
 
@@ -168,11 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_shows_another_one_each_time_does_not_grow_the_memory() {
+    fn a_backend_that_shows_another_one_each_time_is_told_a_few_times_a_day_and_does_not_grow_the_memory() {
         let mut certificates = Certificates::default();
-        for second in 0..10_000 {
-            certificates.shown(at(0, 0, 0), now() + Duration::from_secs(second), now());
-        }
+        let minutes = (0..2 * 24 * 60).map(|minute| minute * Duration::from_secs(60));
+        let told = minutes.filter(|passed| {
+            let expires = now() + 20 * DAY + *passed;
+            certificates.shown(at(0, 0, 0), expires, now() + *passed).is_some()
+        });
+        assert_eq!(told.count(), 2 * KEPT);
         assert_eq!(certificates.told.values().map(VecDeque::len).sum::<usize>(), KEPT);
     }
 }

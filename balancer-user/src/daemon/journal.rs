@@ -12,6 +12,7 @@ use crate::control::protocol::{Command, Record};
 use crate::policy::{BackendIndex, Event, PoolIndex};
 use crate::store::{Remembered, Store};
 
+
 /// Readers that follow at once; each may wait for as many records as below.
 const MAX_FOLLOWERS: usize = 16;
 /// Records that wait for one of them; who has more misses some, and is dropped for it.
@@ -212,6 +213,18 @@ impl Entry {
                 evidence: Some(format!("the daemon did not run for {late:?}; {probes} probes are repeated")),
                 ..Self::default()
             },
+        }
+    }
+
+    /// A backend's certificate ends soon, or has.
+    pub(super) fn certificate(pool: &str, backend: &str, reason: &str, evidence: String) -> Self {
+        Self {
+            event: "certificate",
+            pool: some(pool),
+            backend: some(backend),
+            reason: some(reason),
+            evidence: Some(evidence),
+            ..Self::default()
         }
     }
 

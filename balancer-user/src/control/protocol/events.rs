@@ -25,7 +25,8 @@ pub struct Record {
     pub id: u64,
     /// When.
     pub at: Timestamp,
-    /// What: `health`, `transition`, `all_down`, `all_down_over`, `stalled`, `probe_lost`, `command`, `started`, `stopped`.
+    /// What: `health`, `transition`, `all_down`, `all_down_over`, `stalled`, `probe_lost`, `certificate`, `command`,
+    /// `started`, `stopped`.
     pub event: String,
     /// The pool that it is about.
     pub pool: Option<String>,
