@@ -79,6 +79,24 @@ fn sentence(record: &Record) -> String {
         "command" => format!("the operator's command was {}{evidence}", word(&record.reason, "given")),
         "all_down" => format!("no backend was up{evidence}"),
         "all_down_over" => "a backend was up again".to_owned(),
+        "switching" => format!(
+            "new flows were held for a change from {} to {}{evidence}",
+            word(&record.from, "no backend"),
+            word(&record.to, "no backend"),
+        ),
+        "hook" => format!("a hook was {}{evidence}", word(&record.reason, "run")),
+        "held" => format!("the change stood still{evidence}"),
+        "resumed" => format!("the operator let it go on with {}{evidence}", word(&record.reason, "it")),
+        "abandoned" => format!("a change was given up{evidence}"),
+        "waiting" => format!(
+            "the operator was asked to move from {} to {}{evidence}",
+            word(&record.from, "a backend"),
+            word(&record.to, "another"),
+        ),
+        "admin" => {
+            let (from, to) = (word(&record.from, "ready"), word(&record.to, "ready"));
+            format!("{backend} was {from} and then {to} by the operator's will")
+        }
         event => format!("{event} {}{evidence}", word(&record.backend, "")),
     }
 }

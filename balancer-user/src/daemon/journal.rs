@@ -12,7 +12,6 @@ use crate::control::protocol::{Command, Record};
 use crate::policy::{BackendIndex, Event, PoolIndex};
 use crate::store::{Remembered, Store};
 
-
 /// Readers that follow at once; each may wait for as many records as below.
 const MAX_FOLLOWERS: usize = 16;
 /// Records that wait for one of them; who has more misses some, and is dropped for it.
@@ -139,7 +138,7 @@ impl Entry {
                     event: "hook",
                     pool: pool(index),
                     reason: some(if failure.is_some() { "failed" } else { "done" }),
-                    evidence: Some(format!("transition {id}, step {step} {hook:?}: {end}")),
+                    evidence: Some(format!("{hook:?}: {end} (transition {id}, step {step})")),
                     ..Self::default()
                 }
             }

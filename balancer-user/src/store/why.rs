@@ -4,7 +4,8 @@
 //!
 //! 1. the newest `transition` to the active backend; what happened after it did not lead to it;
 //! 2. what was known and asked before it: of each backend the last `health`, each accepted `command`, and every alarm
-//!    (`all_down`, its end). A refused command changed nothing, and a health that another one followed was over by then;
+//!    (`all_down`, `waiting`, their ends), and each step that the change took (`switching`, `hook`, `held`, `resumed`). A
+//!    refused command changed nothing, and a health that another one followed was over by then;
 //! 3. the `transition` before it, which tells where the pool had been, and ends the chain.
 //!
 //! A chain without its end is one whose beginning the journal has forgotten. An empty one: all of it.
@@ -58,7 +59,8 @@ impl<'a> Chain<'a> {
         match record.event.as_str() {
             "health" => record.backend.as_ref().is_some_and(|backend| self.told.insert(backend.clone())),
             "command" => record.reason.as_deref() == Some("accepted"),
-            "all_down" | "all_down_over" => true,
+            "all_down" | "all_down_over" | "waiting" | "waiting_over" | "admin" => true,
+            "switching" | "hook" | "held" | "resumed" | "abandoned" => true,
             _ => false,
         }
     }
