@@ -174,7 +174,8 @@ impl Pool {
                 Some(active) if self.wish == Wish::Forced && self.backends[active.0].is_ready() => {
                     if self.choose() == Choice::Nobody { self.alarm(now, out) } else { self.serve(out) }
                 }
-                active => self.replace(active, now, out),
+                Some(active) => self.replace(active, now, out),
+                None => self.appoint(now, out),
             }
         }
         self.end_drains(now, out);
@@ -252,7 +253,9 @@ impl Pool {
             return Some(Route::Hold);
         }
         let Some(active) = self.active else { return Some(Route::Nobody) };
-        let rejects = self.condition == Condition::AllDown && self.settings.when_all_down == WhenAllDown::Reject
+        let rejects = self.condition == Condition::AllDown
+            && self.settings.when_all_down == WhenAllDown::Reject
+            && self.wish != Wish::Forced
             // A pool that asks where to go goes on with what it did before it knew of somewhere.
             || self.condition == Condition::Asking && self.routed == Some(Route::Reject)
             || !self.backends[active.0].is_ready();
@@ -301,9 +304,15 @@ impl Pool {
         if self.order.iter().find(settled).is_some_and(|b| !self.counts_as_up(*b)) {
             return;
         }
+        self.appoint(now, out);
+    }
+
+    /// Nobody is active. With nobody eligible it is the first that may be used at all, and all is down.
+    fn appoint(&mut self, now: Moment, out: &mut Outbox) {
         match self.choose() {
             Choice::Wait => {}
             Choice::Take(first) => {
+                self.serve(out);
                 let evidence = format!("first in order that is {}", self.backends[first.0].health().token());
                 self.take_first(first, evidence, now, out);
             }
@@ -358,18 +367,13 @@ impl Pool {
         }
     }
 
-    /// The active backend is lost, or there is none.
-    fn replace(&mut self, active: Option<BackendIndex>, now: Moment, out: &mut Outbox) {
+    /// The active backend is lost.
+    fn replace(&mut self, active: BackendIndex, now: Moment, out: &mut Outbox) {
         self.wish = Wish::Automatic;
-        match (self.choose(), active) {
-            (Choice::Wait, _) => {}
-            (Choice::Nobody, _) => self.alarm(now, out),
-            (Choice::Take(first), None) => {
-                self.serve(out);
-                let evidence = format!("first in order that is {}", self.backends[first.0].health().token());
-                self.take_first(first, evidence, now, out);
-            }
-            (Choice::Take(to), Some(active)) => {
+        match self.choose() {
+            Choice::Wait => {}
+            Choice::Nobody => self.alarm(now, out),
+            Choice::Take(to) => {
                 let (reason, evidence) = self.why_lost(active, now);
                 if self.settings.failover == Failover::Manual && reason == ActiveReason::BackendDown {
                     self.ask(active, to, evidence, out);

@@ -213,3 +213,19 @@ fn damping_keeps_a_flapping_backend_down_for_longer_each_time() {
     }
     assert_eq!(spans, [10, 20, 40, 40]);
 }
+
+/// With nobody active there is no last one to stay with.
+#[test]
+fn the_first_that_is_put_back_into_an_empty_pool_is_used_though_it_fails() {
+    let mut pool = trio(Failback::Manual);
+    pool.backends.truncate(1);
+    let mut world = starting_with(pool, &[(P, Condition::Refusing)]);
+    world.ask(maint("p")).unwrap();
+    world.run(secs(1));
+    assert_eq!((world.active(), world.view().state), (None, PoolState::AllDown));
+    world.ask(ready("p")).unwrap();
+    assert_eq!((world.active(), world.view().state), (Some(P), PoolState::AllDown));
+    world.set(0, P, Condition::Fine);
+    world.run(secs(15));
+    assert_eq!((world.active(), world.view().state), (Some(P), PoolState::Serving));
+}

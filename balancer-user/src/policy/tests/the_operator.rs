@@ -99,3 +99,16 @@ fn is_not_sent_to_an_unknown_backend_while_one_is_up_unless_it_is_named() {
     assert_eq!(world.fail_over(None, false), Err(Refusal::NoOther { pool: "passwords".to_owned() }));
     assert!(matches!(world.fail_over(Some("b"), false), Ok(Accepted::Moved { .. })));
 }
+
+#[test]
+fn sends_flows_to_what_it_forces_even_if_the_pool_would_refuse_them() {
+    let mut pool = trio(Failback::Manual);
+    pool.when_all_down = WhenAllDown::Reject;
+    let refusing = [(P, Condition::Refusing), (B, Condition::Refusing), (C, Condition::Refusing)];
+    let mut world = starting_with(pool, &refusing);
+    world.run(secs(5));
+    assert_eq!((world.active(), world.view().state), (None, PoolState::AllDown));
+    world.fail_over(Some("b"), true).unwrap();
+    world.run(secs(30));
+    assert_eq!((world.active(), world.view().state), (Some(B), PoolState::AllDown));
+}
