@@ -4,7 +4,9 @@
 //! The claims in `tests` live in the same `World`. A failing seed is printed and fails again: `BALANCER_SIM_FIRST` starts
 //! there. `BALANCER_SIM_RUNS` asks for more runs than a test should take.
 
+mod agreement;
 mod laws;
+mod model;
 mod world;
 
 use std::time::Duration;
@@ -175,9 +177,9 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-#[test]
-fn the_laws_hold_in_every_life() {
-    let runs = number("BALANCER_SIM_RUNS").unwrap_or(60);
+/// `runs` lives, or as many as are asked for.
+fn in_every_life<T>(runs: u64, live: impl Fn(u64) -> T + std::panic::RefUnwindSafe) {
+    let runs = number("BALANCER_SIM_RUNS").unwrap_or(runs);
     let first = number("BALANCER_SIM_FIRST").unwrap_or(0);
     for seed in first..first + runs {
         if let Err(broken) = std::panic::catch_unwind(|| live(seed)) {
@@ -185,6 +187,11 @@ fn the_laws_hold_in_every_life() {
             std::panic::resume_unwind(broken);
         }
     }
+}
+
+#[test]
+fn the_laws_hold_in_every_life() {
+    in_every_life(60, live);
 }
 
 #[test]

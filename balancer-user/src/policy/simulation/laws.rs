@@ -191,12 +191,9 @@ impl Laws {
         );
     }
 
-    pub(super) fn check(&self, policy: &Policy, now: Moment) {
-        for n in 0..self.settings.len() {
-            let view = policy.snapshot(PoolIndex(n), now);
-            self.check_route(n, &view);
-            self.check_choice(n, &view, now);
-        }
+    pub(super) fn check(&self, n: usize, view: &PoolView, now: Moment) {
+        self.check_route(n, view);
+        self.check_choice(n, view, now);
     }
 
     /// Replaying the decisions and the transitions gives what the snapshot says.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::laws::Laws;
+use super::model::Model;
 use crate::policy::schedule::TargetId;
 use crate::policy::*;
 
@@ -51,6 +52,10 @@ pub(in crate::policy) struct World {
     hooks_are_good: bool,
     seed: u64,
     laws: Laws,
+    /// By pool, in a life beside the model.
+    models: Vec<Model>,
+    /// Answers come at multiples of this.
+    grid: Duration,
 }
 
 impl World {
@@ -69,20 +74,40 @@ impl World {
         history: History,
         conditions: &[(usize, Condition)],
     ) -> Self {
-        let mut world = Self {
+        let conditions = conditions.iter().map(|(backend, condition)| ((0, *backend), *condition)).collect();
+        let mut world = Self { conditions, ..Self::idle(settings, seed, history) };
+        world.drain(None);
+        world
+    }
+
+    fn idle(settings: Vec<PoolSettings>, seed: u64, history: History) -> Self {
+        Self {
             laws: Laws::new(&settings, &history),
             policy: Policy::new(settings.clone(), seed, history, Moment::ZERO),
             now: Moment::ZERO,
             log: Vec::new(),
             settings,
-            conditions: conditions.iter().map(|(backend, condition)| ((0, *backend), *condition)).collect(),
+            conditions: BTreeMap::new(),
             flights: BTreeMap::new(),
             cuts: BTreeSet::new(),
             hooks: BTreeMap::new(),
             hooks_take: ANSWER,
             hooks_are_good: true,
             seed,
-        };
+            models: Vec::new(),
+            grid: Duration::from_nanos(1),
+        }
+    }
+
+    /// A life that the model follows: without hooks, cold standbys, restarts, and conditions that are the prober's
+    /// fault.
+    pub(in crate::policy) fn beside_the_model(
+        settings: Vec<PoolSettings>,
+        seed: u64,
+        grid: Duration,
+    ) -> Self {
+        let models = settings.iter().cloned().map(Model::new).collect();
+        let mut world = Self { models, grid, ..Self::idle(settings, seed, History::default()) };
         world.drain(None);
         world
     }
@@ -159,6 +184,11 @@ impl World {
 
     pub(in crate::policy) fn command(&mut self, command: &Command) -> Result<Accepted, Refusal> {
         let answer = self.policy.handle_command(command, self.now);
+        for (model, pool) in self.models.iter_mut().zip(&self.settings) {
+            if pool.name == command.pool {
+                assert_eq!(answer.is_ok(), model.command(&command.ask, self.now), "{command:?}: {answer:?}");
+            }
+        }
         self.log.push((self.now, Entry::Command(command.clone(), answer.clone())));
         self.drain(Some(command));
         answer
@@ -221,6 +251,9 @@ impl World {
     fn land(&mut self) {
         let Some(((_, ticket), signal)) = self.flights.pop_first() else { return };
         self.laws.landed(ticket);
+        if let Some(model) = self.models.get_mut(ticket.pool.0) {
+            model.signal(ticket, signal == Signal::Good, self.now);
+        }
         self.policy.handle_signal(ticket, signal, self.now);
         self.drain(None);
     }
@@ -251,7 +284,13 @@ impl World {
                 if self.hooks_are_good { HookEnd::Good } else { HookEnd::Bad("exit code 1".to_owned()) };
             self.hooks.insert((self.now + self.hooks_take, run.transition), (run, end));
         }
-        self.laws.check(&self.policy, self.now);
+        for n in 0..self.settings.len() {
+            let view = self.policy.snapshot(PoolIndex(n), self.now);
+            self.laws.check(n, &view, self.now);
+            if let Some(model) = self.models.get_mut(n) {
+                model.agree(&view, self.now);
+            }
+        }
     }
 
     fn launch(&mut self, ticket: ProbeTicket) {
@@ -268,6 +307,8 @@ impl World {
                 return;
             }
         };
-        self.flights.insert((self.now + took, ticket), signal);
+        let at = (self.now + took - Moment::ZERO).as_nanos();
+        let at = u64::try_from(at.next_multiple_of(self.grid.as_nanos())).unwrap();
+        self.flights.insert((Moment::ZERO + Duration::from_nanos(at), ticket), signal);
     }
 }
