@@ -91,8 +91,7 @@ impl Target {
     pub(super) fn land(&mut self, serial: u64, signal: Signal, now: Moment) -> bool {
         match (self.schedule.land(serial), signal) {
             (Landing::Late, _) => return false,
-            // What is seen of a standby that nobody keeps running says nothing.
-            (Landing::Void | Landing::Counts, _) if self.asleep => return true,
+            (Landing::Past, _) => {}
             // After a standstill the interval is long over: the probe is repeated at once.
             (Landing::Void, Signal::Bad(_)) => {}
             (Landing::Void | Landing::Counts, Signal::Inconclusive) => {}
@@ -137,7 +136,8 @@ impl Backend {
 
     /// Takes over what an earlier life left behind.
     pub(super) fn restore(&mut self, past: &BackendHistory, now: Moment) {
-        if self.admin != Admin::Disabled {
+        // Whether it is disabled is the configuration's word alone.
+        if self.admin != Admin::Disabled && past.admin != Admin::Disabled {
             self.admin = past.admin;
             self.drained_at = past.drain_left.map(|left| now + left);
         }
@@ -232,13 +232,15 @@ impl Backend {
     pub(super) fn let_sleep(&mut self) {
         for target in self.targets.iter_mut().flatten().filter(|_| self.settings.cold) {
             target.asleep = true;
+            target.schedule.disown();
             if target.monitor.down_until().is_none() {
                 target.monitor.forget();
             }
         }
     }
 
-    fn is_asleep(&self) -> bool {
+    /// A cold one that isn't probed.
+    pub(super) fn is_asleep(&self) -> bool {
         self.settings.cold && self.targets().all(|(_, target)| target.asleep)
     }
 

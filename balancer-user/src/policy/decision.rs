@@ -38,6 +38,8 @@ pub struct Cut {
     pub pool: PoolIndex,
     /// The backend.
     pub backend: BackendIndex,
+    /// The change that goes on when it is done.
+    pub transition: Option<u64>,
 }
 
 /// A hook to run now, once: it counts as started.
@@ -115,8 +117,8 @@ impl Outbox {
         self.decisions.insert(decision.pool, decision);
     }
 
-    pub(super) fn cut(&mut self, pool: PoolIndex, backend: BackendIndex) {
-        self.cuts.insert(Cut { pool, backend });
+    pub(super) fn cut(&mut self, cut: Cut) {
+        self.cuts.insert(cut);
     }
 
     pub(super) const fn next_transition(&mut self) -> u64 {

@@ -6,7 +6,7 @@
 
 use super::Moment;
 use super::backend::Backend;
-use super::decision::{ActiveReason, Decision, Outbox, Route};
+use super::decision::{ActiveReason, Cut, Decision, Outbox, Route};
 use super::event::Event;
 use super::health::Health;
 use super::settings::{
@@ -143,23 +143,27 @@ impl Pool {
 
     /// One of a backend's services, or time, said something.
     pub(super) fn refresh(&mut self, b: BackendIndex, now: Moment, out: &mut Outbox) {
-        self.tell_health(b, now, out);
-        let is_down = self.backends[b.0].health() == Health::Down;
+        let fell = self.tell_health(b, now, out) == Some(Health::Down);
         self.reconsider(now, out);
         // What it still has from before the pool moved away.
         let left = self.decided && !self.is_holding() && self.active != Some(b);
-        if is_down && left && self.settings.on_backend_down == OnBackendDown::Reset {
-            out.cut(self.index, b);
+        if fell && left && self.settings.on_backend_down == OnBackendDown::Reset {
+            self.cut(b, out);
         }
     }
 
-    /// Looks at a backend's services anew, and tells if its health is another one.
-    pub(super) fn tell_health(&mut self, b: BackendIndex, now: Moment, out: &mut Outbox) {
+    /// Looks at a backend's services anew, and tells its health if that is another one.
+    pub(super) fn tell_health(&mut self, b: BackendIndex, now: Moment, out: &mut Outbox) -> Option<Health> {
         let backend = &mut self.backends[b.0];
-        if let Some(from) = backend.refresh(now) {
-            let (to, reason) = (backend.health(), backend.evidence(now));
-            out.tell(Event::Health { pool: self.index, backend: b, from, to, reason });
-        }
+        let from = backend.refresh(now)?;
+        let (to, reason) = (backend.health(), backend.evidence(now));
+        out.tell(Event::Health { pool: self.index, backend: b, from, to, reason });
+        Some(to)
+    }
+
+    /// What is left of a backend's flows is ended; nothing waits for it.
+    pub(super) fn cut(&self, backend: BackendIndex, out: &mut Outbox) {
+        out.cut(Cut { pool: self.index, backend, transition: None });
     }
 
     /// Makes the decision that the present asks for, if it is another one.
@@ -400,7 +404,7 @@ impl Pool {
             if backend.drained_at().is_some_and(|at| at <= now) {
                 backend.set_admin(Admin::Drain, None);
                 out.tell(Event::Drained { pool: self.index, backend: BackendIndex(b) });
-                out.cut(self.index, BackendIndex(b));
+                out.cut(Cut { pool: self.index, backend: BackendIndex(b), transition: None });
             }
         }
     }

@@ -50,7 +50,7 @@ impl Health {
 /// What is left of a monitor when the controller ends, in times that are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// It is down for so long.
+    /// It is down for so long; nothing is left of that while in probation.
     pub down_left: Option<Duration>,
     /// How long its last time down was, or is.
     pub last_down: Duration,
@@ -143,8 +143,14 @@ impl Monitor {
 
     /// What a later life has to know; nothing while nothing is wrong.
     pub(super) fn past(&self, now: Moment) -> Option<Past> {
+        let down_left = match self.state {
+            State::Down { until } => Some(until - now),
+            // Its trial begins anew: it is no better for the controller's restart.
+            State::Probation { .. } => Some(Duration::ZERO),
+            State::Unknown | State::Up | State::Starting { .. } => None,
+        };
         let past = Past {
-            down_left: self.down_until().map(|until| until - now),
+            down_left,
             last_down: self.last_down,
             relapse_left: self.relapse_until.filter(|until| *until > now).map(|until| until - now),
         };

@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::decision::{ActiveReason, Outbox};
+use super::decision::{ActiveReason, Cut, Outbox};
 use super::event::Event;
 use super::failover::Pool;
 use super::health::Past;
 use super::settings::{BackendIndex, HookWhen, ServiceIndex};
-use super::transition::{Next, Phase, Stop, Transition};
+use super::transition::{Input, Next, Phase, Stop, Transition};
 use super::view::{Admin, Wish};
 
 /// What an earlier life left behind. The default is a first start.
@@ -37,7 +37,7 @@ pub struct PoolHistory {
     pub backends: Vec<BackendHistory>,
     /// The change that was under way.
     pub transition: Option<TransitionHistory>,
-    /// There was one, but who was active is not known any more: a pool with `before` hooks waits for the operator.
+    /// There was one, but who has the role is not known any more: a pool with `before` hooks waits for the operator.
     pub doubtful: bool,
 }
 
@@ -94,26 +94,38 @@ impl Pool {
         for (backend, past) in self.backends.iter_mut().zip(&past.backends) {
             backend.restore(past, now);
         }
-        let active = past.active.filter(|b| self.order.contains(b));
+        let (change, orphaned) = match past.transition {
+            Some(change) if self.order.contains(&change.to) => (Some(change), false),
+            // Its target is gone, and steps may have given the role away.
+            Some(change) => (None, !change.switched && change.reached != Reached::Cutting),
+            None => (None, false),
+        };
+        let switched = change.as_ref().filter(|change| change.switched).map(|change| change.to);
+        let active = past.active.filter(|b| self.order.contains(b)).or(switched);
         let has_before = self.settings.hooks.iter().any(|hook| hook.when == HookWhen::Before);
-        if past.doubtful && has_before && active.is_none() {
-            self.decided = true;
-            self.doubtful = true;
-            let evidence = "who was active before is not known".to_owned();
-            out.tell(Event::Held { id: None, pool: self.index, to: None, evidence });
-            self.publish(None, out);
+        self.doubtful = has_before && change.is_none() && (past.doubtful || orphaned);
+        if active.is_none() && change.is_none() && !self.doubtful {
+            return;
         }
-        let Some(active) = active else { return };
-        self.active = Some(active);
+        self.decided = true;
+        self.active = active;
         self.since = now.before(past.active_for);
         self.wish = past.wish;
         self.reason = ActiveReason::Restored;
-        self.decided = true;
-        if self.backends[active.0].settings().cold {
+        if self.doubtful {
+            let evidence = if orphaned {
+                "the backend to be is gone from the configuration, after steps had been taken"
+            } else {
+                "who was active before is not known"
+            };
+            let evidence = evidence.to_owned();
+            out.tell(Event::Held { id: None, pool: self.index, to: None, evidence });
+        }
+        if let Some(active) = active.filter(|active| self.backends[active.0].is_asleep()) {
             self.wake(active, false, now);
         }
-        if let Some(transition) = past.transition.filter(|transition| self.order.contains(&transition.to)) {
-            self.restore_transition(transition, now, out);
+        if let Some(change) = change {
+            self.restore_transition(change, now, out);
         }
         self.publish(None, out);
     }
@@ -121,10 +133,14 @@ impl Pool {
     fn restore_transition(&mut self, past: TransitionHistory, now: Moment, out: &mut Outbox) {
         let hooks = self.settings.hooks.len();
         let unknown = "the daemon ended while it ran, so its end is not known";
+        let TransitionHistory { id, from, to, reason, evidence, age, forced, switched, reached } = past;
+        let from = from.filter(|from| from.0 < self.backends.len());
         let mut why = None;
-        let phase = match past.reached {
+        let phase = match reached {
             Reached::Cutting => {
-                past.from.into_iter().for_each(|from| out.cut(self.index, from));
+                if let Some(backend) = from {
+                    out.cut(Cut { pool: self.index, backend, transition: Some(id) });
+                }
                 Phase::Cutting
             }
             // What the configuration doesn't have any more can't be run: the operator says what becomes of it.
@@ -134,7 +150,7 @@ impl Pool {
                 Phase::Held(Stop::Failed(step))
             }
             Reached::Next(Next::Start) => {
-                self.wake(past.to, true, now);
+                self.wake(to, true, now);
                 Phase::Starting(now + self.settings.start_timeout)
             }
             Reached::Next(Next::Switch) => Phase::Held(Stop::Lost(Next::Switch)),
@@ -147,7 +163,6 @@ impl Pool {
                 Phase::Held(stop)
             }
         };
-        let TransitionHistory { id, from, to, reason, evidence, age, forced, switched, .. } = past;
         if let Phase::Held(_) = phase {
             let evidence = why.clone().unwrap_or_default();
             out.tell(Event::Held { id: Some(id), pool: self.index, to: Some(to), evidence });
@@ -170,6 +185,10 @@ impl Pool {
             transition.was_switched(&self.settings.hooks);
         }
         self.transition = Some(transition).filter(|transition| transition.phase != Phase::Over);
+        if from.is_none() {
+            // There is nothing to cut any more.
+            self.tell_transition(Input::Cut, now, out);
+        }
     }
 
     /// What a later life has to know.

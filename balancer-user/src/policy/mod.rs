@@ -93,9 +93,7 @@ impl Policy {
         for n in 0..policy.pools.len() {
             let pool = PoolIndex(n);
             policy.pools[n].reconsider(now, &mut policy.outbox);
-            for target in policy.targets(pool) {
-                policy.set_target_timer(target);
-            }
+            policy.set_timers(pool);
         }
         policy.fire(now);
         policy
@@ -151,7 +149,8 @@ impl Policy {
     /// A hook that was polled has ended.
     pub fn handle_hook(&mut self, run: HookRun, end: HookEnd, now: Moment) {
         let now = self.advance(now);
-        self.pools[run.pool.0].hook_ended(run, end, now, &mut self.outbox);
+        let Some(pool) = self.pools.get_mut(run.pool.0) else { return };
+        pool.hook_ended(run, end, now, &mut self.outbox);
         self.set_timers(run.pool);
         self.fire(now);
     }
@@ -159,7 +158,8 @@ impl Policy {
     /// A cut that was polled is done: no packet of a flow of that backend is forwarded any more.
     pub fn handle_cut(&mut self, cut: Cut, now: Moment) {
         let now = self.advance(now);
-        self.pools[cut.pool.0].was_cut(cut.backend, now, &mut self.outbox);
+        let Some(pool) = self.pools.get_mut(cut.pool.0) else { return };
+        pool.was_cut(cut, now, &mut self.outbox);
         self.set_timers(cut.pool);
         self.fire(now);
     }

@@ -113,21 +113,24 @@ impl Pool {
             self.move_to(Move { to, reason, evidence, forced: force, reset: false }, now, out)
         });
         self.decided |= next.is_some();
-        if admin == Admin::Maint && self.active != Some(b) {
-            out.cut(self.index, b);
+        // A change that takes steps cuts before the first of them.
+        if admin == Admin::Maint && !self.is_holding() {
+            self.cut(b, out);
         }
         self.reconsider(now, out);
         Ok(Accepted::Set { backend: b, from, to: admin, transition: moved.id() })
     }
 
-    /// Puts a backend back into use.
+    /// Puts a backend back into use. Also while a change stands still, or it could not be given up for that backend.
     pub(super) fn put_back(
         &mut self,
         b: BackendIndex,
         now: Moment,
         out: &mut Outbox,
     ) -> Result<Accepted, Refusal> {
-        self.refuse_while_holding()?;
+        if !self.stands_still() {
+            self.refuse_while_holding()?;
+        }
         self.refuse_disabled(b)?;
         let from = self.set_admin(b, Admin::Ready, None, out);
         self.reconsider(now, out);

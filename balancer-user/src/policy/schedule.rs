@@ -94,6 +94,8 @@ struct Flight {
     bound: Moment,
     /// The controller itself stood still meanwhile: a failure would be its own.
     void: bool,
+    /// Nobody keeps the backend running any more: what it sees says nothing about a later start.
+    past: bool,
 }
 
 /// What an outcome is worth.
@@ -101,6 +103,8 @@ struct Flight {
 pub(super) enum Landing {
     /// The probe was given up before: nothing.
     Late,
+    /// Nothing, but the target's next probe may be planned.
+    Past,
     /// A success counts, a failure doesn't.
     Void,
     Counts,
@@ -159,7 +163,7 @@ impl Schedule {
         self.launched = Some(now);
         // Twice the prober's own bound and a second: enough for a busy machine to say that the time is over.
         let bound = now + self.settings.timeout.saturating_mul(2) + Duration::from_secs(1);
-        self.flight = Some(Flight { bound, void: false });
+        self.flight = Some(Flight { bound, void: false, past: false });
         self.serial
     }
 
@@ -169,8 +173,12 @@ impl Schedule {
             return Landing::Late;
         }
         let Some(flight) = self.flight.take() else { return Landing::Late };
-        self.answered |= !flight.void;
-        if flight.void { Landing::Void } else { Landing::Counts }
+        self.answered |= !flight.void && !flight.past;
+        match flight {
+            Flight { past: true, .. } => Landing::Past,
+            Flight { void: true, .. } => Landing::Void,
+            Flight { .. } => Landing::Counts,
+        }
     }
 
     /// Gives the probe in flight up if its bound has come; says whether.
@@ -187,6 +195,13 @@ impl Schedule {
             return false;
         }
         self.flight.as_mut().map(|flight| flight.void = true).is_some()
+    }
+
+    /// The probe in flight, if there is one, will say nothing.
+    pub(super) const fn disown(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.past = true;
+        }
     }
 
     /// Sets the next probe. Intervals run from start to start, up to a tenth shorter, so that targets which once fell

@@ -7,6 +7,8 @@
 mod agreement;
 mod laws;
 mod model;
+mod replay;
+mod steps;
 mod world;
 
 use std::time::Duration;
@@ -95,7 +97,7 @@ fn act(world: &mut World, dice: &mut Dice) {
     let backend = usize::try_from(pick(dice, world.settings[pool].backends.len() as u64)).unwrap();
     let names = &world.settings[pool];
     let (name, to) = (names.name.clone(), names.backends[backend].name.clone());
-    match pick(dice, 20) {
+    match pick(dice, 22) {
         0..5 => world.set(pool, backend, Condition::Fine),
         5..8 => world.set(pool, backend, Condition::Refusing),
         8..11 => world.set(pool, backend, Condition::Silent),
@@ -103,7 +105,8 @@ fn act(world: &mut World, dice: &mut Dice) {
         12 => world.set(pool, backend, Condition::Ours),
         13 => world.freeze(dice.below(Duration::from_secs(20))),
         14 => world.hooks_take(dice.below(Duration::from_secs(5)), pick(dice, 2) == 0),
-        15 => world.restart(),
+        15 => world.cuts_take(dice.below(Duration::from_secs(5))),
+        16 => world.restart(),
         _ => {
             let _ = world.command(&Command { pool: name, ask: ask_from(dice, to) });
         }
@@ -147,6 +150,7 @@ fn live(seed: u64) -> World {
 /// Everything is repaired, and the operator cleans up.
 fn make_peace(world: &mut World) {
     world.hooks_take(Duration::from_millis(10), true);
+    world.cuts_take(Duration::from_millis(10));
     let settings = world.settings.clone();
     for (p, pool) in settings.iter().enumerate() {
         (0..pool.backends.len()).for_each(|b| world.set(p, b, Condition::Fine));

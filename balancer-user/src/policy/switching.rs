@@ -4,7 +4,7 @@
 //! Deliberately not here: why the pool changes (`failover`, `operator`).
 
 use super::Moment;
-use super::decision::{ActiveReason, HookRun, Outbox};
+use super::decision::{ActiveReason, Cut, HookRun, Outbox};
 use super::event::Event;
 use super::failover::Pool;
 use super::settings::{BackendIndex, OnBackendDown};
@@ -99,9 +99,9 @@ impl Pool {
         self.reconsider(now, out);
     }
 
-    /// No flow of that backend is left.
-    pub(super) fn was_cut(&mut self, b: BackendIndex, now: Moment, out: &mut Outbox) {
-        if self.transition.as_ref().is_some_and(|transition| transition.from == Some(b)) {
+    /// No flow of that backend is left that it had when the cut was asked for: an older one says nothing to a change.
+    pub(super) fn was_cut(&mut self, cut: Cut, now: Moment, out: &mut Outbox) {
+        if self.transition.as_ref().is_some_and(|transition| cut.transition == Some(transition.id)) {
             self.tell_transition(Input::Cut, now, out);
         }
         self.reconsider(now, out);
@@ -146,9 +146,9 @@ impl Pool {
             evidence: begun.evidence.clone(),
         });
         if begun.phase == Phase::Cutting
-            && let Some(from) = from
+            && let Some(backend) = from
         {
-            out.cut(self.index, from);
+            out.cut(Cut { pool: self.index, backend, transition: Some(id) });
         }
         self.publish(Some(id), out);
         Moved::UnderWay { transition: id }
@@ -248,7 +248,7 @@ impl Pool {
         });
         self.since = now;
         self.reason = reason;
-        if self.backends[to.0].settings().cold && !transition.cold {
+        if self.backends[to.0].is_asleep() {
             self.wake(to, false, now);
         }
         self.publish(Some(id), out);
@@ -256,7 +256,7 @@ impl Pool {
         let backend = &self.backends[before.0];
         let failed = !backend.health().may_stay() && self.settings.on_backend_down == OnBackendDown::Reset;
         if transition.reset || failed || backend.admin() == Admin::Maint {
-            out.cut(self.index, before);
+            self.cut(before, out);
         }
         self.let_sleep(before, now, out);
     }

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::replay::Replay;
+use super::steps::Steps;
 use crate::policy::schedule::TargetId;
 use crate::policy::*;
 
@@ -11,14 +13,16 @@ use crate::policy::*;
 pub(super) struct Laws {
     settings: Vec<PoolSettings>,
     routed: Vec<Option<Route>>,
-    told_active: Vec<Option<BackendIndex>>,
+    /// By pool.
+    replays: Vec<Replay>,
     /// Changes that take steps and that the operator asked for.
     asked_for: BTreeSet<u64>,
-    /// The first one's id is greater.
-    first_transition: u64,
-    last_transition: BTreeMap<PoolIndex, u64>,
+    /// By pool.
+    last_transition: Vec<u64>,
     in_flight: BTreeMap<TargetId, u64>,
     awaited: BTreeSet<TargetId>,
+    /// Probes that were in flight while the controller stood still: their failure tells nothing.
+    spoiled: BTreeSet<(TargetId, u64)>,
     down_since: BTreeMap<(PoolIndex, BackendIndex), Moment>,
     failbacks: BTreeMap<(PoolIndex, BackendIndex), Moment>,
     steps: Steps,
@@ -28,9 +32,12 @@ pub(super) struct Laws {
 
 impl Laws {
     pub(super) fn new(settings: &[PoolSettings], history: &History) -> Self {
-        let past = |n: usize| {
-            let active = history.pools.get(n)?.active?;
-            settings[n].backends.get(active.0).filter(|backend| !backend.disabled).map(|_| active)
+        let replay =
+            |(n, pool): (usize, &PoolSettings)| Replay::new(PoolIndex(n), pool.clone(), history.pools.get(n));
+        // A change that was under way keeps its id.
+        let last = |n: usize| {
+            let pending = history.pools.get(n).and_then(|past| past.transition.as_ref());
+            pending.map_or(history.last_transition, |pending| pending.id - 1)
         };
         let mut awaited = BTreeSet::new();
         for (p, pool) in settings.iter().enumerate() {
@@ -46,21 +53,22 @@ impl Laws {
         Self {
             settings: settings.to_vec(),
             routed: vec![None; settings.len()],
-            told_active: (0..settings.len()).map(past).collect(),
+            replays: settings.iter().enumerate().map(replay).collect(),
             asked_for: BTreeSet::new(),
-            first_transition: history.last_transition,
-            last_transition: BTreeMap::new(),
+            last_transition: (0..settings.len()).map(last).collect(),
             in_flight: BTreeMap::new(),
             awaited,
+            spoiled: BTreeSet::new(),
             down_since: BTreeMap::new(),
             failbacks: BTreeMap::new(),
-            steps: Steps::default(),
+            steps: Steps::after(history),
             excused: Moment::ZERO,
         }
     }
 
     pub(super) fn excuse(&mut self, until: Moment) {
         self.excused = until;
+        self.spoiled.extend(self.in_flight.iter().map(|(target, serial)| (*target, *serial)));
     }
 
     /// One probe in flight per target, and no more than the cap over all.
@@ -72,7 +80,9 @@ impl Laws {
 
     pub(super) fn landed(&mut self, ticket: ProbeTicket) {
         self.lost(ticket);
-        self.awaited.remove(&ticket.target());
+        if !self.spoiled.remove(&(ticket.target(), ticket.serial)) {
+            self.awaited.remove(&ticket.target());
+        }
     }
 
     /// It will never land; the policy gives it up one day.
@@ -86,19 +96,23 @@ impl Laws {
     /// Replaying the decisions gives what the snapshot says (see `check`).
     pub(super) fn decided(&mut self, decision: Decision) {
         self.routed[decision.pool.0] = Some(decision.route);
+        self.replays[decision.pool.0].decided(decision);
     }
 
     /// What is known of the probes is gone; what was decided isn't.
     pub(super) fn restarted(&mut self, history: &History, now: Moment) {
         let fresh = Self::new(&self.settings, history);
         self.in_flight.clear();
+        self.spoiled.clear();
         self.awaited = fresh.awaited;
         self.excused = now;
+        self.replays.iter_mut().for_each(Replay::restarted);
         self.steps.restarted();
     }
 
     pub(super) fn cutting(&mut self, cut: Cut) {
         self.steps.cut.remove(&cut);
+        self.replays[cut.pool.0].cutting(cut.backend);
         assert_ne!(
             self.routed[cut.pool.0],
             Some(Route::To(cut.backend)),
@@ -119,18 +133,18 @@ impl Laws {
     }
 
     pub(super) fn told(&mut self, event: &Event, command: Option<&Command>, now: Moment) {
+        let began_by_hand = matches!(event, Event::Transition { id, .. } if self.asked_for.contains(id));
+        let asked_for = command.is_some() || began_by_hand;
+        self.replays.iter_mut().for_each(|replay| replay.told(event, asked_for));
         match event {
-            Event::Transition { id, pool, from, to, reason, .. } => {
-                let last = self.last_transition.insert(*pool, *id).unwrap_or(self.first_transition);
+            Event::Transition { id, pool, to, reason, .. } => {
+                let last = std::mem::replace(&mut self.last_transition[pool.0], *id);
                 assert!(*id > last, "ids grow");
-                assert_eq!(
-                    *from, self.told_active[pool.0],
-                    "each transition starts where the last one ended"
-                );
-                self.told_active[pool.0] = Some(*to);
                 self.steps.switched(*id, *reason, &self.settings[pool.0]);
-                let asked_for = command.is_some() || self.asked_for.contains(id);
-                if *reason == ActiveReason::Failback && !asked_for {
+                if asked_for {
+                    // What the operator leaves for a moment may be returned to.
+                    self.failbacks.retain(|(of, _), _| of != pool);
+                } else if *reason == ActiveReason::Failback {
                     self.returned_by_itself(*pool, *to, now);
                 }
             }
@@ -142,6 +156,8 @@ impl Laws {
                     self.down_lasts_exactly_fail_timeout(key, now);
                 }
             }
+            // One that was lost in a standstill of the controller tells nothing.
+            Event::ProbeLost { .. } if self.excused == now => {}
             Event::ProbeLost { pool, backend, service } => {
                 let target = TargetId { pool: *pool, backend: *backend, service: *service };
                 self.awaited.remove(&target);
@@ -151,9 +167,9 @@ impl Laws {
                     self.asked_for.insert(*id);
                 }
             }
+            Event::Held { id, .. } => id.iter().for_each(|id| self.steps.held(*id)),
             Event::Resumed { id, skip, .. } => self.steps.resumed(*id, *skip),
-            Event::Held { .. }
-            | Event::Hook { .. }
+            Event::Hook { .. }
             | Event::Abandoned { .. }
             | Event::Waiting { .. }
             | Event::WaitingOver { .. }
@@ -191,7 +207,8 @@ impl Laws {
         );
     }
 
-    pub(super) fn check(&self, n: usize, view: &PoolView, now: Moment) {
+    pub(super) fn check(&mut self, n: usize, view: &PoolView, now: Moment) {
+        self.replays[n].check(view);
         self.check_route(n, view);
         self.check_choice(n, view, now);
     }
@@ -202,25 +219,35 @@ impl Laws {
             assert_eq!((view.state, view.active), (PoolState::Starting, None));
             return;
         };
-        let made = view.transition.as_ref().is_some_and(|change| self.told_active[n] == Some(change.to));
+        let told_active = self.replays[n].active();
+        let made = view.transition.as_ref().is_some_and(|change| told_active == Some(change.to));
         let holds = matches!(view.state, PoolState::Switching | PoolState::Held) && !made;
         match route {
-            Route::To(to) => assert_eq!((view.active, holds), (Some(to), false), "{view:?}"),
+            Route::To(to) => {
+                assert_eq!((view.active, holds), (Some(to), false), "{view:?}");
+                assert_eq!(
+                    view.backends[to.0].admin,
+                    Admin::Ready,
+                    "what is out of use gets flows: {view:?}"
+                );
+            }
             Route::Hold => assert!(holds, "{view:?}"),
-            Route::Reject => assert_eq!(view.active, None),
-            Route::Nobody => assert_eq!((view.active, self.told_active[n]), (None, None)),
+            Route::Reject => {
+                let out_of_use = told_active.is_some_and(|b| view.backends[b.0].admin != Admin::Ready);
+                let refuses = self.settings[n].when_all_down == WhenAllDown::Reject
+                    && matches!(view.state, PoolState::AllDown | PoolState::Waiting | PoolState::Serving);
+                assert!(view.active.is_none() && (out_of_use || refuses), "{view:?}");
+            }
+            Route::Nobody => assert_eq!((view.active, told_active), (None, None)),
         }
-        assert_eq!(
-            self.told_active[n],
-            view.active.or(self.told_active[n]),
-            "replayed transitions of pool {n}"
-        );
     }
 
     /// Nobody who is lost is active while another could be, unless somebody wanted that.
     fn check_choice(&self, n: usize, view: &PoolView, now: Moment) {
         let settings = &self.settings[n];
-        let (Some(active), true) = (self.told_active[n], self.routed[n] != Some(Route::Hold)) else { return };
+        let (Some(active), true) = (self.replays[n].active(), self.routed[n] != Some(Route::Hold)) else {
+            return;
+        };
         assert!(!settings.backends[active.0].disabled, "a disabled backend is active");
         let is_ready = |b: usize| view.backends[b].admin == Admin::Ready;
         let lost = !view.backends[active.0].health.may_stay() || !is_ready(active.0);
@@ -246,75 +273,6 @@ impl Laws {
                 view.state == PoolState::Waiting || (view.state == PoolState::AllDown) == (lost && !another),
                 "{view:?}"
             );
-        }
-    }
-}
-
-/// What the laws remember of the steps around changes.
-#[derive(Default)]
-struct Steps {
-    /// Cuts that were done, and of which nothing else was asked since.
-    cut: BTreeSet<Cut>,
-    started: BTreeSet<(u64, usize)>,
-    /// Before hooks that count as done.
-    done: BTreeSet<(u64, usize)>,
-    running: BTreeSet<PoolIndex>,
-    /// The last step of each change that was started.
-    last: BTreeMap<u64, usize>,
-    skipped: BTreeSet<u64>,
-    switched: BTreeSet<u64>,
-}
-
-impl Steps {
-    fn restarted(&mut self) {
-        self.running.clear();
-    }
-
-    /// In order, at most once, one at a time; those before the switch while nothing new reaches anybody and nothing old
-    /// reaches the one before.
-    fn started(&mut self, run: HookRun, settings: &[PoolSettings], routed: Option<Route>) {
-        let key = (run.transition, run.step);
-        assert!(self.started.insert(key), "{run:?} runs twice");
-        assert!(self.running.insert(run.pool), "{run:?} runs beside another hook of its pool");
-        let last = self.last.insert(run.transition, run.step);
-        let when = |step: usize| settings[run.pool.0].hooks[step].when;
-        let in_order = last.is_none_or(|last| last <= run.step || when(last) != when(run.step));
-        assert!(in_order, "{run:?} runs after {last:?}");
-        match when(run.step) {
-            HookWhen::Before => {
-                assert_eq!(routed, Some(Route::Hold), "{run:?}");
-                let cut = run.from.is_none_or(|backend| self.cut.contains(&Cut { pool: run.pool, backend }));
-                assert!(cut, "{run:?} runs while flows of the one before may be left");
-            }
-            HookWhen::After => assert!(self.switched.contains(&run.transition), "{run:?}"),
-        }
-    }
-
-    fn ended(&mut self, run: HookRun, end: &HookEnd, settings: &[PoolSettings]) {
-        self.running.remove(&run.pool);
-        if *end == HookEnd::Good || settings[run.pool.0].hooks[run.step].on_error == OnError::Continue {
-            self.done.insert((run.transition, run.step));
-        }
-    }
-
-    /// The operator takes it upon himself.
-    fn resumed(&mut self, id: u64, skip: bool) {
-        if skip {
-            self.skipped.insert(id);
-        } else {
-            let last = self.last.get(&id).copied();
-            last.into_iter().for_each(|step| {
-                self.started.remove(&(id, step));
-            });
-        }
-    }
-
-    /// Only with everything done that comes before.
-    fn switched(&mut self, id: u64, reason: ActiveReason, pool: &PoolSettings) {
-        self.switched.insert(id);
-        let before = pool.hooks.iter().enumerate().filter(|(_, hook)| hook.when == HookWhen::Before);
-        for (step, _) in before.filter(|_| reason != ActiveReason::Initial && !self.skipped.contains(&id)) {
-            assert!(self.done.contains(&(id, step)), "{id} switched without its step {step}");
         }
     }
 }

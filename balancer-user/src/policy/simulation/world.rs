@@ -48,6 +48,7 @@ pub(in crate::policy) struct World {
     cuts: BTreeSet<(Moment, Cut)>,
     /// Hooks that run, and how they will end.
     hooks: BTreeMap<(Moment, u64), (HookRun, HookEnd)>,
+    cuts_take: Duration,
     hooks_take: Duration,
     hooks_are_good: bool,
     seed: u64,
@@ -91,6 +92,7 @@ impl World {
             flights: BTreeMap::new(),
             cuts: BTreeSet::new(),
             hooks: BTreeMap::new(),
+            cuts_take: ANSWER,
             hooks_take: ANSWER,
             hooks_are_good: true,
             seed,
@@ -120,6 +122,11 @@ impl World {
     /// From now on hooks take so long, and end like that.
     pub(in crate::policy) fn hooks_take(&mut self, span: Duration, good: bool) {
         (self.hooks_take, self.hooks_are_good) = (span, good);
+    }
+
+    /// From now on cuts take so long.
+    pub(in crate::policy) fn cuts_take(&mut self, span: Duration) {
+        self.cuts_take = span;
     }
 
     pub(in crate::policy) fn run(&mut self, span: Duration) {
@@ -171,7 +178,7 @@ impl World {
         self.laws.excuse(self.now);
         for ((at, ticket), signal) in &mut self.flights {
             if *at <= self.now {
-                self.laws.landed(*ticket);
+                self.laws.lost(*ticket);
                 *signal = Signal::Bad("timeout".to_owned());
             }
         }
@@ -266,7 +273,7 @@ impl World {
         while let Some(cut) = self.policy.poll_cut() {
             self.laws.cutting(cut);
             self.log.push((self.now, Entry::Cut(cut)));
-            self.cuts.insert((self.now + ANSWER, cut));
+            self.cuts.insert((self.now + self.cuts_take, cut));
         }
         while let Some(event) = self.policy.poll_event() {
             self.laws.told(&event, command, self.now);

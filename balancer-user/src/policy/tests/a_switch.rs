@@ -306,3 +306,181 @@ fn a_cold_standby_is_started_before_it_is_used_and_not_probed_before() {
     assert_eq!(world.view().state, PoolState::Held, "it did not come up within start_timeout");
     assert_eq!(world.active(), Some(P));
 }
+
+/// The end of a cut that was asked for before the backend had new flows says nothing about those.
+#[test]
+fn an_older_cut_of_the_same_backend_lets_no_hook_run() {
+    let mut policy = Policy::new(vec![with_hooks()], 1, History::default(), Moment::ZERO);
+    let ask = |policy: &mut Policy, ask| {
+        policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, Moment::ZERO).unwrap()
+    };
+    let to = |name: &str| Ask::Failover { to: Some(name.to_owned()), force: false, reset: false };
+    let finish = |policy: &mut Policy| {
+        std::iter::from_fn(|| policy.poll_cut())
+            .last()
+            .into_iter()
+            .for_each(|cut| policy.handle_cut(cut, Moment::ZERO));
+        while let Some(run) = policy.poll_hook() {
+            policy.handle_hook(run, HookEnd::Good, Moment::ZERO);
+        }
+    };
+    ask(&mut policy, to("p"));
+    finish(&mut policy);
+    ask(&mut policy, Ask::Withdraw { backend: "b".to_owned(), how: Withdrawal::Maint, force: false });
+    let older = policy.poll_cut().unwrap();
+    ask(&mut policy, Ask::PutBack { backend: "b".to_owned() });
+    ask(&mut policy, to("b"));
+    finish(&mut policy);
+    ask(&mut policy, to("c"));
+    let newer = policy.poll_cut().unwrap();
+    policy.handle_cut(older, Moment::ZERO);
+    assert_eq!(policy.poll_hook(), None);
+    policy.handle_cut(newer, Moment::ZERO);
+    assert!(policy.poll_hook().is_some());
+}
+
+/// The operator's first word, before anybody was active: its steps are not forgotten.
+#[test]
+fn of_nobody_before_survives_a_restart_in_the_middle() {
+    let mut world = World::new(vec![with_hooks()], 1);
+    world.hooks_take(secs(10), true);
+    world.fail_over(Some("b"), false).unwrap();
+    world.run(secs(1));
+    world.restart();
+    world.run(secs(60));
+    assert_eq!((world.view().state, world.transitions()), (PoolState::Held, vec![]));
+    world.ask(Ask::Resume { skip: true }).unwrap();
+    world.run(secs(60));
+    assert_eq!(world.transitions(), [(None, B, ActiveReason::Operator)]);
+}
+
+/// A change from P to B that had reached this, in a configuration without `gone`.
+fn restored_without(gone: usize, reached: Reached) -> World {
+    let mut pool = with_hooks();
+    pool.backends[gone].disabled = true;
+    let transition = TransitionHistory {
+        id: 41,
+        from: Some(BackendIndex(P)),
+        to: BackendIndex(B),
+        reason: ActiveReason::BackendDown,
+        evidence: String::new(),
+        age: secs(7),
+        forced: false,
+        switched: false,
+        reached,
+    };
+    let past =
+        PoolHistory { active: Some(BackendIndex(P)), transition: Some(transition), ..PoolHistory::default() };
+    let mut world = World::after(vec![pool], 1, History { pools: vec![past], last_transition: 41 });
+    world.run(secs(60));
+    world
+}
+
+#[test]
+fn to_a_backend_that_is_gone_is_the_operators_to_end_once_steps_were_taken() {
+    let world = restored_without(B, Reached::Cutting);
+    assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(P)));
+
+    let mut world = restored_without(B, Reached::Next(Next::Hook(1)));
+    assert_eq!((world.view().state, routes(&world)), (PoolState::Held, vec![Route::Hold]));
+    world.restart();
+    world.run(secs(60));
+    assert_eq!(world.view().state, PoolState::Held);
+    assert!(matches!(world.fail_over(Some("p"), false), Err(Refusal::Doubtful { .. })));
+    world.fail_over(Some("p"), true).unwrap();
+    assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(P)));
+}
+
+#[test]
+fn from_a_backend_that_is_gone_goes_on() {
+    for reached in [Reached::Cutting, Reached::Next(Next::Hook(0))] {
+        let world = restored_without(P, reached);
+        assert_eq!(hooks_run(&world), [(41, 0), (41, 1), (41, 2)]);
+        assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(B)));
+    }
+    let world = restored_without(P, Reached::Running(0));
+    assert_eq!((world.view().state, world.transitions()), (PoolState::Held, vec![]));
+}
+
+#[test]
+fn back_to_a_backend_that_was_drained_for_it_is_possible() {
+    let mut world = World::new(vec![with_hooks()], 1);
+    world.run(secs(5));
+    world.hooks_take(secs(1), false);
+    let how = Withdrawal::Drain { deadline: None };
+    world.ask(Ask::Withdraw { backend: "p".to_owned(), how, force: false }).unwrap();
+    world.run(secs(5));
+    assert_eq!(world.view().state, PoolState::Held);
+    world.ask(Ask::PutBack { backend: "p".to_owned() }).unwrap();
+    assert_eq!(world.view().state, PoolState::Held, "that alone ends nothing");
+    world.fail_over(Some("p"), true).unwrap();
+    assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(P)));
+}
+
+#[test]
+fn what_belongs_to_a_pool_that_is_gone_changes_nothing() {
+    let mut policy = Policy::new(vec![with_hooks()], 1, History::default(), Moment::ZERO);
+    let before = policy.snapshot(PoolIndex(0), Moment::ZERO);
+    let (pool, b) = (PoolIndex(7), BackendIndex(B));
+    let run = HookRun { pool, step: 0, transition: 1, from: None, to: b, reason: ActiveReason::Operator };
+    policy.handle_hook(run, HookEnd::Good, Moment::ZERO);
+    policy.handle_cut(Cut { pool, backend: b, transition: Some(1) }, Moment::ZERO);
+    assert_eq!(policy.snapshot(PoolIndex(0), Moment::ZERO), before);
+}
+
+fn cold_standby() -> PoolSettings {
+    let mut pool = with_hooks();
+    pool.backends[B].cold = true;
+    pool
+}
+
+/// It never came up, the controller was restarted, and the operator took it all the same.
+#[test]
+fn a_cold_one_that_is_taken_unseen_after_a_restart_is_probed() {
+    let mut world = starting_with(cold_standby(), &[(B, Condition::Refusing)]);
+    world.run(secs(5));
+    world.set(0, P, Condition::Refusing);
+    world.run(secs(90));
+    assert_eq!(world.view().state, PoolState::Held);
+    world.restart();
+    world.run(secs(5));
+    world.ask(Ask::Resume { skip: true }).unwrap();
+    assert_eq!(world.active(), Some(B));
+    world.run(secs(5));
+    assert_eq!(world.active(), Some(C), "it is seen to fail");
+}
+
+/// What a probe from before its last sleep sees says nothing about whether the hooks started it.
+#[test]
+fn a_cold_one_is_not_up_by_an_answer_to_an_older_probe() {
+    let mut pool = trio(Failback::Manual);
+    pool.backends[B].cold = true;
+    let mut policy = Policy::new(vec![pool], 1, History::default(), Moment::ZERO);
+    let mut now = Moment::ZERO;
+    let fail_over = |policy: &mut Policy, to: &str, now| {
+        let ask = Ask::Failover { to: Some(to.to_owned()), force: true, reset: false };
+        policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, now).unwrap();
+        policy.poll_cut().into_iter().for_each(|cut| policy.handle_cut(cut, now));
+    };
+    let probe = |policy: &mut Policy, now| {
+        policy.handle_timeout(now);
+        let mut probes = std::iter::from_fn(|| policy.poll_probe());
+        probes.find(|ticket| ticket.backend == BackendIndex(B)).unwrap()
+    };
+    fail_over(&mut policy, "b", now);
+    now = now + millis(50);
+    let first = probe(&mut policy, now);
+    policy.handle_signal(first, Signal::Good, now);
+    assert_eq!(policy.snapshot(PoolIndex(0), now).active, Some(BackendIndex(B)));
+    now = now + PROBE.interval;
+    let older = probe(&mut policy, now);
+    fail_over(&mut policy, "p", now);
+    fail_over(&mut policy, "b", now);
+    assert_eq!(policy.snapshot(PoolIndex(0), now).state, PoolState::Switching);
+    policy.handle_signal(older, Signal::Good, now);
+    assert_eq!(policy.snapshot(PoolIndex(0), now).state, PoolState::Switching);
+    now = now + secs(1);
+    let newer = probe(&mut policy, now);
+    policy.handle_signal(newer, Signal::Good, now);
+    assert_eq!(policy.snapshot(PoolIndex(0), now).active, Some(BackendIndex(B)));
+}

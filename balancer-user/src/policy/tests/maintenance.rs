@@ -92,6 +92,7 @@ fn the_last_backend_is_taken_out_by_force_only_and_clients_are_refused_then() {
     world.run(secs(1));
     world.ask(withdraw("p", Withdrawal::Maint, true)).unwrap();
     assert_eq!((world.active(), world.view().state), (None, PoolState::AllDown));
+    assert_eq!(cuts(&world), [(world.now, P)]);
     world.ask(ready("p")).unwrap();
     assert_eq!((world.active(), world.view().state), (Some(P), PoolState::Serving));
 }
@@ -228,4 +229,23 @@ fn the_first_that_is_put_back_into_an_empty_pool_is_used_though_it_fails() {
     world.set(0, P, Condition::Fine);
     world.run(secs(15));
     assert_eq!((world.active(), world.view().state), (Some(P), PoolState::Serving));
+}
+
+#[test]
+fn what_a_failed_backend_has_left_is_cut_once_and_not_at_each_probe_of_its_other_services() {
+    let mut pool = trio(Failback::Manual);
+    pool.services.push(service("sync"));
+    let mut policy = Policy::new(vec![pool], 1, History::default(), Moment::ZERO);
+    let (mut now, mut cuts) = (Moment::ZERO, 0);
+    while now < Moment::ZERO + secs(9) {
+        while let Some(ticket) = policy.poll_probe() {
+            let fails = (ticket.backend, ticket.service) == (BackendIndex(B), ServiceIndex(0));
+            let signal = if fails { Signal::Bad("refused".to_owned()) } else { Signal::Good };
+            policy.handle_signal(ticket, signal, now);
+        }
+        cuts += std::iter::from_fn(|| policy.poll_cut()).count();
+        now = policy.poll_timeout().unwrap();
+        policy.handle_timeout(now);
+    }
+    assert_eq!(cuts, 1);
 }
