@@ -21,6 +21,7 @@ mod history;
 mod moment;
 mod operator;
 mod pacer;
+mod pool;
 mod schedule;
 mod settings;
 mod switching;
@@ -53,10 +54,10 @@ pub use self::view::{Admin, BackendView, PoolState, PoolView, TransitionView, Wi
 
 use self::backend::{Backend, Due, Target};
 use self::decision::Outbox;
-use self::failover::Pool;
 use self::health::Monitor;
 use self::operator::FailoverOrder;
 use self::pacer::Pacer;
+use self::pool::Pool;
 use self::schedule::{ProbeQueue, Schedule, TargetId};
 use self::timers::{Timer, Timers};
 

@@ -6,7 +6,7 @@ use super::Moment;
 use super::command::{Accepted, Refusal, Withdrawal};
 use super::decision::{ActiveReason, Outbox};
 use super::event::Event;
-use super::failover::Pool;
+use super::pool::Pool;
 use super::settings::BackendIndex;
 use super::switching::{Move, Moved};
 use super::transition::{Input, Phase, Stop};

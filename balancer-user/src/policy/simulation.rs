@@ -7,6 +7,7 @@
 mod agreement;
 mod laws;
 mod model;
+mod reading;
 mod replay;
 mod steps;
 mod world;

@@ -6,7 +6,7 @@
 use super::Moment;
 use super::decision::{ActiveReason, Cut, HookRun, Outbox};
 use super::event::Event;
-use super::failover::Pool;
+use super::pool::Pool;
 use super::settings::{BackendIndex, OnBackendDown};
 use super::transition::{Input, Phase, Stop, Surroundings, Transition};
 use super::view::Admin;

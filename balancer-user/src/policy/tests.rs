@@ -81,12 +81,14 @@ fn alarms(world: &World) -> usize {
     world.events().filter(|(_, event)| matches!(event, Event::AllDown { .. })).count()
 }
 
+mod a_cold_standby;
 mod a_failback;
 mod a_failure;
 mod a_late_signal;
 mod a_restart;
 mod a_stall;
 mod a_switch;
+mod a_switch_over_a_restart;
 mod maintenance;
 mod probes;
 mod the_operator;

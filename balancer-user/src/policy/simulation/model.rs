@@ -4,16 +4,8 @@
 //! the policy agrees with it in every life, its windows, timers and wake-ups lost nothing. Deliberately not here: hooks,
 //! cold standbys, restarts, a controller that stands still, flows.
 
+use super::reading::{Said, read};
 use crate::policy::*;
-
-/// What the signals of one service on one backend say.
-#[derive(Clone, Copy, Debug)]
-struct Said {
-    health: Health,
-    fails: usize,
-    /// When its time down is over.
-    until: Moment,
-}
 
 /// One pool, fed with what its policy is fed with.
 pub(super) struct Model {
@@ -132,57 +124,17 @@ impl Model {
         self.pool.backends.iter().position(|backend| backend.name == name).unwrap()
     }
 
-    /// Failures within the last `fail_timeout` take it down for that long; nothing counts meanwhile. Then `rise` good
-    /// ones make it up, and one bad takes it down again. Going down again within twice the last time down after becoming
-    /// up doubles the time down.
-    fn read(&self, b: usize, service: usize, rise: u32) -> Said {
-        let BackendSettings { max_fails, fail_timeout: window, fail_timeout_max, .. } = self.pool.backends[b];
-        let (mut health, mut until, mut time_down) = (Health::Unknown, Moment::ZERO, window);
-        let (mut failures, mut trials, mut risen) = (Vec::new(), 0, None);
-        for &(at, good) in &self.signals[b][service] {
-            if health == Health::Down && at < until {
-                continue;
-            }
-            if health == Health::Down {
-                (health, trials) = (Health::Probation, 0);
-            }
-            if !good {
-                failures.push(at);
-            }
-            let recent =
-                || failures.iter().filter(|failure| **failure == at || at - **failure < window).count();
-            match health {
-                Health::Probation if good => {
-                    trials += 1;
-                    if trials >= rise.max(1) {
-                        (health, risen) = (Health::Up, Some(at));
-                    }
-                }
-                Health::Probation => (health, until) = (Health::Down, at + time_down),
-                _ if good => health = Health::Up,
-                _ if max_fails > 0 && recent() >= max_fails as usize => {
-                    let relapses = risen.is_some_and(|risen| at - risen < time_down * 2);
-                    time_down =
-                        if relapses { (time_down * 2).min(fail_timeout_max.max(window)) } else { window };
-                    (health, until) = (Health::Down, at + time_down);
-                }
-                _ => {}
-            }
-        }
-        if health == Health::Down && until <= self.now {
-            health = Health::Probation;
-        }
-        let fails = failures.iter().filter(|failure| self.now - **failure < window).count();
-        Said { health, fails, until }
-    }
-
     /// Reads everything anew. A backend is as well as the worst of its services.
     fn look(&mut self) {
         let services = self.pool.services.iter().enumerate();
         let probed: Vec<_> = services.filter_map(|(s, service)| Some((s, service.probe?.rise))).collect();
         let of = |b: usize| {
             let probed = probed.iter().filter(|_| self.admin[b] != Admin::Disabled);
-            probed.map(|(service, rise)| self.read(b, *service, *rise)).collect()
+            probed
+                .map(|(service, rise)| {
+                    read(&self.signals[b][*service], &self.pool.backends[b], *rise, self.now)
+                })
+                .collect()
         };
         self.said = (0..self.pool.backends.len()).map(of).collect();
         for (said, health) in self.said.iter().zip(&mut self.health) {
