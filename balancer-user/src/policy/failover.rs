@@ -151,7 +151,7 @@ impl Pool {
             reason: ActiveReason::Initial,
             evidence,
             started: now,
-            forced: true,
+            forced: false,
             reset: false,
             cold: false,
             switched: true,

@@ -9,7 +9,7 @@ use super::event::Event;
 use super::pool::Pool;
 use super::settings::{BackendIndex, OnBackendDown};
 use super::transition::{Input, Phase, Stop, Surroundings, Transition};
-use super::view::Admin;
+use super::view::{Admin, Wish};
 
 /// A change of the active backend to make.
 pub(super) struct Move {
@@ -248,6 +248,9 @@ impl Pool {
         });
         self.since = now;
         self.reason = reason;
+        if transition.forced && !self.may_stay(to) {
+            self.wish = Wish::Forced;
+        }
         if self.backends[to.0].is_asleep() {
             self.wake(to, false, now);
         }

@@ -56,11 +56,6 @@ fn a_cold_one_is_not_up_by_an_answer_to_an_older_probe() {
     pool.backends[B].cold = true;
     let mut policy = Policy::new(vec![pool], 1, History::default(), Moment::ZERO);
     let mut now = Moment::ZERO;
-    let fail_over = |policy: &mut Policy, to: &str, now| {
-        let ask = Ask::Failover { to: Some(to.to_owned()), force: true, reset: false };
-        policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, now).unwrap();
-        policy.poll_cut().into_iter().for_each(|cut| policy.handle_cut(cut, now));
-    };
     let probe = |policy: &mut Policy, now| {
         policy.handle_timeout(now);
         let mut probes = std::iter::from_fn(|| policy.poll_probe());
@@ -93,4 +88,46 @@ fn a_cold_one_that_is_taken_first_of_all_is_probed() {
     let mut world = starting_with(pool, &others);
     world.run(secs(1));
     assert_eq!((world.active(), world.view().backends[B].health), (Some(B), Health::Up));
+}
+
+/// Every other deadline is an hour away.
+#[test]
+fn a_cold_one_that_is_being_started_is_probed_though_nothing_else_happens() {
+    for hooks in [with_hooks().hooks, Vec::new()] {
+        let mut pool = cold_standby();
+        pool.hooks = hooks;
+        pool.services[0].probe = Some(ProbeSchedule { interval: secs(3600), ..PROBE });
+        let mut world = starting_with(pool, &[]);
+        world.run(secs(1));
+        world.fail_over(Some("b"), false).unwrap();
+        world.run(secs(1));
+        assert_eq!((world.active(), world.view().backends[B].health), (Some(B), Health::Up));
+    }
+}
+
+/// Over and over it falls asleep while its probe waits for its turn.
+#[test]
+fn a_cold_one_that_falls_asleep_in_the_queue_takes_no_place_of_others() {
+    let mut pool = cold_standby();
+    pool.hooks.clear();
+    let mut policy = Policy::new(vec![pool], 1, History::default(), Moment::ZERO);
+    let mut now = Moment::ZERO;
+    for _ in 0..2 * MAX_IN_FLIGHT {
+        fail_over(&mut policy, "b", now);
+        now = now + PROBE.interval;
+        policy.handle_timeout(now);
+        while let Some(ticket) = policy.poll_probe() {
+            policy.handle_signal(ticket, Signal::Good, now);
+        }
+        assert_eq!(policy.snapshot(PoolIndex(0), now).active, Some(BackendIndex(B)));
+        now = now + PROBE.interval;
+        policy.handle_timeout(now);
+        fail_over(&mut policy, "p", now);
+    }
+}
+
+fn fail_over(policy: &mut Policy, to: &str, now: Moment) {
+    let ask = Ask::Failover { to: Some(to.to_owned()), force: true, reset: false };
+    policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, now).unwrap();
+    policy.poll_cut().into_iter().for_each(|cut| policy.handle_cut(cut, now));
 }

@@ -263,3 +263,19 @@ fn what_belongs_to_a_pool_that_is_gone_changes_nothing() {
     policy.handle_cut(Cut { pool, backend: b, transition: Some(1) }, Moment::ZERO);
     assert_eq!(policy.snapshot(PoolIndex(0), Moment::ZERO), before);
 }
+
+#[test]
+fn to_a_lost_target_that_the_operator_skips_the_wait_for_stays_there() {
+    let mut world = switching(true);
+    world.set(0, B, Condition::Refusing);
+    world.run(secs(60));
+    assert_eq!(world.view().state, PoolState::Held);
+    world.ask(Ask::Resume { skip: true }).unwrap();
+    world.run(secs(300));
+    let view = world.view();
+    assert_eq!(
+        (view.state, view.active, view.wish),
+        (PoolState::Serving, Some(BackendIndex(B)), Wish::Forced)
+    );
+    assert_eq!(world.transitions().len(), 2);
+}
