@@ -80,5 +80,5 @@ fn live_beside_the_model(seed: u64) {
 
 #[test]
 fn policy_and_model_agree_in_every_life() {
-    in_every_life(2_000, live_beside_the_model);
+    in_every_life(1_000, live_beside_the_model);
 }
