@@ -109,7 +109,7 @@ fn clients_wait_for_the_steps_and_are_served_by_the_promoted_backend() -> Result
     });
     assert_eq!(told, expected);
     let why = site.gateway.verb(&["why", "passwords"])?.expect(0)?;
-    for words in ["backend_down", "web: refused", "\"promote\": done"] {
+    for words in ["backend_down", ": refused", "a hook was done: \"promote\" (transition 2, step 1)"] {
         assert!(why.stdout.contains(words), "{words} in {}", why.stdout);
     }
     Ok(())

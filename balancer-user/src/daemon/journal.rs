@@ -133,12 +133,12 @@ impl Entry {
             },
             Event::Hook { id, pool: index, step, failure } => {
                 let hook = config.pools[index.0].hooks.get(*step).map_or("", |hook| &hook.name);
-                let end = failure.as_deref().unwrap_or("done");
+                let end = failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
                 Self {
                     event: "hook",
                     pool: pool(index),
                     reason: some(if failure.is_some() { "failed" } else { "done" }),
-                    evidence: Some(format!("{hook:?}: {end} (transition {id}, step {step})")),
+                    evidence: Some(format!("{hook:?}{end} (transition {id}, step {step})")),
                     ..Self::default()
                 }
             }
