@@ -29,12 +29,15 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// `leader` leads its own group. Blocks when that fails: then the group is ended.
+    /// `leader` leads its own group. Blocks when that fails: then the group is ended, unless that is because the daemon ends,
+    /// and the group may outlive it.
     pub(super) fn new(mut leader: Child, rest: Rest) -> io::Result<Self> {
         let id = Pid::from_child(&leader);
         let pidfd = pidfd_open(id, PidfdFlags::empty()).map_err(io::Error::from).and_then(watched);
         match pidfd {
             Ok(pidfd) => Ok(Self { leader, id, pidfd, waited_for: false, rest }),
+            // Not an error of the kernel's: there is no runtime any more that could watch it.
+            Err(error) if error.raw_os_error().is_none() && rest == Rest::LeftToDeadline => Err(error),
             Err(error) => {
                 let _ = kill_process_group(id, Signal::KILL);
                 let _ = leader.wait();
