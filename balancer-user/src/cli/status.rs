@@ -132,7 +132,10 @@ fn pool_header(pool: &Pool, as_of: Timestamp, palette: Palette, text: &mut Strin
             writeln!(text, "     failover is manual: decide with `balancer failover {name}`")
         }
         (PoolState::Held, _) => {
-            writeln!(text, "     a hook failed: nothing moves until the operator decides")
+            writeln!(
+                text,
+                "     it waits for `balancer resume {name} --retry` or `--skip`; `balancer why {name}` tells why"
+            )
         }
         (PoolState::Serving | PoolState::Switching, _) => Ok(()),
     };

@@ -38,6 +38,7 @@ impl Daemon {
         }
         let hooks: Vec<HookRun> = std::iter::from_fn(|| self.policy.poll_hook()).collect();
         if is_news || !hooks.is_empty() {
+            (0..self.parts.slots.len()).for_each(|pool| self.mark(PoolIndex(pool)));
             self.remember();
         }
         hooks.into_iter().for_each(|hook| self.run_hook(hook));
@@ -80,8 +81,10 @@ impl Daemon {
     pub(super) fn mark(&self, pool: PoolIndex) {
         let slot = self.parts.slots[pool.0].pool.index;
         let wish = self.policy.snapshot(pool, self.clock.now()).wish;
-        let word = self.parts.tables.active(slot).marked(plan::mark(wish));
-        self.parts.tables.set_active(slot, word);
+        let word = self.parts.tables.active(slot);
+        if word.mark() != plan::mark(wish) {
+            self.parts.tables.set_active(slot, word.marked(plan::mark(wish)));
+        }
     }
 
     fn probe(&self, ticket: ProbeTicket) {

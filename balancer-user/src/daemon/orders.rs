@@ -37,7 +37,6 @@ impl Daemon {
         let pool = self.parts.config.pools.iter().position(|pool| pool.name == asked.pool()).map(PoolIndex);
         let outcome = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
             let pool = pool.ok_or("the pool is gone")?;
-            self.mark(pool);
             Ok(self.outcome(pool, accepted))
         });
         let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
@@ -57,6 +56,7 @@ impl Daemon {
         };
         // In the kernel, and on the disk, before the client hears of it.
         self.carry_out();
+        pool.into_iter().for_each(|pool| self.mark(pool));
         self.remember();
         if let Some((outcome, reply)) = waiting {
             self.answer_when_saved(outcome, reply);
