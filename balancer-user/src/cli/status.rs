@@ -131,12 +131,11 @@ fn pool_header(pool: &Pool, as_of: Timestamp, palette: Palette, text: &mut Strin
         (PoolState::Waiting, _) => {
             writeln!(text, "     failover is manual: decide with `balancer failover {name}`")
         }
-        (PoolState::Held, _) => {
-            writeln!(
-                text,
-                "     it waits for `balancer resume {name} --retry` or `--skip`; `balancer why {name}` tells why"
-            )
-        }
+        (PoolState::Held, _) => writeln!(
+            text,
+            "     the change stands still: `balancer resume {name} --retry` or `--skip` goes on, `balancer events --pool {name}` \
+             tells what stopped it"
+        ),
         (PoolState::Serving | PoolState::Switching, _) => Ok(()),
     };
     if let Some(change) = &pool.transition {
