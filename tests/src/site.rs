@@ -11,7 +11,7 @@ mod stack_watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, SystemTime},
@@ -81,12 +81,20 @@ impl Site {
     /// When any of it can't be started.
     pub fn start(label: &str, topology: &Topology, options: Options, programs: &Programs) -> Result<Self> {
         let mut site = Self::prepare(label, topology, options, programs)?;
-        let servers: BTreeSet<_> = site.pools.iter().flat_map(|pool| pool.servers.iter().copied()).collect();
-        servers.into_iter().try_for_each(|server| site.serve(server))?;
-        site.gateway.start(&[])?;
-        // Ready means decided; a backup that has not answered its first probe yet is nothing to test with.
-        site.gateway.wait_until("all servers to be up", Status::are_all_up)?;
+        site.begin()?;
         Ok(site)
+    }
+
+    /// Starts what [`Site::prepare`] left out: all servers, and the balancer.
+    ///
+    /// # Errors
+    /// When any of it can't be started.
+    pub fn begin(&mut self) -> Result<()> {
+        let servers: BTreeSet<_> = self.pools.iter().flat_map(|pool| pool.servers.iter().copied()).collect();
+        servers.into_iter().try_for_each(|server| self.serve(server))?;
+        self.gateway.start(&[])?;
+        // Ready means decided; a backup that has not answered its first probe yet is nothing to test with.
+        self.gateway.wait_until("all servers to be up", Status::are_all_up).map(drop)
     }
 
     /// A site in which nothing runs yet, but everything is in its place.
@@ -212,6 +220,18 @@ impl Site {
     pub fn hold(&self, pool: Pool, service: Service) -> Result<Held> {
         let target = SocketAddr::new(self.vip(pool), service.port);
         Held::open(self.lab.client(), target, self.ca_file())
+    }
+
+    /// Opens a connection of the first client to a service of the first pool, on which nothing is said: the server waits
+    /// half a minute for a TLS handshake.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn connect(&self, service: Service) -> Result<TcpStream> {
+        let target = SocketAddr::new(self.vip(self.pools[0]), service.port);
+        let stream = self.lab.client().enter(|| TcpStream::connect_timeout(&target, PATIENCE))??;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
     }
 
     /// Where a pool's services are.

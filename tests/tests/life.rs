@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
 };
 
 use anyhow::Result;
@@ -136,9 +135,7 @@ fn traffic_goes_on_without_a_daemon() -> Result<()> {
 #[test]
 fn an_open_connection_outlives_the_daemon() -> Result<()> {
     let mut site = site("open")?;
-    let service = SocketAddr::from((site.lab().vip(), WEB.port));
-    let mut client = site.lab().client().enter(|| TcpStream::connect_timeout(&service, PATIENCE))??;
-    client.set_read_timeout(Some(PATIENCE))?;
+    let mut client = site.connect(WEB)?;
     let is_open = |status: &Status| status.backend("server1")["flows"] == 1;
     site.gateway.wait_until("the flow", is_open)?;
     site.gateway.kill();
