@@ -33,7 +33,7 @@ fn a_drained_backend_keeps_its_flows_and_no_request_fails() -> Result<()> {
             |status: &Status| status.service("api")["bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000);
         site.gateway.wait_until("the download to have begun", has_begun)?;
         let talks: Vec<_> = held.into_iter().map(|held| scope.spawn(|| talk(held, &is_over))).collect();
-        let steady = ["--rate", "300", "--parallel", "50", "--connections", "900"];
+        let steady = ["--rate", "300", "--parallel", "50", "--connections", "1500"];
         let mut load = site.start_load(WEB, &steady)?;
         site.gateway
             .wait_until("connections", |status| status.service("web")["new_flows"].as_u64() > Some(100))?;
@@ -77,7 +77,7 @@ fn a_drained_backend_keeps_its_flows_and_no_request_fails() -> Result<()> {
 fn talk(mut held: Held, is_over: &AtomicBool) -> Result<u32> {
     // The server closes after a thousand requests.
     const REQUESTS: u32 = 900;
-    const PAUSE: Duration = Duration::from_millis(20);
+    const PAUSE: Duration = Duration::from_millis(50);
     let mut asked = 0;
     while !is_over.load(Ordering::Relaxed) {
         if asked < REQUESTS {
