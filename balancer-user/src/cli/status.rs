@@ -131,6 +131,10 @@ fn pool_header(pool: &Pool, as_of: Timestamp, palette: Palette, text: &mut Strin
         (PoolState::Waiting, _) => {
             writeln!(text, "     failover is manual: decide with `balancer failover {name}`")
         }
+        (PoolState::Held, _) if pool.transition.is_none() => writeln!(
+            text,
+            "     who was active is not known: `balancer failover {name} --to BACKEND --force` says who it shall be"
+        ),
         (PoolState::Held, _) => writeln!(
             text,
             "     the change stands still: `balancer resume {name} --retry` or `--skip` goes on, `balancer events --pool {name}` \

@@ -53,12 +53,14 @@ fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, is_lost: bo
     let Some(active) = word.backend().and_then(of_slot) else {
         // On hold no hook runs before the file says so: if it tells of no change, none has been begun.
         let was_something = matches!(word.route(), Route::Hold | Route::Reject);
-        let doubtful = past.doubtful || (past.active.is_none() && (is_lost || was_something));
-        return PoolHistory { doubtful, ..past };
+        // The file tells of an earlier change than the maps: how that one ended, nobody knows.
+        let is_behind = |change: &TransitionHistory| !change.switched && change.id < u64::from(word.change());
+        let is_late = past.transition.as_ref().is_some_and(is_behind);
+        let doubtful = past.doubtful || is_late || (past.active.is_none() && (is_lost || was_something));
+        return PoolHistory { doubtful, transition: past.transition.filter(|_| !is_late), ..past };
     };
-    let is_of_now = |change: &TransitionHistory| {
-        (change.from == Some(active) || change.to == active) && change.id >= u64::from(word.change())
-    };
+    // As long as a change isn't made the word says that flows are held: one that names another backend was given up.
+    let is_of_now = |change: &TransitionHistory| change.to == active && change.id >= u64::from(word.change());
     PoolHistory {
         active: Some(active),
         wish: plan::wish(word.mark()),
@@ -83,9 +85,11 @@ impl Names<'_> {
             backend.map_or_else(BackendHistory::default, |backend| self.backend_history(backend, passed))
         };
         let active = pool.active.as_deref().and_then(|active| self.backend(active));
+        let change = pool.transition.as_ref();
+        let is_broken = change.is_some_and(|change| !self.can_go_on(change));
         PoolHistory {
-            // Whoever has the role has left the configuration with it.
-            doubtful: pool.doubtful || (active.is_none() && pool.active.is_some()),
+            // Whoever has the role has left the configuration with it; or steps were taken that it knows nothing of.
+            doubtful: pool.doubtful || is_broken || (active.is_none() && pool.active.is_some()),
             active,
             active_for: clock.age(pool.since.into()),
             wish: match pool.wish {
@@ -94,8 +98,15 @@ impl Names<'_> {
                 Wish::Forced => policy::Wish::Forced,
             },
             backends: self.0.backends.iter().map(backend).collect(),
-            transition: pool.transition.as_ref().and_then(|change| self.transition(change, clock)),
+            transition: change.filter(|_| !is_broken).and_then(|change| self.transition(change, clock)),
         }
+    }
+
+    /// Whether the configuration still says what a change has to know that is under way: its target, and which steps there
+    /// are. Before the first step, and behind the switch, nothing is at stake.
+    fn can_go_on(&self, change: &Transition) -> bool {
+        let is_known = self.backend(&change.to).is_some() && change.hooks == hooks(self.0);
+        is_known || change.switched || change.reached == Reached::Cutting
     }
 
     fn backend_history(&self, backend: &Backend, passed: Duration) -> BackendHistory {
@@ -121,6 +132,11 @@ impl Names<'_> {
     }
 
     fn transition(&self, change: &Transition, clock: &Clock) -> Option<TransitionHistory> {
+        // Hooks behind the switch that are others now are left out.
+        if change.switched && change.hooks != hooks(self.0) {
+            warn!(event = "forgotten", pool = %self.0.name, id = change.id, "the hooks behind the switch are others now");
+            return None;
+        }
         Some(TransitionHistory {
             id: change.id,
             from: change.from.as_deref().and_then(|from| self.backend(from)),
@@ -133,6 +149,11 @@ impl Names<'_> {
             reached: reached(&change.reached),
         })
     }
+}
+
+/// The steps of a pool, to be told from others later.
+fn hooks(pool: &config::Pool) -> Vec<String> {
+    pool.hooks.iter().map(|hook| format!("{} {}", hook.when.token(), hook.name)).collect()
 }
 
 fn active_reason(reason: PoolReason) -> ActiveReason {
@@ -237,6 +258,7 @@ fn pool(daemon: &Daemon, index: PoolIndex, config: &config::Pool, past: PoolHist
             started: daemon.clock.wall(started).into(),
             forced: change.forced,
             switched: change.switched,
+            hooks: hooks(config),
             reached: written(change.reached),
         }),
         doubtful: past.doubtful,
@@ -293,4 +315,60 @@ fn boot_moment() -> BootMoment {
     let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
     let now = clock_gettime(ClockId::Boottime);
     BootMoment { boot_id, boottime: Duration::new(now.tv_sec as u64, now.tv_nsec as u32) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::slots::Slot;
+
+    const A: BackendIndex = BackendIndex(0);
+    const B: BackendIndex = BackendIndex(1);
+
+    /// Backends in the slots 1 and 2.
+    fn slots() -> PoolSlots {
+        let slot = |index| Slot { index, fresh: false };
+        PoolSlots { pool: slot(0), services: vec![slot(1)], backends: vec![slot(1), slot(2)] }
+    }
+
+    /// The change 7 from A to B ran a hook when the file was written.
+    fn running() -> PoolHistory {
+        let transition = TransitionHistory {
+            id: 7,
+            from: Some(A),
+            to: B,
+            reason: ActiveReason::BackendDown,
+            evidence: String::new(),
+            age: Duration::ZERO,
+            forced: false,
+            switched: false,
+            reached: policy::Reached::Running(0),
+        };
+        PoolHistory { active: Some(A), transition: Some(transition), ..PoolHistory::default() }
+    }
+
+    fn merged(word: ActiveWord) -> (Option<BackendIndex>, bool, bool) {
+        let merged = with_maps(running(), word, &slots(), false);
+        (merged.active, merged.transition.is_some(), merged.doubtful)
+    }
+
+    #[test]
+    fn a_change_under_way_goes_on_where_the_maps_hold_for_it_or_have_made_it() {
+        assert_eq!(merged(ActiveWord::hold(0, 7)), (Some(A), true, false));
+        assert_eq!(merged(ActiveWord::new(2, 0, 7)), (Some(B), true, false));
+        assert_eq!(merged(ActiveWord::default()), (Some(A), true, false), "after a reboot");
+    }
+
+    #[test]
+    fn a_change_that_was_given_up_never_comes_back() {
+        assert_eq!(merged(ActiveWord::new(1, 0, 7)), (Some(A), false, false));
+        assert_eq!(merged(ActiveWord::new(2, 0, 8)), (Some(B), false, false), "a later one was made");
+    }
+
+    #[test]
+    fn a_file_that_is_behind_the_maps_leaves_it_to_the_operator() {
+        assert_eq!(merged(ActiveWord::hold(0, 8)), (Some(A), false, true));
+        let unknown = with_maps(PoolHistory::default(), ActiveWord::hold(0, 8), &slots(), false);
+        assert!(unknown.doubtful, "nothing tells what is held for");
+    }
 }

@@ -188,6 +188,17 @@ pub enum Refusal {
         /// The backend.
         backend: String,
     },
+    /// `resume --retry`, and the backend to be is down or in probation.
+    TargetLost {
+        /// The pool.
+        pool: String,
+        /// The backend.
+        backend: String,
+        /// Its health.
+        health: Health,
+        /// Its last failure.
+        evidence: Option<String>,
+    },
     /// It is down or in probation.
     NotEligible {
         /// The pool.
@@ -249,6 +260,13 @@ impl fmt::Display for Refusal {
                 "{backend:?} is the active backend of pool {pool:?} and no other is eligible; `--force` takes it out all \
                  the same"
             ),
+            Self::TargetLost { pool, backend, health, evidence } => {
+                write!(f, "backend {backend:?} of pool {pool:?} is {}", health.token())?;
+                if let Some(evidence) = evidence {
+                    write!(f, " ({evidence})")?;
+                }
+                write!(f, "; `balancer resume {pool} --skip` goes on to it all the same")
+            }
             Self::NotEligible { pool, backend, health, evidence } => {
                 write!(f, "backend {backend:?} of pool {pool:?} is {}", health.token())?;
                 if let Some(evidence) = evidence {

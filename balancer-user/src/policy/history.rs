@@ -103,7 +103,8 @@ impl Pool {
         let switched = change.as_ref().filter(|change| change.switched).map(|change| change.to);
         let active = past.active.filter(|b| self.order.contains(b)).or(switched);
         let has_before = self.settings.hooks.iter().any(|hook| hook.when == HookWhen::Before);
-        self.doubtful = has_before && change.is_none() && (past.doubtful || orphaned);
+        let gone = past.active.is_some() && active.is_none();
+        self.doubtful = has_before && change.is_none() && (past.doubtful || orphaned || gone);
         if active.is_none() && change.is_none() && !self.doubtful {
             return;
         }
@@ -115,6 +116,8 @@ impl Pool {
         if self.doubtful {
             let evidence = if orphaned {
                 "the backend to be is gone from the configuration, after steps had been taken"
+            } else if gone {
+                "the active backend is gone from the configuration, or disabled there"
             } else {
                 "who was active before is not known"
             };
@@ -132,7 +135,7 @@ impl Pool {
 
     fn restore_transition(&mut self, past: TransitionHistory, now: Moment, out: &mut Outbox) {
         let hooks = self.settings.hooks.len();
-        let unknown = "the daemon ended while it ran, so its end is not known";
+        let unknown = "the daemon ended while it ran, so its end is not known, and it may still run";
         let TransitionHistory { id, from, to, reason, evidence, age, forced, switched, reached } = past;
         let from = from.filter(|from| from.0 < self.backends.len());
         let mut why = None;
@@ -163,10 +166,6 @@ impl Pool {
                 Phase::Held(stop)
             }
         };
-        if let Phase::Held(_) = phase {
-            let evidence = why.clone().unwrap_or_default();
-            out.tell(Event::Held { id: Some(id), pool: self.index, to: Some(to), evidence });
-        }
         let mut transition = Transition {
             id,
             from,
@@ -183,6 +182,10 @@ impl Pool {
         };
         if !switched && self.active == Some(to) {
             transition.was_switched(&self.settings.hooks);
+        }
+        if transition.is_held() {
+            let evidence = transition.why.clone().unwrap_or_default();
+            out.tell(Event::Held { id: Some(id), pool: self.index, to: Some(to), evidence });
         }
         self.transition = Some(transition).filter(|transition| transition.phase != Phase::Over);
         if from.is_none() {

@@ -150,7 +150,13 @@ impl Pool {
         let Phase::Held(stop) = transition.phase else { return Err(Refusal::NotHeld { pool: name() }) };
         let (id, to) = (transition.id, transition.to);
         if matches!(stop, Stop::Lost(_)) && !skip && !self.may_stay(to) {
-            return Err(self.not_eligible(to, now));
+            let to = &self.backends[to.0];
+            return Err(Refusal::TargetLost {
+                pool: name(),
+                backend: to.settings().name.clone(),
+                health: to.health(),
+                evidence: to.evidence(now),
+            });
         }
         out.tell(Event::Resumed { id, pool: self.index, skip });
         self.tell_transition(if skip { Input::Skip } else { Input::Retry }, now, out);

@@ -133,6 +133,8 @@ pub struct Transition {
     pub forced: bool,
     /// The target is the active one; what is left are hooks behind the switch.
     pub switched: bool,
+    /// The pool's hooks, which steps are numbers of: when each runs, and its name.
+    pub hooks: Vec<String>,
     /// How far it is.
     pub reached: Reached,
 }

@@ -109,7 +109,7 @@ fn a_target_that_goes_down_meanwhile_is_held_for_and_never_exchanged() {
     assert_eq!((world.view().state, world.active()), (PoolState::Held, Some(P)));
     assert_eq!(routes(&world), [to(P), Route::Hold]);
     let refused = world.ask(Ask::Resume { skip: false });
-    assert!(matches!(refused, Err(Refusal::NotEligible { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Refusal::TargetLost { .. })), "{refused:?}");
     world.set(0, B, Condition::Fine);
     world.run(secs(60));
     world.ask(Ask::Resume { skip: false }).unwrap();
@@ -278,4 +278,17 @@ fn to_a_lost_target_that_the_operator_skips_the_wait_for_stays_there() {
         (PoolState::Serving, Some(BackendIndex(B)), Wish::Forced)
     );
     assert_eq!(world.transitions().len(), 2);
+}
+
+/// Two active databases would be worse than a pool that waits.
+#[test]
+fn an_active_backend_that_left_the_configuration_is_asked_for_where_steps_hand_the_role_over() {
+    for (hooks, state) in [(with_hooks().hooks, PoolState::Held), (Vec::new(), PoolState::Serving)] {
+        let mut pool = trio(Failback::Manual);
+        pool.hooks = hooks;
+        pool.backends[P].disabled = true;
+        let mut world = restarted_on(pool, P, &[]);
+        world.run(secs(60));
+        assert_eq!((world.view().state, hooks_run(&world)), (state, vec![]));
+    }
 }

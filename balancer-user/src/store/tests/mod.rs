@@ -77,6 +77,7 @@ fn state() -> State {
                 started: at,
                 forced: false,
                 switched: false,
+                hooks: vec!["before fence".to_owned(), "before promote".to_owned()],
                 reached: Reached::Held { stop: Stop::Failed(1), why: "exit code 3".to_owned() },
             }),
             doubtful: false,
