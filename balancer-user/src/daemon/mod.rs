@@ -43,6 +43,7 @@ use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
 use crate::policy::{BackendIndex, Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
+use crate::program;
 use crate::store::{Remembered, State, Store};
 
 use self::census::{Counter, Walked};
@@ -65,6 +66,8 @@ const OUTCOMES: usize = crate::policy::MAX_IN_FLIGHT;
 const CHANGES: usize = 64;
 /// How often flows are looked at for those whose time is over: a third of the shortest lifetime.
 const SWEEP_EVERY: Duration = Duration::from_secs(3);
+/// Threads for what isn't a program: a walk over the flows, cuts and replays of several pools at once.
+const SPARE_THREADS: usize = 64;
 /// For the disk to take what is left at the end; a disk that works takes milliseconds.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
@@ -94,6 +97,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Programs on a file system that hangs hold a thread each: those that cut and count flows are beside them.
+        .max_blocking_threads(program::AT_ONCE + SPARE_THREADS)
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("starting the runtime: {error}")))?;
     let result = runtime.block_on(live(options));
@@ -269,6 +274,7 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.finish_cuts();
         loop {
             self.carry_out();
             if !self.ready && self.ways_known && self.policy.first_round_done() {

@@ -15,7 +15,7 @@ use crate::dataplane::attach::Mode;
 use crate::dataplane::cut::CutReport;
 use crate::dataplane::held::{Entrance, ReplayReport};
 use crate::hooks::{Finished, Outcome, Step};
-use crate::policy::{Cut, HookEnd, HookRun, PoolIndex};
+use crate::policy::{Admin, BackendHistory, BackendIndex, Cut, HookEnd, HookRun, PoolIndex};
 
 use super::{Daemon, Entry};
 
@@ -56,6 +56,21 @@ impl Daemon {
         });
     }
 
+    /// Ends the flows of those that have none any more by the operator's will: an earlier daemon may have ended before it
+    /// had ended them.
+    pub(super) fn finish_cuts(&self) {
+        for (p, pool) in self.policy.history(self.clock.now()).pools.into_iter().enumerate() {
+            let is_over = |backend: &BackendHistory| match backend.admin {
+                Admin::Maint => true,
+                Admin::Drain => backend.drain_left.is_none(),
+                Admin::Ready | Admin::Disabled => false,
+            };
+            for (b, _) in pool.backends.iter().enumerate().filter(|(_, backend)| is_over(backend)) {
+                self.cut(Cut { pool: PoolIndex(p), backend: BackendIndex(b), transition: None });
+            }
+        }
+    }
+
     /// SYNs that were held for a pool come in once more.
     pub(super) fn replay(&self, pool: PoolIndex) {
         let slots = &self.parts.slots[pool.0];
@@ -85,7 +100,11 @@ impl Daemon {
     /// twice.
     pub(super) fn run_hook(&self, run: HookRun) {
         let pool = &self.parts.config.pools[run.pool.0];
-        let Some(hook) = pool.hooks.get(run.step) else { return };
+        let Some(hook) = pool.hooks.get(run.step) else {
+            let (end, done) = (HookEnd::NotStarted("there is no such hook".to_owned()), self.done.0.clone());
+            tokio::spawn(async move { done.send(Done::Hook(run, end)).await });
+            return;
+        };
         let step = Step {
             pool: pool.name.clone(),
             from: run.from.map(|from| self.backend_name(run.pool, from).to_owned()),

@@ -33,7 +33,7 @@ pub use self::trust::{Distrust, Untrusted, trusted};
 
 /// Programs that run, or that can't be ended, at once. Beside the 64 probes in flight and as many that are being ended,
 /// each of 256 pools may run a hook; twice that is a machine on which programs don't end any more.
-const AT_ONCE: usize = 512;
+pub const AT_ONCE: usize = 512;
 
 /// Held by each program until its group is over.
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
