@@ -260,19 +260,18 @@ impl fmt::Display for Refusal {
                 "{backend:?} is the active backend of pool {pool:?} and no other is eligible; `--force` takes it out all \
                  the same"
             ),
-            Self::TargetLost { pool, backend, health, evidence } => {
+            Self::TargetLost { pool, backend, health, evidence }
+            | Self::NotEligible { pool, backend, health, evidence } => {
                 write!(f, "backend {backend:?} of pool {pool:?} is {}", health.token())?;
                 if let Some(evidence) = evidence {
                     write!(f, " ({evidence})")?;
                 }
-                write!(f, "; `balancer resume {pool} --skip` goes on to it all the same")
-            }
-            Self::NotEligible { pool, backend, health, evidence } => {
-                write!(f, "backend {backend:?} of pool {pool:?} is {}", health.token())?;
-                if let Some(evidence) = evidence {
-                    write!(f, " ({evidence})")?;
+                match self {
+                    Self::TargetLost { .. } => {
+                        write!(f, "; `balancer resume {pool} --skip` goes on to it all the same")
+                    }
+                    _ => write!(f, "; `--force` makes it active all the same"),
                 }
-                write!(f, "; `--force` makes it active all the same")
             }
             Self::NoOther { pool } => write!(
                 f,

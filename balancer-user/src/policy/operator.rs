@@ -44,12 +44,7 @@ impl Pool {
         }
         let to = match to {
             Some(to) => self.admit(to, force, now)?,
-            None => {
-                let next = self.next_after_active(|pool, b| pool.is_eligible(b));
-                let any =
-                    || self.next_after_active(|pool, b| pool.backends[b.0].is_ready()).filter(|_| force);
-                next.or_else(any).ok_or_else(|| Refusal::NoOther { pool: self.name().to_owned() })?
-            }
+            None => self.successor(force).ok_or_else(|| Refusal::NoOther { pool: self.name().to_owned() })?,
         };
         let lost = !self.may_stay(to);
         if !lost || force {
@@ -101,7 +96,12 @@ impl Pool {
             Withdrawal::Drain { .. } => (Admin::Drain, ActiveReason::Drain),
             Withdrawal::Maint => (Admin::Maint, ActiveReason::Maint),
         };
-        let next = if self.active == Some(b) { self.successor(b, force)? } else { None };
+        let is_active = self.active == Some(b);
+        let next = if is_active { self.successor(force) } else { None };
+        if is_active && next.is_none() && !force {
+            let backend = self.backends[b.0].settings().name.clone();
+            return Err(Refusal::NoSuccessor { pool: self.name().to_owned(), backend });
+        }
         let until = match how {
             Withdrawal::Drain { deadline } => Some(now + deadline.unwrap_or(self.settings.drain_deadline)),
             Withdrawal::Maint => None,
@@ -173,15 +173,10 @@ impl Pool {
         from
     }
 
-    /// Who takes over from the active backend. With force whoever is left, or nobody.
-    fn successor(&self, active: BackendIndex, force: bool) -> Result<Option<BackendIndex>, Refusal> {
+    /// Who takes over from the active backend: the next eligible one; with force, if there is none, whoever is in use.
+    fn successor(&self, force: bool) -> Option<BackendIndex> {
         let next = self.next_after_active(|pool, b| pool.is_eligible(b));
-        let any = || self.next_after_active(|pool, b| pool.backends[b.0].is_ready());
-        if next.is_none() && !force {
-            let backend = self.backends[active.0].settings().name.clone();
-            return Err(Refusal::NoSuccessor { pool: self.name().to_owned(), backend });
-        }
-        Ok(next.or_else(any))
+        next.or_else(|| self.next_after_active(|pool, b| force && pool.backends[b.0].is_ready()))
     }
 
     /// A change is held, or nobody knows who was active.
