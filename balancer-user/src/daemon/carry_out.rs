@@ -38,7 +38,6 @@ impl Daemon {
         }
         let hooks: Vec<HookRun> = std::iter::from_fn(|| self.policy.poll_hook()).collect();
         if is_news || !hooks.is_empty() {
-            (0..self.parts.slots.len()).for_each(|pool| self.mark(PoolIndex(pool)));
             self.remember();
         }
         hooks.into_iter().for_each(|hook| self.run_hook(hook));
@@ -48,8 +47,9 @@ impl Daemon {
         self.answer_waiting();
     }
 
-    /// Has what is to be remembered written, if it is something else now.
+    /// Has what is to be remembered written, if it is something else now: beside the words in the kernel, and to the disk.
     pub(super) fn remember(&mut self) {
+        (0..self.parts.slots.len()).for_each(|pool| self.mark(PoolIndex(pool)));
         let state = memory::state(self);
         if self.saved.as_ref().is_none_or(|saved| !saved.says_the_same(&state)) {
             self.store.save(state.clone());
@@ -78,7 +78,7 @@ impl Daemon {
     }
 
     /// What the operator asked for is kept with the word, also if nothing moved.
-    pub(super) fn mark(&self, pool: PoolIndex) {
+    fn mark(&self, pool: PoolIndex) {
         let slot = self.parts.slots[pool.0].pool.index;
         let wish = self.policy.snapshot(pool, self.clock.now()).wish;
         let word = self.parts.tables.active(slot);

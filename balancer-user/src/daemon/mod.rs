@@ -274,7 +274,6 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.finish_cuts();
         loop {
             self.carry_out();
             if !self.ready && self.ways_known && self.policy.first_round_done() {

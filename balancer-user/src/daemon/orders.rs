@@ -56,7 +56,6 @@ impl Daemon {
         };
         // In the kernel, and on the disk, before the client hears of it.
         self.carry_out();
-        pool.into_iter().for_each(|pool| self.mark(pool));
         self.remember();
         if let Some((outcome, reply)) = waiting {
             self.answer_when_saved(outcome, reply);

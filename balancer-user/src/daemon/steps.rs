@@ -15,7 +15,7 @@ use crate::dataplane::attach::Mode;
 use crate::dataplane::cut::CutReport;
 use crate::dataplane::held::{Entrance, ReplayReport};
 use crate::hooks::{Finished, Outcome, Step};
-use crate::policy::{Admin, BackendHistory, BackendIndex, Cut, HookEnd, HookRun, PoolIndex};
+use crate::policy::{Cut, HookEnd, HookRun, PoolIndex};
 
 use super::{Daemon, Entry};
 
@@ -54,21 +54,6 @@ impl Daemon {
             // The loop has ended: nobody wants to know.
             let _ = done.blocking_send(Done::Cut(cut, report));
         });
-    }
-
-    /// Ends the flows of those that have none any more by the operator's will: an earlier daemon may have ended before it
-    /// had ended them.
-    pub(super) fn finish_cuts(&self) {
-        for (p, pool) in self.policy.history(self.clock.now()).pools.into_iter().enumerate() {
-            let is_over = |backend: &BackendHistory| match backend.admin {
-                Admin::Maint => true,
-                Admin::Drain => backend.drain_left.is_none(),
-                Admin::Ready | Admin::Disabled => false,
-            };
-            for (b, _) in pool.backends.iter().enumerate().filter(|(_, backend)| is_over(backend)) {
-                self.cut(Cut { pool: PoolIndex(p), backend: BackendIndex(b), transition: None });
-            }
-        }
     }
 
     /// SYNs that were held for a pool come in once more.

@@ -94,6 +94,7 @@ impl Pool {
         for (backend, past) in self.backends.iter_mut().zip(&past.backends) {
             backend.restore(past, now);
         }
+        self.cut_the_withdrawn(out);
         let (change, orphaned) = match past.transition {
             Some(change) if self.order.contains(&change.to) => (Some(change), false),
             // Its target is gone, and steps may have given the role away.
@@ -131,6 +132,16 @@ impl Pool {
             self.restore_transition(change, now, out);
         }
         self.publish(None, out);
+    }
+
+    /// Whoever has no flows any more by the operator's will: the earlier life may have ended before it had ended them.
+    fn cut_the_withdrawn(&self, out: &mut Outbox) {
+        for (b, backend) in self.backends() {
+            let has_time = backend.admin() == Admin::Drain && backend.drained_at().is_some();
+            if matches!(backend.admin(), Admin::Drain | Admin::Maint) && !has_time {
+                self.cut(b, out);
+            }
+        }
     }
 
     fn restore_transition(&mut self, past: TransitionHistory, now: Moment, out: &mut Outbox) {

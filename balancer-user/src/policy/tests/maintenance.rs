@@ -249,3 +249,14 @@ fn what_a_failed_backend_has_left_is_cut_once_and_not_at_each_probe_of_its_other
     }
     assert_eq!(cuts, 1);
 }
+
+#[test]
+fn a_cut_that_a_restart_may_have_broken_off_is_asked_for_again() {
+    let mut world = manual();
+    world.run(secs(5));
+    world.ask(maint("b")).unwrap();
+    world.ask(drain("c")).unwrap();
+    world.restart();
+    let restarted = world.now;
+    assert_eq!(cuts(&world).last(), Some(&(restarted, B)), "c has time left");
+}
