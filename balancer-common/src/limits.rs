@@ -10,6 +10,10 @@ pub const MAX_POOLS: usize = 256;
 /// zeroed word means "no backend".
 pub const MAX_BACKENDS: usize = 4096;
 
+/// Backends behind the active one that a connection attempt may go on to: as many as there are in a pool if all pools
+/// have as many.
+pub const MAX_SUCCESSORS: usize = 16;
+
 /// Slots for services, 16 a pool; slot 0 is never used.
 pub const MAX_SERVICES: usize = 4096;
 
@@ -43,6 +47,16 @@ pub const ANSWER_MOMENT_NS: u64 = 1 << 27;
 
 /// Answers a CPU sends in a moment: 954 a second.
 pub const ANSWERS_PER_MOMENT: u64 = 128;
+
+/// Failed connection attempts are told to the controller in moments of an eighth of a second: 2^27 ns.
+pub const FAILURE_MOMENT_NS: u64 = 1 << 27;
+
+/// Failed connection attempts of one backend that are told in a moment: two flows say all that a policy wants to know, and
+/// some of them may be one flow's.
+pub const FAILURES_PER_MOMENT: u64 = 8;
+
+/// Bytes of the buffer for what the controller is told, a power of two and whole pages: 24 a failure, some 2,700 in all.
+pub const FAILURES_BYTES: usize = 65_536;
 
 /// Bytes of the packet that an ICMP answer is about: the kernel's helper sums up at most so many at once. All of them
 /// with their headers fit into what every link must carry (576 bytes, IPv6 1280).

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
 use crate::abi::{
-    Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Tally, Traffic,
+    Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Signals, Tally, Traffic,
 };
 
 macro_rules! pod {
@@ -15,4 +15,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Tally, Traffic);
+pod!(Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Signals, Tally, Traffic);

@@ -122,6 +122,8 @@ mod tests {
             snat_address_count: 0,
             snat_range_count,
             snat_port_count,
+            retry: 0,
+            connect_timeout_ms: 0,
             snat_addresses: [Address::default(); MAX_SNAT_ADDRESSES],
             snat_ports,
             name: [0; NAME_BYTES],

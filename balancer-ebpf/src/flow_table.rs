@@ -91,7 +91,7 @@ pub(crate) fn begin(count: *mut Count, limit: u32) -> bool {
     // SAFETY: a whole, aligned count of the map. Added first and looked at then: two CPUs can't both take the last one.
     unsafe {
         let begun = fetch_add(&raw mut (*count).begun, 1);
-        let seen = Count { begun, ended: (*count).ended, swept: (*count).swept, evicted: 0, padding: [0; 4] };
+        let seen = Count { begun, ended: (*count).ended, swept: (*count).swept, ..Count::default() };
         if seen.flows() < u64::from(limit) {
             return true;
         }

@@ -5,13 +5,15 @@
 //! is made of is `balancer_common::table`; the controller has it mapped into its memory.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
-    Address, Address4, Address6, Backend, Budget, Clock, Count, Handshake, Interface, Line, Past, Pool,
-    Roles, Seed, Service, ServiceKey, Tally, Traffic, port_roles,
+    Address, Address4, Address6, Backend, Budget, Clock, Count, Failure, Handshake, Interface, Line, Past,
+    Pool, Roles, Seed, Service, ServiceKey, Signals, Successors, Tally, Traffic, Watch, port_roles,
 };
-use balancer_common::limits::{MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES};
+use balancer_common::limits::{
+    FAILURES_BYTES, MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES,
+};
 use balancer_common::table;
 use balancer_common::verdict::Reason;
 
@@ -40,6 +42,11 @@ pub(crate) static POOLS: Array<Pool, MAX_POOLS> = Array::new();
 /// Each pool's active backend, an `ActiveWord`. Writer: controller, by one store through its mapping.
 #[btf_map]
 pub(crate) static ACTIVE: Array<u64, MAX_POOLS, MMAPABLE> = Array::new();
+
+/// Where each pool's connection attempts go on that a backend did not take. Writer: controller, by stores through its
+/// mapping.
+#[btf_map]
+pub(crate) static SUCCESSORS: Array<Successors, MAX_POOLS, MMAPABLE> = Array::new();
 
 /// Backends by slot. Writer: controller.
 #[btf_map]
@@ -179,3 +186,15 @@ pub(crate) static SERVICE_TRAFFIC: PerCpuArray<Traffic, MAX_SERVICES> = PerCpuAr
 /// Traffic by backend slot. Writer: packet path.
 #[btf_map]
 pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic, MAX_BACKENDS> = PerCpuArray::new();
+
+/// Connection attempts by backend slot. Writer: packet path.
+#[btf_map]
+pub(crate) static SIGNALS: PerCpuArray<Signals, MAX_BACKENDS> = PerCpuArray::new();
+
+/// What all CPUs know of a backend, by slot. Writer: packet path.
+#[btf_map]
+pub(crate) static WATCHES: Array<Watch, MAX_BACKENDS, MMAPABLE> = Array::new();
+
+/// Failed connection attempts, for the controller. Writer: packet path (kernel 5.8).
+#[btf_map]
+pub(crate) static FAILURES: RingBuf<Failure, FAILURES_BYTES> = RingBuf::new();

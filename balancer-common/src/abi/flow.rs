@@ -168,6 +168,8 @@ pub struct Handshake {
     pub past: Past,
     /// The client's SYN.
     pub syn: SavedSyn,
+    /// Backends that did not take it, by slot modulo 64: in a pool of more, one may be passed over for another.
+    pub tried: u64,
 }
 
 /// How many flows are in a table: begun less ended less swept. Both directions together are one.
@@ -182,8 +184,10 @@ pub struct Count {
     pub swept: u64,
     /// When a flow last had to make room for a newer one, in ticks of [`Clock`]; 0: never. Writer: packet path.
     pub evicted: u64,
+    /// When a SYN last went on to another backend, as `evicted`. Writer: packet path.
+    pub retried: u64,
     /// Zero.
-    pub padding: [u64; 4],
+    pub padding: [u64; 3],
 }
 
 impl Count {
@@ -213,7 +217,7 @@ const _: () = assert!(size_of::<Line<Address4>>() == 8 + 12 + 12 + 8 + 8 + 8 + 8
 const _: () = assert!(size_of::<Line<Address6>>() == 8 + 36 + 36 + 8 + 8 + 8 + 8 + 16);
 const _: () = assert!(size_of::<Past>() == 24);
 const _: () = assert!(size_of::<SavedSyn>() == 48);
-const _: () = assert!(size_of::<Handshake>() == 24 + 48);
+const _: () = assert!(size_of::<Handshake>() == 24 + 48 + 8);
 const _: () = assert!(size_of::<Count>() == 64);
 const _: () = assert!(size_of::<Clock>() == 16);
 const _: () = assert!(SEED_WORDS == 1 + 2 * <Address6 as WireAddress>::WORDS + 1);

@@ -7,6 +7,7 @@
 mod address;
 mod flow;
 mod service;
+mod signal;
 mod way;
 
 pub use address::{Address, Address4, Address6, Port, WireAddress, socket};
@@ -15,13 +16,14 @@ pub use service::{
     ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Route, Service,
     ServiceKey, port_roles,
 };
+pub use signal::{Failure, RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Signals, Successors, Watch};
 pub use way::{Interface, NextHop};
 
 use crate::limits::NAME_BYTES;
 
 /// Version of everything in this module and in the map definitions. Part of the pin path: another layout never meets
 /// maps made by this one.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Traffic of a service or a backend, both directions; one a CPU.
 #[repr(C)]

@@ -82,6 +82,10 @@ pub struct Pool {
     pub snat_range_count: u32,
     /// Ports in all ranges together.
     pub snat_port_count: u32,
+    /// [`RETRY_OFF`](super::RETRY_OFF) or what else becomes of an attempt that a backend did not take.
+    pub retry: u32,
+    /// For how long a SYN may be unanswered before it goes on to another backend.
+    pub connect_timeout_ms: u32,
     /// Addresses for the gateway's side of flows to backends.
     pub snat_addresses: [Address; MAX_SNAT_ADDRESSES],
     /// Ports for the gateway's side of flows to backends.
@@ -231,7 +235,7 @@ impl ActiveWord {
 // Sizes are sums of the fields: nothing is padded implicitly, and both sides see the same bytes.
 const _: () = assert!(size_of::<ServiceKey>() == 24);
 const _: () = assert!(size_of::<Service>() == 8 + NAME_BYTES);
-const _: () = assert!(size_of::<Pool>() == 16 + 16 * MAX_SNAT_ADDRESSES + 4 * MAX_PORT_RANGES + NAME_BYTES);
+const _: () = assert!(size_of::<Pool>() == 24 + 16 * MAX_SNAT_ADDRESSES + 4 * MAX_PORT_RANGES + NAME_BYTES);
 const _: () = assert!(size_of::<Backend>() == 40 + NAME_BYTES);
 const _: () = assert!(size_of::<Roles>() == 4);
 const _: () = assert!(size_of::<ActiveWord>() == 8 && align_of::<ActiveWord>() == 8);

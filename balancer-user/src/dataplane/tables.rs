@@ -9,8 +9,8 @@ use aya::Ebpf;
 use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use balancer_common::abi::{
-    ActiveWord, Address, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Interface, NextHop, Pool, Port, Service,
-    ServiceKey, Tally, Traffic, name_bytes, name_text,
+    ActiveWord, Address, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Interface, NextHop, Pool, Port,
+    RETRY_OFF, Service, ServiceKey, Tally, Traffic, name_bytes, name_text,
 };
 use balancer_common::limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES, MAX_SNAT_ADDRESSES};
 use balancer_common::ports;
@@ -330,6 +330,8 @@ impl Tables {
             snat_address_count: pool.snat_addresses.len() as u32,
             snat_range_count,
             snat_port_count,
+            retry: RETRY_OFF,
+            connect_timeout_ms: 0,
             snat_addresses,
             snat_ports,
             name: name_bytes(&pool.name),
