@@ -22,6 +22,10 @@ pub enum Stage {
     Handshake,
     /// It belongs to no flow.
     Unknown,
+    /// It refuses a SYN, which it is to become once more.
+    Retry,
+    /// It is a SYN that a backend did not take; this CPU's draft knows which did not.
+    Again,
     /// It opens a flow of a pool that is on hold.
     Hold,
     /// It is an ICMP message.
@@ -59,6 +63,8 @@ const ICMP: u32 = 11;
 const UNUSUAL: u32 = 12;
 const HOLD: u32 = 13;
 const REFUSAL: u32 = 14;
+const RETRY: u32 = 15;
+const AGAIN: u32 = 16;
 
 impl Verdict {
     /// [`Outcome::Pass`].
@@ -98,6 +104,8 @@ impl Verdict {
             Stage::Established => Self::of(ESTABLISHED, 0),
             Stage::Handshake => Self::of(HANDSHAKE, 0),
             Stage::Unknown => Self::of(UNKNOWN, 0),
+            Stage::Retry => Self::of(RETRY, 0),
+            Stage::Again => Self::of(AGAIN, 0),
             Stage::Hold => Self::of(HOLD, 0),
             Stage::Icmp => Self::of(ICMP, 0),
         }
@@ -130,6 +138,8 @@ impl Verdict {
             ESTABLISHED => Outcome::Next(Stage::Established),
             HANDSHAKE => Outcome::Next(Stage::Handshake),
             UNKNOWN => Outcome::Next(Stage::Unknown),
+            RETRY => Outcome::Next(Stage::Retry),
+            AGAIN => Outcome::Next(Stage::Again),
             HOLD => Outcome::Next(Stage::Hold),
             ICMP => Outcome::Next(Stage::Icmp),
             UNUSUAL => Outcome::Next(Stage::Unusual),
@@ -258,6 +268,10 @@ reasons! {
     Held: Drop = "held", "SYN kept while its pool is on hold; it is sent at the switch";
     /// The pool's backends are all down, and it refuses connections meanwhile; answered with RST.
     AllDown: Answer = "all_down", "new connection while all backends are down";
+    /// A backend's refusal of a SYN that goes on to another backend later: when its client repeats it, or at the switch.
+    Refused: Drop = "refused", "refusal kept from its client, whose SYN goes on to another backend";
+    /// The same where the SYN should have gone on at once, in the refusal's frame, which has no room for it.
+    NoHeadRoom: Drop = "no_head_room", "refusal whose frame can't become the SYN again; its client repeats it";
     /// Route or neighbour towards the backend isn't resolved.
     NoNextHop: Drop = "no_next_hop", "route or neighbour to the backend isn't resolved";
     /// No SNAT port was free in as many tries as a packet may make.
@@ -292,8 +306,16 @@ mod tests {
             assert_eq!(Verdict::answer(answer).outcome(), Outcome::Answer(answer));
             assert_eq!(Verdict::answer(answer).unanswered(), Verdict::drop(answer.reason()));
         }
-        let stages =
-            [Stage::Unusual, Stage::Established, Stage::Handshake, Stage::Unknown, Stage::Hold, Stage::Icmp];
+        let stages = [
+            Stage::Unusual,
+            Stage::Established,
+            Stage::Handshake,
+            Stage::Unknown,
+            Stage::Retry,
+            Stage::Again,
+            Stage::Hold,
+            Stage::Icmp,
+        ];
         for stage in stages {
             assert_eq!(Verdict::next(stage).outcome(), Outcome::Next(stage));
         }

@@ -18,6 +18,7 @@ use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 
+use crate::craft::{Craft, TCP_BYTES, sum};
 use crate::family::Family;
 use crate::forward::{address_frame, redirect};
 use crate::icmp::Icmp;
@@ -26,32 +27,17 @@ use crate::parse::{
 };
 use crate::{report, service};
 
-/// As the kernel's own answers.
-const HOPS: u8 = 64;
-const TCP_BYTES: usize = 20;
 const ICMP_BYTES: usize = 8;
 
 /// What differs between the families in an answer. Addresses are copied from header to header, never kept: two of IPv6
 /// fill a good part of the stack.
-trait Answering: Icmp {
+trait Answering: Icmp + Craft {
     const PROTOCOL_ICMP: u8;
-    /// Bytes of the IP header.
-    const BYTES: usize;
-
-    /// Fills a header for a packet with so much behind it; its addresses are another matter.
-    fn fill(ip: &mut Self::Header, protocol: u8, length: usize);
-
     /// Addressed to where that one came from, from where it was for.
     fn turn_addresses(ip: &mut Self::Header, asked: &Self::Header);
 
     /// Addressed to where it came from, from where it was for.
     fn swap_addresses(ip: &mut Self::Header);
-
-    /// The sum of its addresses.
-    fn sum_addresses(ctx: &XdpContext) -> Sum;
-
-    /// Fills in the header's own checksum, if it has one.
-    fn set_checksum(ctx: &XdpContext);
 
     /// Type, code, and the last word of the ICMP header.
     fn error(error: Error) -> (u8, u8, u32);
@@ -67,9 +53,8 @@ enum Error {
 /// Sends the answer instead of the packet.
 #[inline(always)]
 pub(crate) fn send(ctx: &XdpContext, answer: Answer) -> u32 {
-    const IPV4: u16 = 0x0800_u16.to_be();
     let reason = answer.reason();
-    let is_ipv4 = header::<EthHdr>(ctx, 0).is_some_and(|eth| eth.ether_type == IPV4);
+    let is_ipv4 = header::<EthHdr>(ctx, 0).is_some_and(|eth| eth.ether_type == Address4::ETHER_TYPE);
     let sent = if !report::may_answer() {
         NOT_SENT
     } else if is_ipv4 {
@@ -129,7 +114,7 @@ fn reset<A: Answering>(ctx: &XdpContext, length: usize, tcp_at: u32) -> Option<(
     let tcp_at = (tcp_at & TCP_AT_MASK) as usize;
     let segment = header::<TcpHdr>(ctx, tcp_at)?;
     let ([a, b], [c, d]) = (segment.dest, segment.source);
-    let is_syn = header::<[u8; FLAGS + 1]>(ctx, tcp_at)?[FLAGS] & flags::SYN != 0;
+    let is_syn = header::<[u8; FLAGS + 1]>(ctx, tcp_at)?[FLAGS] & (flags::SYN | flags::ACK) == flags::SYN;
     let (sequence, acknowledgement, bits) = if is_syn {
         (0, u32::from_be_bytes(segment.seq).wrapping_add(1), flags::RST | flags::ACK)
     } else {
@@ -230,34 +215,8 @@ fn sum_to_end(ctx: &XdpContext, at: usize) -> u32 {
     sum
 }
 
-/// The sum of so many half words from `at`.
-#[inline(always)]
-fn sum<const HALVES: usize>(ctx: &XdpContext, at: usize) -> Sum {
-    let mut sum = Sum::from(0);
-    if let Some(halves) = header::<[u16; HALVES]>(ctx, at) {
-        for half in halves {
-            sum = sum.word(*half);
-        }
-    }
-    sum
-}
-
 impl Answering for Address4 {
     const PROTOCOL_ICMP: u8 = PROTOCOL_ICMP;
-    const BYTES: usize = Ipv4Hdr::LEN;
-
-    #[inline(always)]
-    fn fill(ip: &mut Ipv4Hdr, protocol: u8, length: usize) {
-        ip.vihl = 0x45;
-        ip.tos = 0;
-        ip.tot_len = ((Ipv4Hdr::LEN + length) as u16).to_be_bytes();
-        ip.id = [0; 2];
-        // Don't fragment.
-        ip.frags = [0x40, 0];
-        ip.ttl = HOPS;
-        ip.proto = protocol;
-        ip.check = [0; 2];
-    }
 
     #[inline(always)]
     fn turn_addresses(ip: &mut Ipv4Hdr, asked: &Ipv4Hdr) {
@@ -272,18 +231,6 @@ impl Answering for Address4 {
         Self::set_destination(ip, source);
     }
 
-    #[inline(always)]
-    fn sum_addresses(ctx: &XdpContext) -> Sum {
-        sum::<4>(ctx, EthHdr::LEN + 12)
-    }
-
-    #[inline(always)]
-    fn set_checksum(ctx: &XdpContext) {
-        if let Some(ip) = header::<Ipv4Hdr>(ctx, EthHdr::LEN) {
-            ip.check = sum::<{ Ipv4Hdr::LEN / 2 }>(ctx, EthHdr::LEN).checksum();
-        }
-    }
-
     /// Time exceeded in transit; fragmentation needed, with the MTU (RFC 1191).
     #[inline(always)]
     fn error(error: Error) -> (u8, u8, u32) {
@@ -296,15 +243,6 @@ impl Answering for Address4 {
 
 impl Answering for Address6 {
     const PROTOCOL_ICMP: u8 = PROTOCOL_ICMPV6;
-    const BYTES: usize = Ipv6Hdr::LEN;
-
-    #[inline(always)]
-    fn fill(ip: &mut Ipv6Hdr, protocol: u8, length: usize) {
-        ip.vcf = [0x60, 0, 0, 0];
-        ip.payload_len = (length as u16).to_be_bytes();
-        ip.next_hdr = protocol;
-        ip.hop_limit = HOPS;
-    }
 
     #[inline(always)]
     fn turn_addresses(ip: &mut Ipv6Hdr, asked: &Ipv6Hdr) {
@@ -318,14 +256,6 @@ impl Answering for Address6 {
         Self::set_source(ip, Self::destination(ip));
         Self::set_destination(ip, source);
     }
-
-    #[inline(always)]
-    fn sum_addresses(ctx: &XdpContext) -> Sum {
-        sum::<16>(ctx, EthHdr::LEN + 8)
-    }
-
-    #[inline(always)]
-    fn set_checksum(_: &XdpContext) {}
 
     /// Hop limit exceeded in transit; packet too big, with the MTU (RFC 4443).
     #[inline(always)]

@@ -21,6 +21,12 @@ pub(crate) fn ticks(ns: u64) -> u32 {
     (ns / features::tick_ns().max(1)) as u32
 }
 
+/// The least ticks that are so much time, but for the one that has begun.
+#[inline(always)]
+pub(crate) fn ticks_up(ns: u64) -> u32 {
+    ticks(ns + features::tick_ns() - 1)
+}
+
 /// Writes down both clocks' time, for the controller.
 #[inline(always)]
 pub(crate) fn tell() {

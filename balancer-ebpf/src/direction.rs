@@ -140,6 +140,27 @@ impl<A: Family, T: Tier> Direction<A, T> {
         unsafe { (*self.place.line).backend }
     }
 
+    /// The slot of its service.
+    #[inline(always)]
+    pub(crate) fn service(&self) -> u16 {
+        // SAFETY: as in `backend`.
+        unsafe { (*self.place.line).service }
+    }
+
+    /// What its packets look like, where they are.
+    #[inline(always)]
+    pub(crate) fn key(&self) -> &FlowKey<A> {
+        // SAFETY: as in `recipe`; the memory stays a line, whoever's it is.
+        unsafe { &(*self.place.line).key }
+    }
+
+    /// How long ago its flow began, in ticks.
+    #[inline(always)]
+    pub(crate) fn age(&self, now: u32) -> Option<u32> {
+        // SAFETY: as in `recipe`; an aligned word.
+        self.past().map(|past| table::since(unsafe { (*past).began }, now))
+    }
+
     /// For how long it had no packet, in ticks.
     #[inline(always)]
     pub(crate) fn silent(&self, now: u32) -> u32 {
@@ -186,6 +207,12 @@ impl<A: Family, T: Tier> Direction<A, T> {
             unsafe { (*past).packets_at_reset = packets };
             self.ends(Seen::RST);
         }
+    }
+
+    /// This backend has refused the flow's SYN, which goes on to another one when it comes again.
+    #[inline(always)]
+    pub(crate) fn refused(&self) {
+        self.mark(Seen::RST);
     }
 
     #[inline(always)]

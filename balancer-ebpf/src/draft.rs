@@ -15,7 +15,7 @@ use network_types::tcp::TcpHdr;
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{Refused, begin, direction, hashed, is_there, release};
+use crate::flow_table::{Refused, begin, direction, hashed, is_there, moment, release};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::parse::{Packet, TCP_AT_MASK, header};
 use crate::subprograms::{Index, Made};
@@ -47,6 +47,8 @@ pub(crate) struct Draft<A> {
     pub(crate) padding: u32,
     /// The SYN, to be sent again.
     pub(crate) syn: Cell<SavedSyn>,
+    /// Backends that did not take it, see `Handshake`.
+    pub(crate) tried: Cell<u64>,
 }
 
 impl<A> Draft<A> {
@@ -67,6 +69,12 @@ impl<A> Draft<A> {
     pub(crate) fn client(&self) -> &FlowKey<A> {
         // SAFETY: it is set when the draft is begun, before anybody asks for it.
         unsafe { &*self.client.as_ptr() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn syn(&self) -> &SavedSyn {
+        // SAFETY: as in `backend`.
+        unsafe { &*self.syn.as_ptr() }
     }
 
     #[inline(always)]
@@ -95,12 +103,9 @@ pub(crate) fn reserve_half_open<A: Family>() -> bool {
         return false;
     }
     // SAFETY: a whole, aligned count of the map; one aligned word.
-    unsafe { (*count).evicted = u64::from(now()) | EVICTED };
+    unsafe { (*count).evicted = moment() };
     begin(count, HalfOpen::limit())
 }
-
-/// Tells a moment in which ticks were 0 from none.
-const EVICTED: u64 = 1 << 32;
 
 /// [`Family::forget_oldest`], of those where the draft's client could be.
 #[inline(always)]
@@ -323,8 +328,35 @@ pub(crate) fn save_options<A: Family>(ctx: &XdpContext, at: u32, length: u32) {
 fn keep_syn<A: Family>(draft: &Draft<A>, index: u32) {
     if let Some(handshake) = A::handshakes().get_ptr_mut(index) {
         // SAFETY: of a claimed line, which is this CPU's alone.
-        unsafe { copy_words(draft.syn.as_ptr().cast::<SynWords>(), (&raw mut (*handshake).syn).cast()) }
+        unsafe {
+            copy_words(draft.syn.as_ptr().cast::<SynWords>(), (&raw mut (*handshake).syn).cast());
+            (*handshake).tried = draft.tried.get();
+        }
     }
+}
+
+/// The backends that have not taken this client's SYN.
+#[inline(always)]
+pub(crate) fn tried<A: Family>(client: &Direction<A, HalfOpen>) -> Option<u64> {
+    // SAFETY: an aligned word of the map; whose it is, is looked at when the flow is taken out.
+    A::handshakes().get_ptr(client.place.index).map(|handshake| unsafe { (*handshake).tried })
+}
+
+/// Drafts the flow of this client once more, without a backend yet. `None`: it has just ended.
+#[inline(always)]
+pub(crate) fn again<A: Family>(client: &Direction<A, HalfOpen>, tried: u64) -> Option<()> {
+    let draft = draft::<A>()?;
+    let handshake = A::handshakes().get_ptr(client.place.index)?;
+    // SAFETY: cells' contents in a map, which nobody refers to, and a handshake of the map. Whose it is, is seen after.
+    unsafe {
+        copy_words(from_ref(client.key()), draft.client.as_ptr());
+        copy_words((&raw const (*handshake).syn).cast::<SynWords>(), draft.syn.as_ptr().cast());
+    }
+    draft.hop.set(client.client().to_word());
+    draft.first_sequence.set(client.first_sequence()?);
+    draft.tried.set(tried);
+    compiler_barrier();
+    client.is_alive().then_some(())
 }
 
 /// A [`SavedSyn`] as words.

@@ -115,8 +115,37 @@ pub(crate) fn give_back<A: Family, T: Tier>() {
 pub(crate) fn has_forgotten_handshakes<A: Family>() -> bool {
     let Some(count) = HalfOpen::count::<A>() else { return false };
     // SAFETY: as in `begin`; an aligned word.
-    let evicted = unsafe { (*count).evicted };
-    evicted != 0 && table::since(evicted as u32, now()) <= ticks(HALF_OPEN_IDLE_NS)
+    is_recent(unsafe { (*count).evicted })
+}
+
+/// Whether SYNs went on to other backends in the time in which those that they were sent to first may still answer.
+#[inline(always)]
+pub(crate) fn has_retried<A: Family>() -> bool {
+    // SAFETY: as in `begin`; an aligned word.
+    HalfOpen::count::<A>().is_some_and(|count| is_recent(unsafe { (*count).retried }))
+}
+
+/// A SYN goes on to another backend.
+#[inline(always)]
+pub(crate) fn note_retry<A: Family>() {
+    if let Some(count) = HalfOpen::count::<A>() {
+        // SAFETY: as in `begin`; an aligned word.
+        unsafe { (*count).retried = moment() };
+    }
+}
+
+/// Now, as a word that isn't 0.
+#[inline(always)]
+pub(crate) fn moment() -> u64 {
+    /// Tells a moment in which ticks were 0 from none.
+    const MOMENT: u64 = 1 << 32;
+    u64::from(now()) | MOMENT
+}
+
+/// Whether a handshake that was under way at that [`moment`] may still be.
+#[inline(always)]
+fn is_recent(moment: u64) -> bool {
+    moment != 0 && table::since(moment as u32, now()) <= ticks(HALF_OPEN_IDLE_NS)
 }
 
 /// Forgets a flow, given one of its directions; `false`: somebody else has.

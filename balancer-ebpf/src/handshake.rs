@@ -1,7 +1,7 @@
 //! A packet of a flow whose handshake is under way.
 
 use aya_ebpf::programs::XdpContext;
-use balancer_common::flow::{self, Kind, Seen};
+use balancer_common::flow::{self, Kind, Seen, flags};
 use balancer_common::verdict::{Reason, Stage, Verdict};
 
 use crate::direction::Direction;
@@ -10,7 +10,8 @@ use crate::flow_table::{self, Refused};
 use crate::forward::{exit, translate_apart, way_out};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
-use crate::{promotion, report};
+use crate::signals::{self, Why};
+use crate::{draft, promotion, report, retry};
 
 /// What becomes of it; next: it belongs to an established flow now, or opens a new one and the old one is forgotten.
 #[inline(never)]
@@ -44,7 +45,9 @@ fn from_client<A: Family>(
 ) -> Verdict {
     let first_sequence = client.first_sequence().unwrap_or_default();
     match packet.kind() {
-        Kind::Syn if packet.sequence() == first_sequence => translate_apart(packet, &client),
+        Kind::Syn if packet.sequence() == first_sequence => {
+            retry::repeated(&client, &backend).unwrap_or_else(|| translate_apart(packet, &client))
+        }
         Kind::Syn => {
             flow_table::forget(client);
             Verdict::next(Stage::Unknown)
@@ -100,12 +103,20 @@ fn from_backend<A: Family>(
         Kind::SynAck if answers => {
             let verdict = translate_apart(packet, &backend);
             if verdict.is_forward() {
+                if !backend.seen().has(Seen::OPENED) {
+                    signals::answered(backend.backend(), draft::tried(&client).unwrap_or_default() != 0);
+                }
                 backend.acknowledged(packet.acknowledgement());
                 backend.opened(packet.sequence());
             }
             verdict
         }
         Kind::Rst if answers => {
+            if is_refusal(packet, &client)
+                && let Some(verdict) = retry::refused(&client, &backend, Why::Refused)
+            {
+                return verdict;
+            }
             let verdict = translate_apart(packet, &backend);
             if verdict.is_forward() {
                 flow_table::forget(backend);
@@ -118,4 +129,11 @@ fn from_backend<A: Family>(
         Kind::Ack | Kind::Fin => translate_apart(packet, &backend),
         Kind::Syn | Kind::Impossible => Verdict::drop(Reason::BadFlags),
     }
+}
+
+/// Whether a RST that a client would believe says that nobody listens: it acknowledges the SYN and nothing else.
+#[inline(always)]
+fn is_refusal<A: Family>(packet: &Packet<'_, A>, client: &Direction<A, HalfOpen>) -> bool {
+    let expected = client.first_sequence().unwrap_or_default().wrapping_add(1);
+    packet.flags() & flags::ACK != 0 && packet.acknowledgement() == expected
 }

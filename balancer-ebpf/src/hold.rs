@@ -6,7 +6,6 @@
 //! controller's look at all that is held or the client's repetition.
 
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::NextHop;
 use balancer_common::verdict::{Answer, Reason, Verdict};
 
 use crate::draft::{self, Draft};
@@ -14,7 +13,6 @@ use crate::family::Family;
 use crate::flow_table;
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
-use crate::service;
 use crate::unknown::reason_of;
 
 /// No line has this index.
@@ -28,8 +26,6 @@ pub(crate) fn hold<A: Family>(ctx: &XdpContext) -> Verdict {
     if A::hops_left(packet.ip) <= 1 {
         return Verdict::answer(Answer::TimeExceeded);
     }
-    let Some(interface) = service::ingress_slot(ctx) else { return Verdict::drop(Reason::NoNextHop) };
-    draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     draft.first_sequence.set(packet.sequence());
     without_backend(draft);
     if !draft::reserve_half_open::<A>() {

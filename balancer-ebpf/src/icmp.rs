@@ -6,20 +6,25 @@
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, FlowKey, Port};
 use balancer_common::checksum::{self, Delta};
-use balancer_common::verdict::{Reason, Verdict};
+use balancer_common::verdict::{Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::family::Family;
 use crate::flow_table;
 use crate::forward::{address_frame, exit, way_out};
+use crate::memory::HalfOpen;
 use crate::parse::{Layout, Look, PROTOCOL_TCP, header};
-use crate::{report, service};
+use crate::signals::Why;
+use crate::{report, retry, service};
 
 /// What differs between the two protocols of this name.
 pub(crate) trait Icmp: Family {
     /// Whether messages of this type quote a packet that could not be delivered.
     fn is_error(message_type: u8) -> bool;
+
+    /// Whether a message of this type and code says that nobody can be reached there, by anybody.
+    fn is_unreachable(message_type: u8, code: u8) -> bool;
 
     /// Where the header of the quoted packet's TCP is, behind the quoted header at `at`; `None`: it isn't there.
     fn quoted_tcp(ip: &Self::Header, at: usize) -> Option<usize>;
@@ -35,6 +40,12 @@ impl Icmp for Address4 {
     #[inline(always)]
     fn is_error(message_type: u8) -> bool {
         matches!(message_type, 3 | 11 | 12)
+    }
+
+    /// But for a packet that is too big.
+    #[inline(always)]
+    fn is_unreachable(message_type: u8, code: u8) -> bool {
+        message_type == 3 && code != 4
     }
 
     /// Later fragments have no ports.
@@ -55,6 +66,11 @@ impl Icmp for Address6 {
     #[inline(always)]
     fn is_error(message_type: u8) -> bool {
         matches!(message_type, 1..=4)
+    }
+
+    #[inline(always)]
+    fn is_unreachable(message_type: u8, _: u8) -> bool {
+        message_type == 1
     }
 
     /// Errors about packets with extension headers are as rare as these, and lost.
@@ -92,6 +108,45 @@ struct Quote<'a, A: Family> {
     tcp_check: Option<&'a mut [u8; 2]>,
 }
 
+impl<A: Family> Quote<'_, A> {
+    /// The tuple of packets that answer the quoted one.
+    #[inline(always)]
+    fn answered_by(&self) -> FlowKey<A> {
+        FlowKey {
+            source: A::destination(self.ip),
+            destination: A::source(self.ip),
+            source_port: Port::from_wire(self.tcp.destination),
+            destination_port: Port::from_wire(self.tcp.source),
+        }
+    }
+}
+
+/// A message that says that a client's SYN did not reach its backend is a refusal. Any other one is [`icmp`]'s.
+#[inline(never)]
+pub(crate) fn unreachable<A: Icmp>(ctx: &XdpContext) -> Verdict {
+    refused::<A>(ctx).unwrap_or(Verdict::next(Stage::Icmp))
+}
+
+/// `None`: it didn't say that, or the client has to hear it. The SYN's sequence number shows that its sender has seen it.
+#[inline(always)]
+fn refused<A: Icmp>(ctx: &XdpContext) -> Option<Verdict> {
+    let message = A::layout(ctx, Look::Again);
+    let icmp = header::<IcmpHeader>(ctx, message.at)?;
+    if !A::is_unreachable(icmp.message_type, icmp.code) {
+        return None;
+    }
+    let is_addressed_to = A::destination(header::<A::Header>(ctx, EthHdr::LEN)?);
+    let quote = quote::<A>(ctx, message)?;
+    let key = quote.answered_by();
+    let backend = flow_table::direction::<A, HalfOpen>(&key)?;
+    let client = backend.twin()?;
+    let is_the_syn = client.first_sequence()? == u32::from_be_bytes(quote.tcp.sequence);
+    if backend.seen().is_from_client() || !is_the_syn || is_addressed_to != key.destination {
+        return None;
+    }
+    retry::refused(&client, &backend, Why::Unreachable)
+}
+
 /// An ICMP message's fate.
 #[inline(never)]
 pub(crate) fn icmp<A: Icmp>(ctx: &XdpContext) -> Verdict {
@@ -104,15 +159,9 @@ pub(crate) fn icmp<A: Icmp>(ctx: &XdpContext) -> Verdict {
     else {
         return Verdict::PASS;
     };
-    let quoted = FlowKey {
-        source: A::source(quote.ip),
-        destination: A::destination(quote.ip),
-        source_port: Port::from_wire(quote.tcp.source),
-        destination_port: Port::from_wire(quote.tcp.destination),
-    };
+    let key = quote.answered_by();
     // An error goes to who sent the packet that it quotes; any other is a forgery.
-    let is_addressed = A::destination(ip) == quoted.source;
-    let key = quoted.reversed();
+    let is_addressed = A::destination(ip) == key.destination;
     let Some(recipe) = flow_table::recipe(&key) else {
         return if service::is_ours(&key) { Verdict::drop(Reason::IcmpNoFlow) } else { Verdict::PASS };
     };

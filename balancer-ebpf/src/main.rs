@@ -11,6 +11,7 @@
 mod answer;
 mod atomics;
 mod clock;
+mod craft;
 mod direction;
 mod draft;
 mod established;
@@ -28,7 +29,9 @@ mod parse;
 mod pipeline;
 mod promotion;
 mod report;
+mod retry;
 mod service;
+mod signals;
 mod subprograms;
 mod unknown;
 mod words;

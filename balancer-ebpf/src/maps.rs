@@ -195,6 +195,7 @@ pub(crate) static SIGNALS: PerCpuArray<Signals, MAX_BACKENDS> = PerCpuArray::new
 #[btf_map]
 pub(crate) static WATCHES: Array<Watch, MAX_BACKENDS, MMAPABLE> = Array::new();
 
-/// Failed connection attempts, for the controller. Writer: packet path (kernel 5.8).
+/// Failed connection attempts, a `Failure` each, for the controller. Writer: packet path (kernel 5.8). Other loaders want it
+/// to have values of no size.
 #[btf_map]
-pub(crate) static FAILURES: RingBuf<Failure, FAILURES_BYTES> = RingBuf::new();
+pub(crate) static FAILURES: RingBuf<[Failure; 0], FAILURES_BYTES> = RingBuf::new();

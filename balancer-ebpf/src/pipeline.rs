@@ -13,12 +13,14 @@ use balancer_common::abi::{Address4, Address6, FlowKey};
 use balancer_common::verdict::{Outcome, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
+use crate::craft::Craft;
 use crate::established::established;
 use crate::flow_table;
 use crate::handshake::handshake;
 use crate::hold::hold;
-use crate::icmp::{Icmp, icmp};
+use crate::icmp::{Icmp, icmp, unreachable};
 use crate::parse::{Look, Network, Packet, Upper, header, network};
+use crate::retry::retry;
 use crate::service;
 use crate::unknown::unknown;
 
@@ -34,7 +36,7 @@ pub(crate) fn decide(ctx: &XdpContext) -> Verdict {
 }
 
 #[inline(always)]
-fn through_stages<A: Icmp>(ctx: &XdpContext) -> Verdict {
+fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     let mut verdict = by_flow::<A>(ctx);
     if verdict.outcome() == Outcome::Next(Stage::Handshake) {
         verdict = handshake::<A>(ctx);
@@ -42,14 +44,20 @@ fn through_stages<A: Icmp>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Established) {
         verdict = by_flow::<A>(ctx);
     }
-    if verdict.outcome() == Outcome::Next(Stage::Unknown) {
-        verdict = unknown::<A>(ctx);
+    if verdict.outcome() == Outcome::Next(Stage::Icmp) {
+        verdict = unreachable::<A>(ctx);
     }
-    match verdict.outcome() {
-        Outcome::Next(Stage::Hold) => hold::<A>(ctx),
-        Outcome::Next(Stage::Icmp) => icmp::<A>(ctx),
-        _ => verdict,
+    if verdict.outcome() == Outcome::Next(Stage::Icmp) {
+        verdict = icmp::<A>(ctx);
     }
+    if verdict.outcome() == Outcome::Next(Stage::Retry) {
+        verdict = retry::<A>(ctx);
+    }
+    let is_again = verdict.outcome() == Outcome::Next(Stage::Again);
+    if is_again || verdict.outcome() == Outcome::Next(Stage::Unknown) {
+        verdict = unknown::<A>(ctx, is_again);
+    }
+    if verdict.outcome() == Outcome::Next(Stage::Hold) { hold::<A>(ctx) } else { verdict }
 }
 
 #[inline(always)]

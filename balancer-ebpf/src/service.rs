@@ -5,12 +5,13 @@
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
     ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, Roles, Route, Service, ServiceKey,
-    port_roles,
+    Successors, port_roles,
 };
 
 use crate::family::Family;
 use crate::maps::{
     ACTIVE, ADDRESSES, BACKENDS, INTERFACE_SLOTS, INTERFACES, NEXT_HOPS, POOLS, PORTS, SERVICES, SNAT_CYCLES,
+    SUCCESSORS,
 };
 
 /// The service that a packet with this tuple is for.
@@ -72,6 +73,29 @@ pub(crate) fn pool(slot: u16) -> Option<&'static Pool> {
 #[inline(always)]
 pub(crate) fn route(pool: u16) -> Route {
     ACTIVE.get(u32::from(pool)).map_or(Route::Nobody, |word| ActiveWord(*word).route())
+}
+
+/// How a backend is noted among those that did not take a SYN.
+#[inline(always)]
+pub(crate) fn tried_bit(backend: u16) -> u64 {
+    1 << (backend & 63)
+}
+
+/// The backend that a SYN goes to which these did not take: the active one, or the first behind it; 0: nobody is left.
+#[inline(never)]
+pub(crate) fn successor(pool: u16, active: u16, tried: u64) -> u16 {
+    if tried & tried_bit(active) == 0 {
+        return active;
+    }
+    let Some(Successors(slots)) = SUCCESSORS.get(u32::from(pool)) else { return 0 };
+    for slot in slots {
+        // SAFETY: an aligned half word of the map, read once.
+        let slot = unsafe { core::ptr::from_ref(slot).read_volatile() };
+        if slot == 0 || tried & tried_bit(slot) == 0 {
+            return slot;
+        }
+    }
+    0
 }
 
 /// Whether new flows of its pool go to this backend.

@@ -16,22 +16,34 @@ use crate::flow_table::{self, Refused};
 use crate::forward::{exit, translate_apart};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
-use crate::service;
+use crate::{service, signals};
 
 /// What becomes of it: for a service only a SYN may go on. From a backend a SYN is a connection of its own.
 #[inline(never)]
-pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
+pub(crate) fn unknown<A: Family>(ctx: &XdpContext, is_again: bool) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
     draft.client.set(packet.key());
+    if !is_again {
+        draft.tried.set(0);
+    }
     let key = draft.client();
     let service = service::find(key);
     if service.is_none() && !service::is_from_backend(key) {
-        return Verdict::PASS;
+        // What comes again was of a service: there is none any more.
+        return if is_again { Verdict::drop(Reason::NoBackend) } else { Verdict::PASS };
     }
     match (packet.kind(), service) {
-        (Kind::Syn, Some(service)) => open(ctx, &mut packet, draft, service),
+        (Kind::Syn, Some(service)) => {
+            // What comes again may have come from elsewhere, and there nobody asked.
+            let verdict = open(ctx, &mut packet, draft, service, is_again);
+            if is_again { verdict.unanswered() } else { verdict }
+        }
         (Kind::Syn, None) => Verdict::PASS,
+        // Of a backend whose client was sent on to another: it is told that nobody waits any more.
+        (Kind::SynAck, None) if flow_table::has_retried::<A>() => {
+            Verdict::answer(Answer::Reset(packet.tcp_at as u32))
+        }
         (Kind::SynAck, _) => Verdict::drop(Reason::StraySynAck),
         (Kind::Impossible, _) => Verdict::drop(Reason::BadFlags),
         (Kind::Rst, _) => Verdict::drop(Reason::NoFlow),
@@ -49,23 +61,29 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
     }
 }
 
-/// A new flow to the pool's active backend.
+/// A new flow to the pool's active backend, or to one behind it, if the draft says that others did not take it.
 #[inline(always)]
 fn open<A: Family>(
     ctx: &XdpContext,
     packet: &mut Packet<'_, A>,
     draft: &Draft<A>,
     service: &Service,
+    is_again: bool,
 ) -> Verdict {
     let Some(pool) = service::pool(service.pool) else { return Verdict::drop(Reason::NoBackend) };
-    if is_spoofed(ctx, draft.client(), service.pool) {
-        return Verdict::drop(Reason::SpoofedSource);
-    }
-    if packet.has_partial_checksum(ctx) {
-        return Verdict::drop(Reason::PartialChecksum);
+    if !is_again {
+        if is_spoofed(ctx, draft.client(), service.pool) {
+            return Verdict::drop(Reason::SpoofedSource);
+        }
+        if packet.has_partial_checksum(ctx) {
+            return Verdict::drop(Reason::PartialChecksum);
+        }
+        let Some(interface) = service::ingress_slot(ctx) else { return Verdict::drop(Reason::NoNextHop) };
+        draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     }
     draft.service_slot.set(service.slot);
     let slot = match service::route(service.pool) {
+        Route::Backend(active) if is_again => service::successor(service.pool, active, draft.tried.get()),
         Route::Backend(slot) => slot,
         Route::Hold => return Verdict::next(Stage::Hold),
         Route::Reject => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
@@ -75,8 +93,6 @@ fn open<A: Family>(
     if let Err(verdict) = exit::<A>(packet.ip, service::next_hop(slot)) {
         return verdict;
     }
-    let Some(interface) = service::ingress_slot(ctx) else { return Verdict::drop(Reason::NoNextHop) };
-    draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     draft.backend_slot.set(slot);
     draft.first_sequence.set(packet.sequence());
     if !draft::reserve_half_open::<A>() {
@@ -91,6 +107,7 @@ fn open<A: Family>(
             return Verdict::drop(reason);
         }
     }
+    signals::syn_sent(slot);
     match flow_table::direction::<A, HalfOpen>(draft.client()) {
         Some(direction) => translate_apart(packet, &direction),
         None => Verdict::drop(Reason::HalfOpenFull),
