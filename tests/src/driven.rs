@@ -19,7 +19,7 @@ use balancer_user::dataplane::{
     flows::{FlowTable, Lifetimes},
     held::{Entrance, ReplayReport},
     object::{self, Loaded, Wanted},
-    slots::{BackendPlan, Busy, Forwarding, PoolPlan, PoolSlots, ServicePlan, assign},
+    slots::{BackendPlan, Busy, Forwarding, PoolPlan, PoolSlots, Retry, ServicePlan, assign},
     tables::Tables,
 };
 use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
@@ -143,6 +143,8 @@ fn plan(lab: &Lab, forwarding: Forwarding) -> PoolPlan {
         forwarding,
         snat_addresses: Vec::new(),
         snat_ports: vec![1024..=32767],
+        retry: Retry::Off,
+        connect_timeout: Duration::ZERO,
         services: vec![ServicePlan {
             name: "web".into(),
             listen: SocketAddr::new(lab.vip(), PORT),

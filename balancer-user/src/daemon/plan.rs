@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{self, Check, Config, Question};
 use crate::dataplane::attach::ModeChoice;
 use crate::dataplane::object::Wanted;
-use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
+use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, Retry, ServicePlan};
 use crate::policy::{
     BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError, PoolSettings,
     ProbeSchedule, ServiceSettings, WhenAllDown, Wish,
@@ -36,6 +36,8 @@ fn pool_plan(pool: &config::Pool) -> PoolPlan {
         },
         snat_addresses: pool.snat_addresses.clone(),
         snat_ports: pool.snat_ports.clone(),
+        retry: Retry::Off,
+        connect_timeout: Duration::ZERO,
         services: services.collect(),
         backends: backends.collect(),
     }

@@ -18,6 +18,10 @@ const MAP: &str = "CLOCK";
 /// The kernel runs no shorter one.
 const FRAME: [u8; 64] = [0; 64];
 
+/// A moment of the packet path: the kernel's jiffies, 64 bits of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jiffies(pub(super) u64);
+
 /// Turns moments of this process into ticks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FlowClock {
@@ -46,9 +50,18 @@ impl FlowClock {
 
     /// The tick at a moment of `CLOCK_MONOTONIC`.
     pub(super) fn tick_at(&self, monotonic_ns: u64) -> u32 {
+        (self.jiffies_at(monotonic_ns) / i128::from(JIFFIES_PER_TICK)) as u32
+    }
+
+    /// How long ago that was, at a moment of `CLOCK_MONOTONIC`; as exact as the kernel ticks.
+    pub(super) fn age_at(&self, then: Jiffies, monotonic_ns: u64) -> Duration {
+        let jiffies = self.jiffies_at(monotonic_ns) - i128::from(then.0);
+        Duration::from_nanos(u64::try_from(jiffies).unwrap_or_default().saturating_mul(self.jiffy_ns))
+    }
+
+    fn jiffies_at(&self, monotonic_ns: u64) -> i128 {
         let since = i128::from(monotonic_ns) - i128::from(self.read.monotonic_ns);
-        let jiffies = i128::from(self.read.jiffies) + since.div_euclid(i128::from(self.jiffy_ns));
-        (jiffies / i128::from(JIFFIES_PER_TICK)) as u32
+        i128::from(self.read.jiffies) + since.div_euclid(i128::from(self.jiffy_ns))
     }
 
     /// So many ticks.
@@ -87,5 +100,17 @@ mod tests {
         assert_eq!(clock.tick_at(5_000_000_000 + 64_000_000), then + 1);
         assert_eq!(clock.tick_at(5_000_000_000 - 1), then - 1);
         assert_eq!(clock.duration(125), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn what_is_to_come_is_no_time_ago() {
+        let clock =
+            FlowClock { read: Clock { jiffies: 1000, monotonic_ns: 5_000_000_000 }, jiffy_ns: 4_000_000 };
+        let age = |jiffies, now| clock.age_at(Jiffies(jiffies), now);
+        assert_eq!(age(1000, 5_000_000_000), Duration::ZERO);
+        assert_eq!(age(1000, 5_008_000_000), Duration::from_millis(8));
+        assert_eq!(age(750, 5_003_999_999), Duration::from_secs(1));
+        assert_eq!(age(1001, 5_000_000_000), Duration::ZERO);
+        assert_eq!(age(u64::MAX, 0), Duration::ZERO);
     }
 }

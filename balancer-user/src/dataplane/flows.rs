@@ -17,7 +17,7 @@ use balancer_common::limits::{HALF_OPEN_IDLE_NS, HELD_IDLE_NS, MAX_BACKENDS, MAX
 use balancer_common::table::since;
 
 use super::DataplaneError;
-use super::clock::{FlowClock, monotonic_ns};
+use super::clock::{FlowClock, Jiffies, monotonic_ns};
 use super::lines::{MappedTable, Met, Names};
 use super::slots::Busy;
 use super::tables::take_array;
@@ -207,6 +207,12 @@ impl FlowTable {
     pub fn fill(&self) -> Fill {
         let more = |which| self.v4.count(which).flows().max(self.v6.count(which).flows());
         Fill { established: more(ESTABLISHED), half_open: more(HALF_OPEN) }
+    }
+
+    /// How long ago a moment of the packet path was.
+    #[must_use]
+    pub fn age(&self, then: Jiffies) -> Duration {
+        self.clock.age_at(then, monotonic_ns())
     }
 
     /// Every flow, in no order. One that ends meanwhile may be left out.

@@ -1,13 +1,14 @@
 //! The data plane as the controller sees it: the only module that touches aya, maps and netlink.
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
-//! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `slots` decides
-//! who lives where in them, `flows` lists and ages flows (`lines` is their memory, `clock` their time), `cut` ends them,
-//! `held` sends those on their way that wait (`segment` are their frames, `exits` the ways for them), `neighbours` knows the
-//! way to backends, `features` what drivers can do. Deliberately absent: any opinion about which backend should be active.
+//! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
+//! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
+//! `clock` their time), `cut` ends them, `held` sends those on their way that wait (`segment` are their frames, `exits` the
+//! ways for them), `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which
+//! backend should be active.
 
 pub mod attach;
-mod clock;
+pub mod clock;
 pub mod cut;
 mod error;
 pub mod exits;
@@ -22,6 +23,7 @@ pub mod pins;
 mod roles;
 mod seed;
 mod segment;
+mod signals;
 pub mod slots;
 pub mod tables;
 mod words;

@@ -144,8 +144,10 @@ fn port_words(plan: &RolePlan) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::dataplane::slots::{BackendPlan, Busy, Occupied, ServicePlan, assign};
+    use crate::dataplane::slots::{BackendPlan, Busy, Occupied, Retry, ServicePlan, assign};
 
     fn pool(forwarding: Forwarding, snat_addresses: &[[u8; 4]]) -> PoolPlan {
         PoolPlan {
@@ -153,6 +155,8 @@ mod tests {
             forwarding,
             snat_addresses: snat_addresses.iter().map(|address| IpAddr::from(*address)).collect(),
             snat_ports: vec![1024..=1025],
+            retry: Retry::Instant,
+            connect_timeout: Duration::from_millis(300),
             services: vec![ServicePlan {
                 name: "web".into(),
                 listen: ([203, 0, 113, 10], 443).into(),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use balancer_common::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES};
 
@@ -43,6 +44,19 @@ pub enum Forwarding {
     Dnat,
 }
 
+/// What becomes of connection attempts that a backend does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Their clients see it.
+    Off,
+    /// They go on to the next backend at once.
+    Instant,
+    /// They go on to the next backend when their clients repeat them.
+    Repeated,
+    /// They stay where they are until their pool has changed.
+    Held,
+}
+
 /// A pool as the data plane has to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolPlan {
@@ -54,6 +68,10 @@ pub struct PoolPlan {
     pub snat_addresses: Vec<IpAddr>,
     /// Ports for the gateway's side of flows to backends.
     pub snat_ports: Vec<RangeInclusive<u16>>,
+    /// What becomes of connection attempts that a backend does not take.
+    pub retry: Retry,
+    /// For how long a SYN may be unanswered before its backend is taken not to have taken it.
+    pub connect_timeout: Duration,
     /// Its services, in the order of the configuration.
     pub services: Vec<ServicePlan>,
     /// Its backends, in the order of the configuration.
@@ -196,6 +214,8 @@ mod tests {
             forwarding: Forwarding::Snat,
             snat_addresses: Vec::new(),
             snat_ports: vec![1024..=2047],
+            retry: Retry::Instant,
+            connect_timeout: Duration::from_millis(300),
             services: ports
                 .iter()
                 .map(|port| ServicePlan {

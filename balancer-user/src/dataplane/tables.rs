@@ -5,21 +5,24 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use aya::Ebpf;
 use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::{Ebpf, Pod};
 use balancer_common::abi::{
     ActiveWord, Address, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Interface, NextHop, Pool, Port,
-    RETRY_OFF, Service, ServiceKey, Tally, Traffic, name_bytes, name_text,
+    RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Service, ServiceKey, Signals, Tally, Traffic,
+    name_bytes, name_text,
 };
 use balancer_common::limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES, MAX_SNAT_ADDRESSES};
 use balancer_common::ports;
 use balancer_common::verdict::Reason;
 
 use super::DataplaneError;
+use super::clock::Jiffies;
 use super::exits::Exits;
 use super::roles::{RolePlan, RoleTables};
-use super::slots::{Forwarding, Occupied, PoolPlan, PoolSlots, ServicePlan};
+use super::signals::SignalTables;
+use super::slots::{Forwarding, Occupied, PoolPlan, PoolSlots, Retry, ServicePlan};
 use super::words::MappedWords;
 
 /// Handles on all maps but the flow tables.
@@ -37,6 +40,7 @@ pub struct Tables {
     reasons: PerCpuArray<MapData, Tally>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
+    signals: SignalTables,
 }
 
 /// A map of the loaded object, with its types.
@@ -87,6 +91,7 @@ impl Tables {
             reasons: take(ebpf, "REASONS")?,
             service_traffic: take(ebpf, "SERVICE_TRAFFIC")?,
             backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
+            signals: SignalTables::take(ebpf)?,
         })
     }
 
@@ -117,6 +122,9 @@ impl Tables {
     /// Writes pools and backends; nothing reaches them before their pool has an active backend and its services are
     /// published. Whoever is new in a slot starts with counters at zero and no way to it.
     pub fn write_pools(&mut self, plan: &[PoolPlan], slots: &[PoolSlots]) -> Result<(), DataplaneError> {
+        // Traffic goes on meanwhile, and must not go on to somebody else who has their place now.
+        let new = slots.iter().flat_map(|pool| &pool.backends).filter(|slot| slot.fresh);
+        self.signals.forget_successors(&new.map(|slot| slot.index).collect());
         for (pool, slots) in plan.iter().zip(slots) {
             for (backend, slot) in pool.backends.iter().zip(&slots.backends) {
                 if !slot.fresh {
@@ -124,6 +132,7 @@ impl Tables {
                 }
                 self.next_hops.store(slot.index.into(), 0);
                 clear(&mut self.backend_traffic, "BACKEND_TRAFFIC", slot.index)?;
+                self.signals.begin_anew(slot.index)?;
                 let value = Backend {
                     address: backend.address.into(),
                     snat_address: Address::default(),
@@ -134,6 +143,7 @@ impl Tables {
             }
             if slots.pool.fresh {
                 self.active.store(slots.pool.index.into(), 0);
+                self.signals.set_successors(slots.pool.index, &[]);
             }
             self.write_pool(pool, slots)?;
         }
@@ -201,6 +211,12 @@ impl Tables {
     /// Sends a pool's new flows to a backend, has them wait or refuses them: one store.
     pub fn set_active(&self, pool: u16, word: ActiveWord) {
         self.active.store(pool.into(), word.0);
+    }
+
+    /// Where connection attempts go on that a backend of this pool did not take: backends by slot, those first that come
+    /// first. More than there is room for are left out.
+    pub fn set_successors(&self, pool: u16, backends: &[u16]) {
+        self.signals.set_successors(pool, backends);
     }
 
     /// The way to a backend: our address towards it, then the word that makes the way usable. `None`: there is none.
@@ -299,12 +315,28 @@ impl Tables {
         sum(&self.backend_traffic, "BACKEND_TRAFFIC", slot)
     }
 
+    /// What became of connection attempts at a backend.
+    pub fn signals(&self, slot: u16) -> Result<Signals, DataplaneError> {
+        self.signals.of(slot)
+    }
+
+    /// When a backend last answered a SYN.
+    pub fn answered(&self, slot: u16) -> Option<Jiffies> {
+        self.signals.answered(slot)
+    }
+
+    /// How many failed attempts at a backend could not be told.
+    pub fn failures_lost(&self, slot: u16) -> u64 {
+        self.signals.lost(slot)
+    }
+
     /// Frees the slots of pools that no service leads to any more.
     fn retire_pools(&mut self, kept: &[PoolSlots]) -> Result<(), DataplaneError> {
         for slot in 0..MAX_POOLS as u16 {
             let pool = self.pools.get(&slot.into(), 0).map_err(DataplaneError::map("reading", "POOLS"))?;
             if pool.snat_range_count > 0 && kept.iter().all(|kept| kept.pool.index != slot) {
                 self.active.store(slot.into(), 0);
+                self.signals.set_successors(slot, &[]);
                 let none = Pool { snat_range_count: 0, snat_port_count: 0, ..pool };
                 self.pools.set(slot.into(), none, 0).map_err(DataplaneError::map("writing", "POOLS"))?;
             }
@@ -330,8 +362,13 @@ impl Tables {
             snat_address_count: pool.snat_addresses.len() as u32,
             snat_range_count,
             snat_port_count,
-            retry: RETRY_OFF,
-            connect_timeout_ms: 0,
+            retry: match pool.retry {
+                Retry::Off => RETRY_OFF,
+                Retry::Instant => RETRY_INSTANT,
+                Retry::Repeated => RETRY_REPEATED,
+                Retry::Held => RETRY_HELD,
+            },
+            connect_timeout_ms: u32::try_from(pool.connect_timeout.as_millis()).unwrap_or(u32::MAX),
             snat_addresses,
             snat_ports,
             name: name_bytes(&pool.name),
@@ -357,14 +394,15 @@ fn sum(
     }))
 }
 
-fn clear(
-    map: &mut PerCpuArray<MapData, Traffic>,
+/// Makes what all CPUs have counted in this slot nothing.
+pub(super) fn clear<T: Pod + Default>(
+    map: &mut PerCpuArray<MapData, T>,
     name: &'static str,
     slot: u16,
 ) -> Result<(), DataplaneError> {
     let cpus = aya::util::nr_cpus()
         .map_err(|(_, source)| DataplaneError::Io { what: "counting CPUs".into(), source })?;
-    let zero = PerCpuValues::try_from(vec![Traffic::default(); cpus])
+    let zero = PerCpuValues::try_from(vec![T::default(); cpus])
         .map_err(|source| DataplaneError::Io { what: format!("clearing {name}"), source })?;
     map.set(slot.into(), zero, 0).map_err(DataplaneError::map("writing", name))
 }

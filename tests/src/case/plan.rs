@@ -1,5 +1,7 @@
 //! What is given, in the words of the production code.
 
+use std::time::Duration;
+
 use balancer_user::dataplane::object::Wanted;
 use balancer_user::dataplane::slots::{self, BackendPlan, PoolPlan, ServicePlan};
 
@@ -39,6 +41,8 @@ fn pool(pool: &Pool) -> PoolPlan {
         },
         snat_addresses: scene.snat_addresses.to_vec(),
         snat_ports: pool.snat_ports.clone(),
+        retry: slots::Retry::Off,
+        connect_timeout: Duration::ZERO,
         services: scene.services().map(service).into(),
         backends: scene.members().map(backend).into(),
     }

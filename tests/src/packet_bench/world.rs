@@ -5,10 +5,11 @@
 //! and no other flow of its service has it, so it is kept, and what the backend sees is known beforehand.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use balancer_common::abi::{Address, Address4, FlowKey, Port};
 use balancer_common::nat::Deltas;
-use balancer_user::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, ServicePlan};
+use balancer_user::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, Retry, ServicePlan};
 
 use super::plan::{Part, Plan, WORDS_4, WORDS_6};
 use crate::case::{LAN_MAC, ROUTER_MAC, Side, WAN_MAC};
@@ -212,6 +213,8 @@ impl World {
             forwarding: self.forwarding,
             snat_addresses: Vec::new(),
             snat_ports: vec![FIRST_CLIENT_PORT..=FIRST_CLIENT_PORT + ((1 << PORT_BITS) - 1)],
+            retry: Retry::Off,
+            connect_timeout: Duration::ZERO,
             services: (0..1 << SERVICE_BITS).map(service).collect(),
             backends: vec![BackendPlan { name: format!("{} backend", self.name), address: self.backend }],
         }
