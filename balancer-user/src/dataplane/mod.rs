@@ -4,7 +4,8 @@
 //! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
 //! `clock` their time), `cut` ends them, `held` sends those on their way that wait (`segment` are their frames, `exits` the
-//! ways for them), `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which
+//! ways for them), `failures` hears of attempts that backends did not take,
+//! `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which
 //! backend should be active.
 
 pub mod attach;
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod cut;
 mod error;
 pub mod exits;
+pub mod failures;
 pub mod features;
 pub mod flows;
 mod generic;
