@@ -17,7 +17,7 @@ use balancer_common::abi::{ActiveWord, Interface, NextHop};
 use balancer_user::dataplane::{
     cut::CutReport,
     flows::{FlowTable, Lifetimes},
-    held::{Entrance, ReplayReport},
+    held::{Entrance, ReplayReport, Waiting},
     object::{self, Loaded, Wanted},
     slots::{BackendPlan, Busy, Forwarding, PoolPlan, PoolSlots, Retry, ServicePlan, assign},
     tables::Tables,
@@ -105,7 +105,7 @@ impl Driven {
         let services = self.slots.services.iter().map(|slot| slot.index).collect();
         let exits = self.tables.exits(0)?;
         let entrance = Entrance { program: &self.program, exits: &exits, generic: &self.generic };
-        Ok(self.flows.replay(&services, entrance))
+        Ok(self.flows.replay(&Waiting { services, not_at: None }, entrance))
     }
 
     /// Ends a backend's flows.
@@ -114,7 +114,7 @@ impl Driven {
     /// When the tables can't be read.
     pub fn cut(&self, backend: usize) -> Result<CutReport> {
         let slot = self.slots.backends[backend].index;
-        Ok(self.flows.cut(slot, &self.tables.exits(slot)?)?)
+        Ok(self.flows.cut(slot, &self.tables.exits(slot)?, None)?)
     }
 
     /// Packets of a backend's flows that went on so far, both ways.

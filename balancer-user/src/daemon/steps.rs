@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::Mode;
 use crate::dataplane::cut::CutReport;
-use crate::dataplane::held::{Entrance, ReplayReport};
+use crate::dataplane::held::{Entrance, ReplayReport, Waiting};
 use crate::hooks::{Finished, Outcome, Step};
 use crate::policy::{Cut, HookEnd, HookRun, PoolIndex};
 
@@ -50,7 +50,7 @@ impl Daemon {
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         let exits = self.parts.tables.exits(slot);
         tokio::task::spawn_blocking(move || {
-            let report = exits.and_then(|exits| flows.cut(slot, &exits));
+            let report = exits.and_then(|exits| flows.cut(slot, &exits, None));
             // The loop has ended: nobody wants to know.
             let _ = done.blocking_send(Done::Cut(cut, report));
         });
@@ -75,7 +75,7 @@ impl Daemon {
         tokio::task::spawn_blocking(move || {
             let program = program.blocking_lock();
             let entrance = Entrance { program: &program, exits: &exits, generic: &generic };
-            let report = flows.replay(&services, entrance);
+            let report = flows.replay(&Waiting { services, not_at: None }, entrance);
             drop(program);
             let _ = done.blocking_send(Done::Replayed(pool, report));
         });

@@ -3,7 +3,8 @@
 //! Lines are taken out, so that whatever the sides still send belongs to no flow and is answered with a RST. Who sends
 //! nothing would never learn of it: so each side gets a RST from here, with the sequence number that it expects next. A
 //! client that has just received what it hasn't acknowledged yet doesn't believe that number; it has something to say, and
-//! is told when it does.
+//! is told when it does. Who waits for the answer to its SYN doesn't have to know: if its pool lets it go on to another
+//! backend, the SYN is kept, to come in once more.
 //!
 //! Why three passes. The packet path may be in the middle of anything on other CPUs: it may have read the pool's word when
 //! that still named the backend, have looked at a handshake that it is about to make a flow of, or have copied what a packet
@@ -25,6 +26,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use super::DataplaneError;
 use super::exits::{Exits, FrameSocket, packet_socket};
 use super::flows::{Both, Counted, FamilyTables, FlowTable, both, seen};
+use super::held::{Syn, Syns};
 use super::lines::{MappedTable, Met};
 use super::segment::{Header, Segment};
 use super::words::MappedWords;
@@ -49,13 +51,25 @@ impl FlowTable {
     /// Ends all flows of the backend in this slot. Its pool's word must have left it before. When this returns without an
     /// error, no packet of a flow of this backend is forwarded any more. Takes some tens of milliseconds, and some
     /// microseconds a flow: nothing for a loop to wait for.
-    pub fn cut(&self, backend: u16, exits: &Exits) -> Result<CutReport, DataplaneError> {
+    ///
+    /// `unanswered`: where SYNs are kept that the backend has not answered, whose clients are not told then; `None`: they
+    /// are. What was kept is to come in once more when this returns, with or without an error.
+    pub fn cut(
+        &self,
+        backend: u16,
+        exits: &Exits,
+        mut unanswered: Option<&mut Syns>,
+    ) -> Result<CutReport, DataplaneError> {
         let mut resets = Resets::new(exits);
         let mut flows = 0;
         let mut left = 0;
         for _ in 0..PASSES {
-            let (cut_4, left_4) = self.v4.cut(backend, &mut resets);
-            let (cut_6, left_6) = self.v6.cut(backend, &mut resets);
+            let (kept_4, kept_6) = match &mut unanswered {
+                Some(syns) => (Some(&mut syns.v4), Some(&mut syns.v6)),
+                None => (None, None),
+            };
+            let (cut_4, left_4) = self.v4.cut(backend, &mut resets, kept_4);
+            let (cut_6, left_6) = self.v6.cut(backend, &mut resets, kept_6);
             flows += cut_4 + cut_6;
             left = left_4 + left_6;
             outlast_runs()?;
@@ -82,25 +96,43 @@ fn outlast_runs() -> Result<(), DataplaneError> {
 impl<A: Header> FamilyTables<A> {
     /// Handshakes first: one that becomes a flow meanwhile is met as such. Returns how many were ended, and how many lines
     /// could not be.
-    fn cut(&self, backend: u16, resets: &mut Resets<'_>) -> (u64, u64) {
-        let (handshakes, left) = self.half_open.cut(&self.counts, backend, resets);
-        let (flows, more) = self.established.cut(&self.counts, backend, resets);
+    fn cut(&self, backend: u16, resets: &mut Resets<'_>, unanswered: Option<&mut Vec<Syn<A>>>) -> (u64, u64) {
+        let (handshakes, left) = self.half_open.cut(&self.counts, backend, resets, unanswered);
+        let (flows, more) = self.established.cut(&self.counts, backend, resets, None);
         (handshakes + flows, left + more)
     }
 }
 
 impl<A: Header> Counted<A> {
-    fn cut(&self, counts: &MappedWords, backend: u16, resets: &mut Resets<'_>) -> (u64, u64) {
+    /// `unanswered`: of handshakes alone.
+    fn cut(
+        &self,
+        counts: &MappedWords,
+        backend: u16,
+        resets: &mut Resets<'_>,
+        mut unanswered: Option<&mut Vec<Syn<A>>>,
+    ) -> (u64, u64) {
         let table = &self.table;
         let of_backend = || table.live().filter(|met| table.slots(*met).1 == backend);
         let (mut cut, mut left) = (0, 0);
         for client in of_backend().filter(|met| seen(*met).is_from_client()) {
             let both = both(table, client);
+            let syn = unanswered.as_ref().and_then(|_| Syn::of(table, client));
             if take_out(table, client) {
                 cut += 1;
-                if let Some(both) = both {
+                if let Some(mut both) = both {
+                    // It may have been answered meanwhile.
+                    let is_same = |now: &Met| now.state.is_same_life(both.backend.0.state);
+                    both.backend.0 =
+                        table.met(both.backend.0.index).filter(is_same).unwrap_or(both.backend.0);
                     table.remove(both.backend.0);
-                    resets.tell(client, &both);
+                    match (&mut unanswered, syn) {
+                        (Some(kept), Some(syn)) if !both.is_answered() => {
+                            resets.tell_backend(&both);
+                            kept.push(syn);
+                        }
+                        _ => resets.tell(client, &both),
+                    }
                 }
             } else {
                 left += u64::from(table.is_there(client));
@@ -143,7 +175,7 @@ impl<'a> Resets<'a> {
         if both.stage(client) == Stage::Closed {
             return;
         }
-        let Both { client: line, .. } = both;
+        let line = &both.client;
         let expected = Expected::of(both);
         let to_client = Segment {
             sequence: expected.by_client.unwrap_or_default(),
@@ -152,11 +184,16 @@ impl<'a> Resets<'a> {
             ..Segment::new(line.key.reversed(), [0; 6], [0; 6])
         };
         self.sent += u64::from(self.send(to_client, NextHop::from_word(line.client)));
+        self.tell_backend(both);
+    }
+
+    fn tell_backend<A: Header>(&mut self, both: &Both<A>) {
+        let expected = Expected::of(both);
         let to_backend = Segment {
             sequence: expected.by_backend,
             acknowledgement: expected.by_client.unwrap_or_default(),
             flags: if expected.by_client.is_some() { flags::RST | flags::ACK } else { flags::RST },
-            ..Segment::new(line.becomes, [0; 6], [0; 6])
+            ..Segment::new(both.client.becomes, [0; 6], [0; 6])
         };
         self.send(to_backend, self.exits.backend);
     }

@@ -41,7 +41,7 @@ pub struct Lifetimes {
 pub struct FlowTable {
     pub(super) v4: FamilyTables<Address4>,
     pub(super) v6: FamilyTables<Address6>,
-    clock: FlowClock,
+    pub(super) clock: FlowClock,
     lifetimes: Lifetimes,
     /// A controller that was killed may have left half flows behind: the first walk looks at each backend's line.
     is_first: AtomicBool,
@@ -256,6 +256,11 @@ pub(super) struct Both<A: WireAddress> {
 }
 
 impl<A: WireAddress> Both<A> {
+    /// Whether the backend has answered the client's SYN.
+    pub(super) fn is_answered(&self) -> bool {
+        seen(self.backend.0).has(Seen::OPENED)
+    }
+
     pub(super) fn stage(&self, client: Met) -> Stage {
         let (backend, line, past) = &self.backend;
         Stage::of(
@@ -263,6 +268,11 @@ impl<A: WireAddress> Both<A> {
             &Progress::of(seen(*backend), line, past),
         )
     }
+}
+
+/// Whether the client of a handshake waits for the answer to its SYN, of a backend that has got it.
+pub(super) fn is_unanswered<A: WireAddress>(table: &MappedTable<A>, client: Met) -> bool {
+    both(table, client).is_some_and(|both| !both.is_answered())
 }
 
 pub(super) fn seen(met: Met) -> Seen {

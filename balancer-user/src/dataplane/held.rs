@@ -1,4 +1,5 @@
-//! Clients' SYNs that were kept while their pool was on hold, on their way again.
+//! Clients' SYNs that wait, on their way again: those that were kept while their pool was on hold, and those that a backend
+//! has not answered and that shall go on to another one.
 //!
 //! Each is put together from what the packet path has kept and comes in once more, as if the client had repeated it: the
 //! packet path does with it what it does with any other, makes a flow and sends it, refuses it, or keeps it again. So
@@ -10,13 +11,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use balancer_common::abi::{Line, NextHop, SavedSyn};
+use balancer_common::abi::{Address4, Address6, Line, NextHop, SavedSyn, WireAddress};
 
 use super::DataplaneError;
 use super::attach::Mode;
 use super::exits::Exits;
-use super::flows::{FamilyTables, FlowTable, seen};
-use super::lines::Met;
+use super::flows::{FamilyTables, FlowTable, is_unanswered, seen};
+use super::lines::{MappedTable, Met};
 use super::object::Loaded;
 use super::segment::{Header, Segment};
 
@@ -31,7 +32,7 @@ pub struct Entrance<'a> {
     pub generic: &'a BTreeSet<u32>,
 }
 
-/// What became of held SYNs.
+/// What became of SYNs that waited.
 #[derive(Debug, Default)]
 pub struct ReplayReport {
     /// Came in once more; what the packet path made of them, its counters tell.
@@ -42,69 +43,121 @@ pub struct ReplayReport {
     pub problem: Option<DataplaneError>,
 }
 
+/// Whose SYNs come in once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Clients' of these services, by slot: those that are held,
+    pub services: BTreeSet<u16>,
+    /// and those that wait for the answer of another backend than this one, by slot.
+    pub not_at: Option<u16>,
+}
+
+/// SYNs whose flows are no more, or soon won't be.
+#[derive(Debug, Default)]
+pub struct Syns {
+    pub(super) v4: Vec<Syn<Address4>>,
+    pub(super) v6: Vec<Syn<Address6>>,
+}
+
+/// A client's SYN, as the packet path has kept it.
+#[derive(Debug)]
+pub(super) struct Syn<A: WireAddress> {
+    line: Line<A>,
+    sequence: u32,
+    saved: SavedSyn,
+}
+
 impl FlowTable {
-    /// Has all SYNs that are held for these services, by slot, come in once more, those first whose client has waited for
-    /// longest since it repeated it. To be called when their pool is not on hold any more. Takes some ten microseconds a
-    /// SYN.
-    pub fn replay(&self, services: &BTreeSet<u16>, entrance: Entrance<'_>) -> ReplayReport {
+    /// Has SYNs come in once more, those first whose client has waited for longest since it repeated it. To be called when
+    /// the word of their pool says where they shall go. Takes some ten microseconds a SYN.
+    pub fn replay(&self, waiting: &Waiting, entrance: Entrance<'_>) -> ReplayReport {
         let mut report = ReplayReport::default();
-        self.v4.replay(services, entrance, &mut report);
-        self.v6.replay(services, entrance, &mut report);
+        self.v4.replay(waiting, entrance, &mut report);
+        self.v6.replay(waiting, entrance, &mut report);
         report
     }
 }
 
 impl<A: Header> FamilyTables<A> {
-    fn replay(&self, services: &BTreeSet<u16>, entrance: Entrance<'_>, report: &mut ReplayReport) {
+    fn replay(&self, waiting: &Waiting, entrance: Entrance<'_>, report: &mut ReplayReport) {
         let table = &self.half_open.table;
         let is_meant = |met: &Met| {
-            seen(*met).is_from_client() && table.is_held(*met) && services.contains(&table.slots(*met).0)
+            let (service, backend) = table.slots(*met);
+            let waits = || {
+                table.is_held(*met)
+                    || waiting.not_at.is_some_and(|active| backend != active && is_unanswered(table, *met))
+            };
+            seen(*met).is_from_client() && waiting.services.contains(&service) && waits()
         };
-        let mut held: Vec<Met> = table.live().filter(is_meant).collect();
+        let mut meant: Vec<Met> = table.live().filter(is_meant).collect();
         // All of them are minutes old at the most; the clock may wrap, but not within that.
-        let newest = held.iter().map(|met| met.state.last_seen()).max().unwrap_or_default();
-        held.sort_by_key(|met| Reverse(met.state.silent(newest)));
+        let newest = meant.iter().map(|met| met.state.last_seen()).max().unwrap_or_default();
+        meant.sort_by_key(|met| Reverse(met.state.silent(newest)));
+        // One whose line is another by now has been repeated by its client.
+        report.take_in(meant.into_iter().filter_map(|met| Syn::of(table, met)), entrance);
+    }
+}
+
+impl Syns {
+    /// Has them come in once more, in their order.
+    pub fn come_in(self, entrance: Entrance<'_>) -> ReplayReport {
+        let mut report = ReplayReport::default();
+        report.take_in(self.v4.into_iter(), entrance);
+        report.take_in(self.v6.into_iter(), entrance);
+        report
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+impl ReplayReport {
+    fn take_in<A: Header>(&mut self, syns: impl Iterator<Item = Syn<A>>, entrance: Entrance<'_>) {
         let mut frame = Vec::new();
-        for met in held {
-            let (past, syn) = (table.past(met.index), table.saved_syn(met.index));
-            // Read last: if the line is still the same, so was the SYN. If not, its client has repeated it.
-            let Some(line) = table.read(met) else { continue };
-            match come_in(&line, past.first_sequence, &syn, entrance, &mut frame) {
-                Ok(()) => report.sent += 1,
+        for syn in syns {
+            match syn.come_in(entrance, &mut frame) {
+                Ok(()) => self.sent += 1,
                 Err(problem) => {
-                    report.failed += 1;
-                    report.problem.get_or_insert(problem);
+                    self.failed += 1;
+                    self.problem.get_or_insert(problem);
                 }
             }
         }
     }
 }
 
-fn come_in<A: Header>(
-    line: &Line<A>,
-    sequence: u32,
-    syn: &SavedSyn,
-    entrance: Entrance<'_>,
-    frame: &mut Vec<u8>,
-) -> Result<(), DataplaneError> {
-    let client = NextHop::from_word(line.client);
-    let interface = entrance.exits.interface(client.interface);
-    let interface =
-        interface.ok_or(DataplaneError::NoInterface(format!("in the client's slot {}", client.interface)))?;
-    let options = syn.options.map(u32::to_ne_bytes);
-    let options = options.as_flattened();
-    let options = &options[..options.len().min(usize::from(syn.options_length) & !3)];
-    let segment = Segment {
-        sequence,
-        flags: syn.flags,
-        window: syn.window,
-        options,
-        hops: syn.hops,
-        traffic_class: syn.traffic_class,
-        ..Segment::new(line.key, client.mac, interface.mac)
-    };
-    segment.write(frame);
-    let is_generic = entrance.generic.contains(&interface.ifindex);
-    let mode = if is_generic { Mode::Generic } else { Mode::Native };
-    entrance.program.feed(frame, interface.ifindex, mode)
+impl<A: Header> Syn<A> {
+    /// The one beside a client's line, if that is still the same.
+    pub(super) fn of(table: &MappedTable<A>, met: Met) -> Option<Self> {
+        let (sequence, saved) = (table.past(met.index).first_sequence, table.saved_syn(met.index));
+        // Read last: if the line is still the same, so was the SYN.
+        Some(Self { line: table.read(met)?, sequence, saved })
+    }
+
+    fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<(), DataplaneError> {
+        let Self { line, sequence, saved } = self;
+        let client = NextHop::from_word(line.client);
+        let interface = entrance.exits.interface(client.interface);
+        let interface = interface
+            .ok_or(DataplaneError::NoInterface(format!("in the client's slot {}", client.interface)))?;
+        let options = saved.options.map(u32::to_ne_bytes);
+        let options = options.as_flattened();
+        let options = &options[..options.len().min(usize::from(saved.options_length) & !3)];
+        let segment = Segment {
+            sequence: *sequence,
+            flags: saved.flags,
+            window: saved.window,
+            options,
+            hops: saved.hops,
+            traffic_class: saved.traffic_class,
+            ..Segment::new(line.key, client.mac, interface.mac)
+        };
+        segment.write(frame);
+        let is_generic = entrance.generic.contains(&interface.ifindex);
+        let mode = if is_generic { Mode::Generic } else { Mode::Native };
+        entrance.program.feed(frame, interface.ifindex, mode)
+    }
 }

@@ -65,7 +65,7 @@ impl<A: WireAddress> MappedTable<A> {
         Ok(table)
     }
 
-    fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         (self.lines.len() / Self::LINE_WORDS) as u32
     }
 

@@ -4,7 +4,7 @@
 //! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
 //! `clock` their time), `cut` ends them, `held` sends those on their way that wait (`segment` are their frames, `exits` the
-//! ways for them), `failures` hears of attempts that backends did not take,
+//! ways for them), `failures` hears of attempts that backends did not take, `rescue` looks for those that nobody answers,
 //! `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which
 //! backend should be active.
 
@@ -22,6 +22,7 @@ mod lines;
 pub mod neighbours;
 pub mod object;
 pub mod pins;
+pub mod rescue;
 mod roles;
 mod seed;
 mod segment;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,8 +15,9 @@ use balancer_common::abi::{ActiveWord, Interface, NextHop, Traffic};
 use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
 use balancer_user::dataplane::cut::CutReport;
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
-use balancer_user::dataplane::held::{Entrance, ReplayReport};
+use balancer_user::dataplane::held::{Entrance, ReplayReport, Syns, Waiting};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
+use balancer_user::dataplane::rescue::{Rescuer, Rule};
 use balancer_user::dataplane::slots::{Busy, PoolPlan, PoolSlots, assign};
 use balancer_user::dataplane::tables::Tables;
 use nix::net::if_::if_nametoindex;
@@ -47,7 +48,7 @@ pub struct Gateway {
     program: Loaded,
     tables: Tables,
     /// The product's own view of the flow tables.
-    pub flows: FlowTable,
+    pub flows: Arc<FlowTable>,
     flow_maps: FlowMaps,
     answers: Answers,
     given: Given,
@@ -130,7 +131,7 @@ impl Gateway {
             flow_maps: FlowMaps::of(&program.ebpf)?,
             answers: Answers::of(&program.ebpf)?,
             tables: Tables::take(&mut program.ebpf)?,
-            flows: FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?,
+            flows: FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?.into(),
             program,
             given: given.clone(),
             plan: Vec::new(),
@@ -273,11 +274,41 @@ impl Gateway {
     /// # Errors
     /// When the tables can't be read.
     pub fn replay(&self, scene: &Scene) -> Result<ReplayReport> {
+        self.send_on(scene, None)
+    }
+
+    /// The same with those that wait for the answer of another backend than this one.
+    ///
+    /// # Errors
+    /// When the tables can't be read.
+    pub fn move_on(&self, scene: &Scene, active: Member) -> Result<ReplayReport> {
+        self.send_on(scene, Some(self.slot(active).context("a backend of the plan")?))
+    }
+
+    fn send_on(&self, scene: &Scene, not_at: Option<u16>) -> Result<ReplayReport> {
         let pools = self.plan.iter().zip(&self.slots).filter(|(pool, _)| pool.name == scene.name);
         let services = pools.flat_map(|(_, slots)| &slots.services).map(|slot| slot.index).collect();
-        let entrance =
-            Entrance { program: &self.program, exits: &self.tables.exits(0)?, generic: &BTreeSet::new() };
-        Ok(self.flows.replay(&services, entrance))
+        self.enter(|entrance| self.flows.replay(&Waiting { services, not_at }, entrance))
+    }
+
+    /// Has these SYNs come in once more. The calling thread is in the gateway.
+    ///
+    /// # Errors
+    /// When the tables can't be read.
+    pub fn take_in(&self, syns: Syns) -> Result<ReplayReport> {
+        self.enter(|entrance| syns.come_in(entrance))
+    }
+
+    fn enter(&self, come_in: impl FnOnce(Entrance<'_>) -> ReplayReport) -> Result<ReplayReport> {
+        let exits = self.tables.exits(0)?;
+        Ok(come_in(Entrance { program: &self.program, exits: &exits, generic: &BTreeSet::new() }))
+    }
+
+    /// Who looks for clients that nobody answers, by this rule for all services.
+    #[must_use]
+    pub fn rescuer(&self, rule: Rule) -> Rescuer {
+        let rules = self.service_slots().into_iter().map(|(_, slot)| (slot, rule));
+        Rescuer::new(self.flows.clone(), rules.collect())
     }
 
     /// Ends all flows of a backend.
@@ -286,7 +317,18 @@ impl Gateway {
     /// When the plan has no such backend, or the tables can't be read.
     pub fn cut(&self, member: Member) -> Result<CutReport> {
         let slot = self.slot(member).context("a backend of the plan")?;
-        Ok(self.flows.cut(slot, &self.tables.exits(slot)?)?)
+        Ok(self.flows.cut(slot, &self.tables.exits(slot)?, None)?)
+    }
+
+    /// The same, and keeps the SYNs that it has not answered.
+    ///
+    /// # Errors
+    /// As [`Gateway::cut`].
+    pub fn cut_and_keep(&self, member: Member) -> Result<(CutReport, Syns)> {
+        let slot = self.slot(member).context("a backend of the plan")?;
+        let mut syns = Syns::default();
+        let report = self.flows.cut(slot, &self.tables.exits(slot)?, Some(&mut syns))?;
+        Ok((report, syns))
     }
 
     /// Takes back the way to a backend.
