@@ -115,6 +115,12 @@ pub struct Pool {
     pub when_all_down: WhenAllDown,
     /// What becomes of the flows of a backend that failed.
     pub on_backend_down: OnBackendDown,
+    /// What a client's connection attempt that a backend did not take says about that backend.
+    pub passive: Passive,
+    /// What becomes of such an attempt.
+    pub connect_retry: ConnectRetry,
+    /// A SYN without an answer for this long was not taken.
+    pub connect_timeout: Duration,
     /// How long a drained backend's flows may go on, if the operator doesn't say.
     pub drain_deadline: Duration,
     /// How long a cold standby may take to come up.
@@ -167,6 +173,29 @@ pub enum OnBackendDown {
     Reset,
     /// They are left alone.
     Keep,
+}
+
+/// What a client's connection attempt that a backend did not take says about that backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passive {
+    /// That it is to be probed at once.
+    Probe,
+    /// That it failed, as nginx has it.
+    Count,
+    /// Nothing.
+    Off,
+}
+
+/// What becomes of a client's connection attempt that a backend did not take. In a pool with `before` hooks both ways of
+/// going on mean the same: it waits for the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectRetry {
+    /// It goes on to the next backend at once.
+    Instant,
+    /// The client's own repetition goes to the next backend.
+    Retransmit,
+    /// Its client sees that.
+    Off,
 }
 
 /// When a pool goes back to the first eligible backend in order.

@@ -15,11 +15,15 @@ use super::service::ServiceKeys;
 use super::snat::SnatKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Check, Failback, Failover, HookWhen, OnBackendDown, Pool, Probe, WhenAllDown, names};
+use super::{
+    Check, ConnectRetry, Failback, Failover, HookWhen, OnBackendDown, Passive, Pool, Probe, WhenAllDown,
+    names,
+};
 
 /// As the contract says.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(600);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A name or an address that may stand only once somewhere, with the key that holds it.
 type Mention<T> = (Located<T>, &'static str);
@@ -100,6 +104,9 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
         failback,
         when_all_down: policies.when_all_down,
         on_backend_down: policies.on_backend_down.map_or(OnBackendDown::Reset, |found| found.value),
+        passive: policies.passive,
+        connect_retry: policies.connect_retry,
+        connect_timeout: policies.connect_timeout,
         drain_deadline: policies.drain_deadline,
         start_timeout: policies.start_timeout,
         snat_addresses: snat.addresses.into_iter().map(|address| address.value).collect(),
@@ -134,6 +141,9 @@ struct Policies {
     failover: Failover,
     when_all_down: WhenAllDown,
     on_backend_down: Option<Located<OnBackendDown>>,
+    passive: Passive,
+    connect_retry: ConnectRetry,
+    connect_timeout: Duration,
     drain_deadline: Duration,
     start_timeout: Duration,
 }
@@ -145,19 +155,29 @@ impl Policies {
             [("last", WhenAllDown::Last), ("reject", WhenAllDown::Reject)];
         const ON_BACKEND_DOWN: [(&str, OnBackendDown); 2] =
             [("reset", OnBackendDown::Reset), ("keep", OnBackendDown::Keep)];
-        table.choice("passive", &[("probe", ()), ("count", ()), ("off", ())]);
-        table.choice("connect_retry", &[("instant", ()), ("retransmit", ()), ("off", ())]);
-        table.duration("connect_timeout", SHORTEST_DURATION);
+        const PASSIVE: [(&str, Passive); 3] =
+            [("probe", Passive::Probe), ("count", Passive::Count), ("off", Passive::Off)];
+        const CONNECT_RETRY: [(&str, ConnectRetry); 3] = [
+            ("instant", ConnectRetry::Instant),
+            ("retransmit", ConnectRetry::Retransmit),
+            ("off", ConnectRetry::Off),
+        ];
         let mut duration =
             |key, default| table.duration(key, SHORTEST_DURATION).map_or(default, |found| found.value);
         let drain_deadline = duration("drain_deadline", DRAIN_DEADLINE);
         let start_timeout = duration("start_timeout", START_TIMEOUT);
+        let connect_timeout = duration("connect_timeout", CONNECT_TIMEOUT);
         Self {
             failover: table.choice("failover", &FAILOVER).map_or(Failover::Auto, |found| found.value),
             when_all_down: table
                 .choice("when_all_down", &WHEN_ALL_DOWN)
                 .map_or(WhenAllDown::Last, |found| found.value),
             on_backend_down: table.choice("on_backend_down", &ON_BACKEND_DOWN),
+            passive: table.choice("passive", &PASSIVE).map_or(Passive::Probe, |found| found.value),
+            connect_retry: table
+                .choice("connect_retry", &CONNECT_RETRY)
+                .map_or(ConnectRetry::Instant, |found| found.value),
+            connect_timeout,
             drain_deadline,
             start_timeout,
         }

@@ -56,7 +56,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Failback, Failover, OnBackendDown, WhenAllDown};
+    use crate::config::{ConnectRetry, Failback, Failover, OnBackendDown, Passive, WhenAllDown};
 
     fn pool(forwarding: Forwarding, snat_addresses: &[IpAddr]) -> Pool {
         Pool {
@@ -66,6 +66,9 @@ mod tests {
             failback: Failback::Manual,
             when_all_down: WhenAllDown::Last,
             on_backend_down: OnBackendDown::Reset,
+            passive: Passive::Probe,
+            connect_retry: ConnectRetry::Instant,
+            connect_timeout: Duration::from_millis(300),
             drain_deadline: Duration::from_secs(600),
             start_timeout: Duration::from_secs(60),
             snat_addresses: snat_addresses.to_vec(),

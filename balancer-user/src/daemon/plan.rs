@@ -8,8 +8,8 @@ use crate::dataplane::attach::ModeChoice;
 use crate::dataplane::object::Wanted;
 use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, Retry, ServicePlan};
 use crate::policy::{
-    BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError, PoolSettings,
-    ProbeSchedule, ServiceSettings, WhenAllDown, Wish,
+    BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError, Passive,
+    PoolSettings, ProbeSchedule, ServiceSettings, WhenAllDown, Wish,
 };
 use crate::probe::{HttpSettings, ProbeSetupError, Prober, TlsSettings, Verify};
 
@@ -79,6 +79,12 @@ fn pool_settings(pool: &config::Pool) -> PoolSettings {
             config::OnBackendDown::Reset => OnBackendDown::Reset,
             config::OnBackendDown::Keep => OnBackendDown::Keep,
         },
+        passive: match pool.passive {
+            config::Passive::Probe => Passive::Probe,
+            config::Passive::Count => Passive::Count,
+            config::Passive::Off => Passive::Off,
+        },
+        connect_timeout: pool.connect_timeout,
         start_timeout: pool.start_timeout,
         drain_deadline: pool.drain_deadline,
         hooks: pool.hooks.iter().map(hook_settings).collect(),

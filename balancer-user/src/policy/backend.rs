@@ -1,13 +1,14 @@
-//! One backend: its targets (one per probed service), and what they say together.
+//! One backend: its targets (one per service), and what they say together.
 //!
 //! A target joins the two machines that know nothing of each other: the health that signals make, and the schedule that
-//! asks for signals. Deliberately not here: which backend gets the flows (`failover`).
+//! asks for signals, if the service is probed. Deliberately not here: which backend gets the flows (`failover`).
 
 use std::time::Duration;
 
 use super::Moment;
 use super::health::{Health, Input, Monitor, Past};
 use super::history::BackendHistory;
+use super::live::{LiveFailure, Suspicion};
 use super::schedule::{Landing, Pace, Schedule};
 use super::settings::{BackendSettings, ServiceIndex};
 use super::view::{Admin, BackendView};
@@ -27,9 +28,20 @@ pub enum Signal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// A probe is to start.
-    Probe { is_first: bool },
+    Probe { turn: Turn },
     /// The time down is over, or a probe never reported: the deadline is a new one.
     Replanned { lost: bool },
+}
+
+/// When a probe that is due may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// As the first one ever, for which the start is waiting.
+    First,
+    /// Before all others, as a client has just failed.
+    Urgent,
+    /// Behind those that wait.
+    Next,
 }
 
 /// One service on one backend.
@@ -37,73 +49,133 @@ pub(super) enum Due {
 pub(super) struct Target {
     service: String,
     monitor: Monitor,
-    schedule: Schedule,
+    /// None: it isn't probed, and only clients' own connection attempts say something.
+    schedule: Option<Schedule>,
     queued: bool,
     /// Of a cold standby: not probed.
     asleep: bool,
 }
 
 impl Target {
-    pub(super) const fn new(service: String, monitor: Monitor, schedule: Schedule, asleep: bool) -> Self {
+    pub(super) const fn new(
+        service: String,
+        monitor: Monitor,
+        schedule: Option<Schedule>,
+        asleep: bool,
+    ) -> Self {
         Self { service, monitor, schedule, queued: false, asleep }
     }
 
-    /// `None` while it waits in the queue for its turn, or sleeps.
+    /// The end of its time down, the bound of its probe in flight, or its next probe, unless that waits for its turn.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        if self.queued {
-            return None;
-        }
-        if self.schedule.in_flight() {
-            return Some(self.schedule.deadline());
-        }
-        let probe = || (!self.asleep).then(|| self.schedule.deadline());
-        self.monitor.down_until().or_else(probe)
+        let until = self.monitor.down_until();
+        let rests = until.is_some() || self.queued || self.asleep;
+        let next = self.schedule.as_ref().filter(|_| !rests).and_then(Schedule::next);
+        let bound = self.schedule.as_ref().and_then(Schedule::bound);
+        until.into_iter().chain(bound).chain(next).min()
     }
 
     /// Its deadline has come.
     pub(super) fn due(&mut self, now: Moment) -> Due {
-        if self.schedule.give_up(now) {
-            self.schedule.plan(Pace::AtOnce, now);
+        if self.schedule.as_mut().is_some_and(|schedule| schedule.give_up(now)) {
+            self.plan(Pace::AtOnce, now);
             return Due::Replanned { lost: true };
         }
         if self.monitor.down_until().is_some() {
             self.monitor.handle(Input::Elapsed, now);
-            if self.asleep {
+            // Without probes nothing decides: it is as good as one that nothing is known of.
+            if self.asleep || self.schedule.is_none() {
                 self.monitor.forget();
             }
-            self.schedule.plan(Pace::AtOnce, now);
+            self.plan(Pace::AtOnce, now);
             return Due::Replanned { lost: false };
         }
-        if self.asleep {
+        let Some(schedule) = self.schedule.as_ref().filter(|_| !self.asleep) else {
             return Due::Replanned { lost: false };
-        }
+        };
         self.queued = true;
-        Due::Probe { is_first: !self.schedule.has_started() }
+        let turn = match schedule.has_started() {
+            _ if schedule.is_urgent(now) => Turn::Urgent,
+            false => Turn::First,
+            true => Turn::Next,
+        };
+        Due::Probe { turn }
     }
 
-    /// Its turn has come: the number of the probe to start. None if it fell asleep while it waited.
+    /// Its turn has come: the number of the probe to start. None if it fell asleep or went down while it waited.
     pub(super) fn launch(&mut self, now: Moment) -> Option<u64> {
         self.queued = false;
-        (!self.asleep).then(|| self.schedule.launch(now))
+        let rests = self.asleep || self.monitor.down_until().is_some();
+        self.schedule.as_mut().filter(|_| !rests).map(|schedule| schedule.launch(now))
     }
 
     /// The outcome of probe `serial`; says whether that probe was in flight.
     pub(super) fn land(&mut self, serial: u64, signal: Signal, now: Moment) -> bool {
-        match (self.schedule.land(serial), signal) {
+        let Some(schedule) = &mut self.schedule else { return false };
+        match (schedule.land(serial), signal) {
             (Landing::Late, _) => return false,
-            (Landing::Past, _) => {}
+            // It says nothing about now: another one starts at once, if one is to.
+            (Landing::Past, _) => {
+                self.plan(Pace::AtOnce, now);
+                return true;
+            }
             // After a standstill the interval is long over: the probe is repeated at once.
             (Landing::Void, Signal::Bad(_)) => {}
             (Landing::Void | Landing::Counts, Signal::Inconclusive) => {}
             (Landing::Void | Landing::Counts, Signal::Good) => self.monitor.handle(Input::Good, now),
-            (Landing::Counts, Signal::Bad(reason)) => self.monitor.handle(Input::Bad(reason), now),
+            (Landing::Counts, Signal::Bad(reason)) => {
+                schedule.satisfy();
+                self.monitor.handle(Input::Bad(reason), now);
+            }
         }
-        self.schedule.plan(self.pace(now), now);
+        self.plan(self.pace(now), now);
         true
     }
 
+    /// A client's connection attempt failed: it is probed as soon as that may be. Says whether it waits for its turn, and
+    /// may start now.
+    fn want(&mut self, now: Moment) -> bool {
+        let rests = self.asleep || self.monitor.down_until().is_some();
+        let Some(schedule) = self.schedule.as_mut().filter(|_| !rests) else { return false };
+        schedule.want(now);
+        self.queued && schedule.is_urgent(now)
+    }
+
+    /// Clients' connection attempts failed, which counts as a failed probe does.
+    fn blame(&mut self, reason: String, now: Moment) {
+        self.monitor.handle(Input::Bad(reason), now);
+        let fell = self.monitor.down_until().is_some();
+        let is_suspect = self.pace(now) == Pace::Fast;
+        let Some(schedule) = &mut self.schedule else { return };
+        if fell {
+            // What the probe in flight saw is older.
+            schedule.satisfy();
+            schedule.disown();
+        } else if is_suspect {
+            schedule.suspect(now);
+        }
+    }
+
     pub(super) fn stalled(&mut self, late: Duration) -> bool {
-        self.schedule.stalled(late)
+        self.schedule.as_mut().is_some_and(|schedule| schedule.stalled(late))
+    }
+
+    fn plan(&mut self, pace: Pace, now: Moment) {
+        if let Some(schedule) = &mut self.schedule {
+            schedule.plan(pace, now);
+        }
+    }
+
+    /// What it says about its backend: a service that isn't probed says only that it fails.
+    fn health(&self) -> Option<Health> {
+        let health = self.monitor.health();
+        (self.schedule.is_some() || !health.may_stay()).then_some(health)
+    }
+
+    /// The failure that explains its health.
+    fn reason(&self, now: Moment) -> Option<&str> {
+        let says = self.health().is_some() || self.monitor.fails(now) > 0;
+        self.monitor.reason(now).filter(|_| says)
     }
 
     fn pace(&self, now: Moment) -> Pace {
@@ -119,7 +191,8 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Backend {
     settings: BackendSettings,
-    targets: Vec<Option<Target>>,
+    targets: Vec<Target>,
+    suspicion: Suspicion,
     health: Health,
     since: Moment,
     admin: Admin,
@@ -128,10 +201,11 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// `targets` has one place per service; `None` where it isn't probed.
-    pub(super) const fn new(settings: BackendSettings, targets: Vec<Option<Target>>, now: Moment) -> Self {
+    /// `targets` has one for each service; it is empty if the backend is disabled.
+    pub(super) fn new(settings: BackendSettings, targets: Vec<Target>, now: Moment) -> Self {
         let admin = if settings.disabled { Admin::Disabled } else { Admin::Ready };
-        Self { settings, targets, health: Health::Unknown, since: now, admin, drained_at: None }
+        let suspicion = Suspicion::default();
+        Self { settings, targets, suspicion, health: Health::Unknown, since: now, admin, drained_at: None }
     }
 
     /// Takes over what an earlier life left behind.
@@ -161,22 +235,25 @@ impl Backend {
     }
 
     pub(super) fn target(&mut self, service: ServiceIndex) -> Option<&mut Target> {
-        self.targets.get_mut(service.0)?.as_mut()
+        self.targets.get_mut(service.0)
     }
 
     pub(super) fn targets(&self) -> impl Iterator<Item = (ServiceIndex, &Target)> {
-        self.targets.iter().enumerate().filter_map(|(n, target)| Some((ServiceIndex(n), target.as_ref()?)))
+        self.targets.iter().enumerate().map(|(n, target)| (ServiceIndex(n), target))
     }
 
     /// Makes its health that of the worst of its services; returns the one before if it is another.
     pub(super) fn refresh(&mut self, now: Moment) -> Option<Health> {
-        // Services without a probe don't count, unless none has one: then nothing is ever known.
-        let worst = self.targets().map(|(_, target)| target.monitor.health()).max();
+        // While none says anything nothing is known.
+        let worst = self.targets.iter().filter_map(Target::health).max();
         let health = worst.unwrap_or(Health::Unknown);
         if health == self.health {
             return None;
         }
         self.since = now;
+        if health == Health::Down {
+            self.suspicion.forget();
+        }
         Some(std::mem::replace(&mut self.health, health))
     }
 
@@ -219,20 +296,20 @@ impl Backend {
 
     /// Probes go on, or begin. `starting`: it has yet to come up, and failures don't count before.
     pub(super) fn wake(&mut self, starting: bool, now: Moment) {
-        for target in self.targets.iter_mut().flatten() {
+        for target in &mut self.targets {
             target.asleep = false;
-            if starting {
+            if starting && target.schedule.is_some() {
                 target.monitor.start();
             }
-            target.schedule.plan(Pace::AtOnce, now);
+            target.plan(Pace::AtOnce, now);
         }
     }
 
     /// It is no longer probed, if it is a cold one.
     pub(super) fn let_sleep(&mut self) {
-        for target in self.targets.iter_mut().flatten().filter(|_| self.settings.cold) {
+        for target in self.targets.iter_mut().filter(|_| self.settings.cold) {
             target.asleep = true;
-            target.schedule.disown();
+            target.schedule.iter_mut().for_each(Schedule::disown);
             if target.monitor.down_until().is_none() {
                 target.monitor.forget();
             }
@@ -248,14 +325,38 @@ impl Backend {
     pub(super) fn is_awaited(&self) -> bool {
         self.is_ready()
             && self.health == Health::Unknown
-            && self.targets().any(|(_, target)| !target.asleep && !target.schedule.has_answered())
+            && self
+                .targets
+                .iter()
+                .filter(|target| !target.asleep)
+                .any(|target| target.schedule.as_ref().is_some_and(|schedule| !schedule.has_answered()))
+    }
+
+    /// A client's connection attempt failed: that service is to be probed. Says whether it waits for its turn, and may
+    /// start now.
+    pub(super) fn want(&mut self, service: ServiceIndex, now: Moment) -> bool {
+        let is_down = self.health == Health::Down;
+        self.target(service).filter(|_| !is_down).is_some_and(|target| target.want(now))
+    }
+
+    /// The same, and such failures count; says whether this one did.
+    pub(super) fn blame(&mut self, failure: &LiveFailure, spacing: Duration, now: Moment) -> bool {
+        let is_down = self.health == Health::Down;
+        let Some(target) = self.targets.get_mut(failure.service.0) else { return false };
+        // One that sleeps, or has yet to come up, gets no new flows: what failed is an older one.
+        let is_late = is_down || target.asleep || target.monitor.is_starting();
+        let counts = !is_late && self.suspicion.add(failure, spacing, now);
+        if counts {
+            target.blame(format!("live traffic: {}, 2 flows", failure.what.words()), now);
+        }
+        counts
     }
 
     /// The failure that explains its health: that of the service which is worst.
     pub(super) fn evidence(&self, now: Moment) -> Option<String> {
         self.targets()
             .filter_map(|(_, target)| {
-                let reason = target.monitor.reason(now)?;
+                let reason = target.reason(now)?;
                 Some((target.monitor.health(), format!("{}: {reason}", target.service)))
             })
             .max_by_key(|(health, _)| *health)

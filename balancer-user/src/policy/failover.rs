@@ -45,8 +45,12 @@ impl Pool {
         } else {
             match self.active {
                 Some(active) if self.may_stay(active) => self.keep(active, now, out),
-                Some(active) if self.wish == Wish::Forced && self.backends[active.0].is_ready() => {
-                    if self.choose() == Choice::Nobody { self.alarm(now, out) } else { self.serve(out) }
+                Some(active) if self.is_forced(active) => {
+                    if self.choose() == Choice::Nobody {
+                        self.alarm(now, out)
+                    } else {
+                        self.serve(out)
+                    }
                 }
                 Some(active) => self.replace(active, now, out),
                 None => self.appoint(now, out),
@@ -85,6 +89,11 @@ impl Pool {
         self.backends[b.0].is_ready() && self.backends[b.0].health().may_stay()
     }
 
+    /// The operator wants it to be the active one, however it is.
+    pub(super) fn is_forced(&self, active: BackendIndex) -> bool {
+        self.wish == Wish::Forced && self.backends[active.0].is_ready()
+    }
+
     fn counts_as_up(&self, b: BackendIndex) -> bool {
         self.backends[b.0].counts_as_up()
     }
@@ -98,13 +107,20 @@ impl Pool {
 
     /// The first eligible backend in order. The unknown are taken only when no first probe can still find one up.
     pub(super) fn choose(&self) -> Choice {
-        if let Some(up) = self.order.iter().find(|b| self.counts_as_up(**b)) {
-            return Choice::Take(*up);
+        self.choose_without(&[])
+    }
+
+    /// The same, if these were lost.
+    pub(super) fn choose_without(&self, lost: &[BackendIndex]) -> Choice {
+        let others = || self.order.iter().copied().filter(|b| !lost.contains(b));
+        if let Some(up) = others().find(|b| self.counts_as_up(*b)) {
+            return Choice::Take(up);
         }
-        if self.order.iter().any(|b| self.backends[b.0].is_awaited()) {
+        if others().any(|b| self.backends[b.0].is_awaited()) {
             return Choice::Wait;
         }
-        self.order.iter().find(|b| self.is_eligible(**b)).map_or(Choice::Nobody, |b| Choice::Take(*b))
+        let unknown = others().find(|b| self.may_stay(*b));
+        unknown.map_or(Choice::Nobody, Choice::Take)
     }
 
     /// The first decision waits for the backends that come before the first one up, so that a start doesn't flip through

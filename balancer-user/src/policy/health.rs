@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Moment;
-use super::settings::{BackendSettings, ProbeSchedule};
+use super::settings::BackendSettings;
 
 /// Failures remembered of a backend with `max_fails = 0`, which has no count to end its window: the largest
 /// `max_fails` that the configuration takes, so that no window ever needs more.
@@ -63,7 +63,7 @@ pub struct Past {
 pub(super) enum Input {
     /// A probe succeeded.
     Good,
-    /// A probe failed, and why.
+    /// A probe failed, or clients' own connection attempts did, and why.
     Bad(String),
     /// Time went on.
     Elapsed,
@@ -117,12 +117,13 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(backend: &BackendSettings, probe: &ProbeSchedule) -> Self {
+    /// `rise`: good signals in probation before it is up again; 0 means 1.
+    pub(super) fn new(backend: &BackendSettings, rise: u32) -> Self {
         Self {
             max_fails: backend.max_fails,
             fail_timeout: backend.fail_timeout,
             fail_timeout_max: backend.fail_timeout_max.max(backend.fail_timeout),
-            rise: probe.rise,
+            rise,
             state: State::Unknown,
             failures: VecDeque::new(),
             last_failure: None,
@@ -165,6 +166,11 @@ impl Monitor {
     /// From now on it has to show that it runs.
     pub(super) const fn start(&mut self) {
         self.state = State::Starting { good: 0 };
+    }
+
+    /// It has yet to show that it runs.
+    pub(super) const fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting { .. })
     }
 
     pub(super) fn handle(&mut self, input: Input, now: Moment) {
@@ -227,7 +233,7 @@ impl Monitor {
 
     /// Some failures, but not enough of them, or about to start: worth asking again soon.
     pub(super) fn is_suspect(&self, now: Moment) -> bool {
-        if matches!(self.state, State::Starting { .. }) {
+        if self.is_starting() {
             return true;
         }
         self.health().may_stay() && self.max_fails > 0 && self.fails(now) > 0

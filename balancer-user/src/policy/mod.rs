@@ -18,6 +18,7 @@ mod event;
 mod failover;
 mod health;
 mod history;
+mod live;
 mod moment;
 mod operator;
 mod pacer;
@@ -42,17 +43,18 @@ pub use self::decision::{ActiveReason, Cut, Decision, HookRun, Route};
 pub use self::event::Event;
 pub use self::health::{Health, Past};
 pub use self::history::{BackendHistory, History, PoolHistory, Reached, TransitionHistory};
+pub use self::live::{LiveFailure, LiveKind};
 pub use self::moment::Moment;
 pub use self::schedule::{MAX_IN_FLIGHT, ProbeTicket};
 pub use self::settings::{
     BackendIndex, BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError,
-    PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex, ServiceSettings, WhenAllDown,
+    Passive, PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex, ServiceSettings, WhenAllDown,
 };
 pub use self::switching::HookEnd;
 pub use self::transition::{Next, Stop};
 pub use self::view::{Admin, BackendView, PoolState, PoolView, TransitionView, Wish};
 
-use self::backend::{Backend, Due, Target};
+use self::backend::{Backend, Due, Target, Turn};
 use self::decision::Outbox;
 use self::health::Monitor;
 use self::operator::FailoverOrder;
@@ -274,7 +276,8 @@ impl Policy {
                     self.set_timers(pool);
                 }
                 Timer::Target(id) => match self.target(id).map(|target| target.due(now)) {
-                    Some(Due::Probe { is_first }) => self.queue.push(id, is_first),
+                    Some(Due::Probe { turn: Turn::Urgent }) => self.queue.push_urgent(id),
+                    Some(Due::Probe { turn }) => self.queue.push(id, turn == Turn::First),
                     Some(Due::Replanned { lost }) => {
                         if lost {
                             self.queue.landed();
@@ -348,12 +351,14 @@ fn build(pools: Vec<PoolSettings>, seed: u64, now: Moment) -> Vec<Pool> {
     for (n, pool) in pools.into_iter().enumerate() {
         let mut backends = Vec::with_capacity(pool.backends.len());
         for backend in pool.backends.clone() {
-            let targets = pool.services.iter().map(|service| {
-                let probe = service.probe.filter(|_| !backend.disabled)?;
-                let schedule = Schedule::new(probe, seed, nth, count, now);
-                nth += 1;
-                let monitor = Monitor::new(&backend, &probe);
-                Some(Target::new(service.name.clone(), monitor, schedule, backend.cold))
+            let services = pool.services.iter().filter(|_| !backend.disabled);
+            let targets = services.map(|service| {
+                let schedule = service.probe.map(|probe| {
+                    nth += 1;
+                    Schedule::new(probe, seed, nth - 1, count, now)
+                });
+                let monitor = Monitor::new(&backend, service.probe.map_or(1, |probe| probe.rise));
+                Target::new(service.name.clone(), monitor, schedule, backend.cold)
             });
             let targets = targets.collect();
             backends.push(Backend::new(backend, targets, now));

@@ -180,7 +180,7 @@ impl Pool {
     }
 
     /// What becomes of new flows now.
-    fn route(&self) -> Option<Route> {
+    pub(super) fn route(&self) -> Option<Route> {
         if !self.decided {
             return None;
         }

@@ -121,6 +121,10 @@ pub(super) struct Schedule {
     serial: u64,
     answered: bool,
     pace: Pace,
+    /// A client's connection attempt failed, and no probe has started since.
+    wanted: bool,
+    /// When the last one started that was wanted.
+    hurried: Option<Moment>,
 }
 
 impl Schedule {
@@ -136,16 +140,19 @@ impl Schedule {
             serial: 0,
             answered: false,
             pace: Pace::AtOnce,
+            wanted: false,
+            hurried: None,
         }
     }
 
-    /// When the next probe starts, or the one in flight is given up.
-    pub(super) fn deadline(&self) -> Moment {
-        self.flight.as_ref().map_or(self.next, |flight| flight.bound)
+    /// When the next probe starts; none while one is in flight.
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.flight.is_none().then_some(self.next)
     }
 
-    pub(super) const fn in_flight(&self) -> bool {
-        self.flight.is_some()
+    /// When the probe in flight is given up.
+    pub(super) fn bound(&self) -> Option<Moment> {
+        self.flight.as_ref().map(|flight| flight.bound)
     }
 
     pub(super) const fn has_started(&self) -> bool {
@@ -161,6 +168,9 @@ impl Schedule {
     pub(super) fn launch(&mut self, now: Moment) -> u64 {
         self.serial += 1;
         self.launched = Some(now);
+        if std::mem::take(&mut self.wanted) {
+            self.hurried = Some(now);
+        }
         // Twice the prober's own bound and a second: enough for a busy machine to say that the time is over.
         let bound = now + self.settings.timeout.saturating_mul(2) + Duration::from_secs(1);
         self.flight = Some(Flight { bound, void: false, past: false });
@@ -217,6 +227,41 @@ impl Schedule {
         };
         self.pace = pace;
         self.next = (started + gap.max(SMALLEST_GAP)).max(now);
+        self.hurry(now);
+    }
+
+    /// A client's connection attempt failed: the next probe starts at once, but no sooner than `fast_interval` after the
+    /// last one that was wanted. One in flight started before that attempt ended, and may have seen the backend as it was
+    /// then: when it ends well, another one starts.
+    pub(super) fn want(&mut self, now: Moment) {
+        self.wanted = true;
+        self.hurry(now);
+    }
+
+    /// The probe in flight failed, or the backend is down: nothing is left to ask.
+    pub(super) const fn satisfy(&mut self) {
+        self.wanted = false;
+    }
+
+    /// Whether the next probe is wanted, and may start now.
+    pub(super) fn is_urgent(&self, now: Moment) -> bool {
+        self.wanted && self.next <= now && self.may_hurry_from() <= now
+    }
+
+    /// Suspect from now on: the next probe comes as soon as behind one that failed.
+    pub(super) fn suspect(&mut self, now: Moment) {
+        self.pace = Pace::Fast;
+        self.next = self.next.min(now + self.shortened(self.settings.fast_interval));
+    }
+
+    fn hurry(&mut self, now: Moment) {
+        if self.wanted {
+            self.next = self.next.min(self.may_hurry_from().max(now));
+        }
+    }
+
+    fn may_hurry_from(&self) -> Moment {
+        self.hurried.map_or(Moment::ZERO, |last| last + self.settings.fast_interval)
     }
 
     fn shortened(&mut self, interval: Duration) -> Duration {
@@ -224,10 +269,14 @@ impl Schedule {
     }
 }
 
-/// The targets whose probe is due, in the order in which they came to be: none waits for ever.
+/// The targets whose probe is due, in the order in which they came to be: none waits for ever. Those at which a client
+/// has just failed overtake the others, which have every other turn then.
 #[derive(Debug)]
 pub(super) struct ProbeQueue {
     waiting: VecDeque<Waiting>,
+    urgent: VecDeque<TargetId>,
+    /// The last turn was an urgent one's.
+    overtaken: bool,
     in_flight: usize,
     pacer: Pacer,
 }
@@ -241,29 +290,55 @@ struct Waiting {
 
 impl ProbeQueue {
     pub(super) const fn new(pacer: Pacer) -> Self {
-        Self { waiting: VecDeque::new(), in_flight: 0, pacer }
+        Self { waiting: VecDeque::new(), urgent: VecDeque::new(), overtaken: false, in_flight: 0, pacer }
     }
 
     pub(super) fn push(&mut self, target: TargetId, is_first: bool) {
         self.waiting.push_back(Waiting { target, is_first });
     }
 
+    /// A client has just failed at this one.
+    pub(super) fn push_urgent(&mut self, target: TargetId) {
+        self.urgent.push_back(target);
+    }
+
+    /// The same, and it waits already.
+    pub(super) fn overtake(&mut self, target: TargetId) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.target == target) {
+            self.waiting.remove(at);
+            self.urgent.push_back(target);
+        }
+    }
+
     /// The next target to probe, unless enough are in flight or it is too early.
     pub(super) fn launch(&mut self, now: Moment) -> Option<TargetId> {
-        if self.next_start()? > now {
+        if self.in_flight >= MAX_IN_FLIGHT {
             return None;
         }
-        let Waiting { target, is_first } = self.waiting.pop_front()?;
-        if !is_first {
-            self.pacer.start(now);
-        }
+        let may_start = self.turn_of_waiting().is_some_and(|turn| turn <= now);
+        let target = if may_start && (self.overtaken || self.urgent.is_empty()) {
+            let Waiting { target, is_first } = self.waiting.pop_front()?;
+            if !is_first {
+                self.pacer.start(now);
+            }
+            self.overtaken = false;
+            target
+        } else {
+            self.overtaken = true;
+            self.urgent.pop_front()?
+        };
         self.in_flight += 1;
         Some(target)
     }
 
     /// From when on the next one may start; `None`: not before something else has happened.
     pub(super) fn next_start(&self) -> Option<Moment> {
-        let next = self.waiting.front().filter(|_| self.in_flight < MAX_IN_FLIGHT)?;
+        let turn = if self.urgent.is_empty() { self.turn_of_waiting() } else { Some(Moment::ZERO) };
+        turn.filter(|_| self.in_flight < MAX_IN_FLIGHT)
+    }
+
+    fn turn_of_waiting(&self) -> Option<Moment> {
+        let next = self.waiting.front()?;
         Some(if next.is_first { Moment::ZERO } else { self.pacer.next() })
     }
 

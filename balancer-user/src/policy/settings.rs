@@ -30,6 +30,10 @@ pub struct PoolSettings {
     pub when_all_down: WhenAllDown,
     /// What becomes of the flows of a backend that failed, once the pool has moved away.
     pub on_backend_down: OnBackendDown,
+    /// What a client's connection attempt that a backend did not take says about that backend.
+    pub passive: Passive,
+    /// With [`Passive::Count`] such attempts are one failure of a backend within this at most.
+    pub connect_timeout: Duration,
     /// How long a `cold` backend may take to come up.
     pub start_timeout: Duration,
     /// How long a drained backend's flows may go on, if the operator doesn't say.
@@ -79,6 +83,17 @@ pub enum OnBackendDown {
     Reset,
     /// They are left alone.
     Keep,
+}
+
+/// What clients' own connection attempts say about a backend that did not take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passive {
+    /// That it is worth asking at once.
+    Probe,
+    /// That it failed, as a probe would.
+    Count,
+    /// Nothing.
+    Off,
 }
 
 /// One step around a change of the active backend.

@@ -32,6 +32,8 @@ fn settings_from(dice: &mut Dice) -> Vec<PoolSettings> {
         failover: if pick(dice, 4) == 0 { Failover::Manual } else { Failover::Auto },
         when_all_down: if pick(dice, 3) == 0 { WhenAllDown::Reject } else { WhenAllDown::Last },
         on_backend_down: if pick(dice, 2) == 0 { OnBackendDown::Keep } else { OnBackendDown::Reset },
+        passive: passive_from(dice),
+        connect_timeout: millis(dice, 1, 2000),
         start_timeout: millis(dice, 500, 20_000),
         drain_deadline: millis(dice, 100, 30_000),
         hooks: (0..pick(dice, 2) * pick(dice, 4)).map(|_| hook_from(dice)).collect(),
@@ -65,6 +67,14 @@ fn settings_from(dice: &mut Dice) -> Vec<PoolSettings> {
             .collect(),
     };
     (0..count).map(&mut pool).collect()
+}
+
+fn passive_from(dice: &mut Dice) -> Passive {
+    match pick(dice, 5) {
+        0 | 1 => Passive::Probe,
+        2 | 3 => Passive::Count,
+        _ => Passive::Off,
+    }
 }
 
 fn hook_from(dice: &mut Dice) -> HookSettings {

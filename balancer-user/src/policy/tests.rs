@@ -48,6 +48,8 @@ fn trio(failback: Failback) -> PoolSettings {
         failback,
         when_all_down: WhenAllDown::Last,
         on_backend_down: OnBackendDown::Reset,
+        passive: Passive::Probe,
+        connect_timeout: millis(300),
         start_timeout: secs(60),
         drain_deadline: secs(600),
         hooks: Vec::new(),
@@ -85,6 +87,8 @@ mod a_cold_standby;
 mod a_failback;
 mod a_failure;
 mod a_late_signal;
+mod a_live_failure;
+mod a_refused_attempt;
 mod a_restart;
 mod a_stall;
 mod a_switch;

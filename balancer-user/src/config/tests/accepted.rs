@@ -8,8 +8,9 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 
 use super::super::{
-    Backend, Check, Config, Failback, Failover, Forwarding, Gateway, Hook, HookWhen, Notes, OnBackendDown,
-    OnError, Pool, Probe, Question, Service, SourceText, Table, Verify, WhenAllDown, XdpMode, pool, syntax,
+    Backend, Check, Config, ConnectRetry, Failback, Failover, Forwarding, Gateway, Hook, HookWhen, Notes,
+    OnBackendDown, OnError, Passive, Pool, Probe, Question, Service, SourceText, Table, Verify, WhenAllDown,
+    XdpMode, pool, syntax,
 };
 use super::*;
 use crate::program::CommandLine;
@@ -109,6 +110,9 @@ fn the_example_of_the_contract_comes_through() {
         failback: Failback::Manual,
         when_all_down: WhenAllDown::Last,
         on_backend_down: OnBackendDown::Keep,
+        passive: Passive::Off,
+        connect_retry: ConnectRetry::Off,
+        connect_timeout: Duration::from_millis(300),
         drain_deadline: secs(600),
         start_timeout: secs(60),
         snat_addresses: vec![],

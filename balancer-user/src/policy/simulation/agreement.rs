@@ -29,6 +29,8 @@ fn coarse_pool(dice: &mut Dice) -> PoolSettings {
         failover: if pick(dice, 4) == 0 { Failover::Manual } else { Failover::Auto },
         when_all_down: if pick(dice, 3) == 0 { WhenAllDown::Reject } else { WhenAllDown::Last },
         on_backend_down: OnBackendDown::Reset,
+        passive: passive_from(dice),
+        connect_timeout: one_of(dice, &[1, 2, 5]),
         start_timeout: Duration::ZERO,
         drain_deadline: one_of(dice, &[1, 5, 20]),
         hooks: Vec::new(),

@@ -189,6 +189,12 @@ impl World {
         self.drain(None);
     }
 
+    /// A client's connection attempt failed.
+    pub(in crate::policy) fn fail(&mut self, failure: LiveFailure) {
+        self.policy.handle_live(failure, self.now);
+        self.drain(None);
+    }
+
     pub(in crate::policy) fn command(&mut self, command: &Command) -> Result<Accepted, Refusal> {
         let answer = self.policy.handle_command(command, self.now);
         for (model, pool) in self.models.iter_mut().zip(&self.settings) {
