@@ -170,6 +170,34 @@ fn a_daemon_that_is_killed_in_a_step_never_repeats_it() -> Result<()> {
     Ok(())
 }
 
+/// [43] Nobody knows any more who had the role, but its flows are still there.
+#[test]
+fn flows_of_a_backend_that_left_the_configuration_end_before_the_first_step() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut site = site("hookgone", &folder, &[("promote", "before")])?;
+    let mut old = site.hold(PASSWORDS, WEB)?;
+    site.gateway.kill();
+    let text = fs::read_to_string(site.gateway.configuration())?;
+    let mut parts: Vec<_> = text.split("\n[[pool.backend]]\n").collect();
+    ensure!(parts.remove(1).contains("server1"), "{text}");
+    site.gateway.configure(&parts.join("\n[[pool.backend]]\n"))?;
+    site.gateway.start(&[])?;
+    let status = site.gateway.wait_until("the hold", |status| state(status) == "held")?;
+    assert!(status.pool()["transition"].is_null(), "{status}");
+    assert_eq!(old.ask()?, "server1", "it is drained like any other that is removed");
+
+    fs::write(folder.at("wait-promote"), "")?;
+    let asked = ["failover", "passwords", "--to", "server2", "--force"];
+    site.gateway.verb(&[&asked[..], &["--no-wait"]].concat())?.expect(0)?;
+    wait_for_step(&folder, "promote")?;
+    ensure!(old.ask().is_err(), "the flow was cut before the first step");
+    fs::remove_file(folder.at("wait-promote"))?;
+    let status = site.gateway.wait_until("the switch", |status| state(status) == "serving")?;
+    assert_eq!(status.active(), "server2", "{status}");
+    assert_eq!(client(&site)?.0, "server2");
+    Ok(())
+}
+
 #[test]
 fn a_step_that_hangs_is_ended_at_its_deadline() -> Result<()> {
     let folder = Folder::new()?;

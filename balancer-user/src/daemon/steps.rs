@@ -13,9 +13,10 @@ use tracing::{error, info, warn};
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::Mode;
 use crate::dataplane::cut::CutReport;
+use crate::dataplane::cut_all::Doomed;
 use crate::dataplane::held::{Entrance, ReplayReport, Waiting};
 use crate::hooks::{Finished, Outcome, Step};
-use crate::policy::{Cut, HookEnd, HookRun, PoolIndex};
+use crate::policy::{BackendIndex, Cut, HookEnd, HookRun, PoolIndex, Whose};
 
 use super::{Daemon, Entry};
 
@@ -28,8 +29,8 @@ const RECORD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Something beside the loop has ended.
 pub(super) enum Done {
-    /// A cut.
-    Cut(Cut, Result<CutReport, DataplaneError>),
+    /// A cut, for each backend that it was about.
+    Cut(Cut, Result<Vec<CutEnd>, DataplaneError>),
     /// It is time to try one again.
     CutAgain(Cut),
     /// SYNs that were held were sent on.
@@ -38,22 +39,47 @@ pub(super) enum Done {
     Hook(HookRun, HookEnd),
 }
 
+/// What came of cutting one backend's flows.
+pub(super) struct CutEnd {
+    /// The backend's name; it may have left the configuration.
+    backend: String,
+    slot: u16,
+    report: Result<CutReport, DataplaneError>,
+}
+
 impl Daemon {
-    /// Ends all flows of a backend.
+    /// Ends all flows of some backends.
     pub(super) fn cut(&self, cut: Cut) {
-        let slots = &self.parts.slots[cut.pool.0];
-        let slot = slots.backends[cut.backend.0].index;
-        if self.parts.tables.active(slots.pool.index).backend() == Some(slot) {
-            // It has become the active one since: its flows are new.
-            return;
-        }
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
-        let exits = self.parts.tables.exits(slot);
+        let backends = self.to_be_cut(cut);
         tokio::task::spawn_blocking(move || {
-            let report = exits.and_then(|exits| flows.cut(slot, &exits, None));
+            let ends = backends.map(|backends| {
+                let reports = flows.cut_all(&backends);
+                let each = backends.into_iter().zip(reports);
+                each.map(|(Doomed { name, slot, .. }, report)| CutEnd { backend: name, slot, report })
+                    .collect()
+            });
             // The loop has ended: nobody wants to know.
-            let _ = done.blocking_send(Done::Cut(cut, report));
+            let _ = done.blocking_send(Done::Cut(cut, ends));
         });
+    }
+
+    /// Whose flows end. Never those of the one that new flows go to: it has become that since, and its flows are new.
+    fn to_be_cut(&self, cut: Cut) -> Result<Vec<Doomed>, DataplaneError> {
+        let (tables, slots) = (&self.parts.tables, &self.parts.slots[cut.pool.0]);
+        let slot = |backend: BackendIndex| slots.backends[backend.0].index;
+        let mut backends = match cut.whose {
+            Whose::Of(backend) => vec![(slot(backend), self.backend_name(cut.pool, backend).to_owned())],
+            Whose::AllBut(spared) => {
+                let mut backends = tables.backends_of(slots.pool.index)?;
+                backends.retain(|(known, _)| *known != slot(spared));
+                backends
+            }
+        };
+        let active = tables.active(slots.pool.index).backend();
+        backends.retain(|(slot, _)| Some(*slot) != active);
+        let doomed = |(slot, name)| Ok(Doomed { slot, name, exits: tables.exits(slot)? });
+        backends.into_iter().map(doomed).collect()
     }
 
     /// SYNs that were held for a pool come in once more.
@@ -129,34 +155,57 @@ impl Daemon {
         }
     }
 
-    fn was_cut(&mut self, cut: Cut, report: Result<CutReport, DataplaneError>) {
-        let pool = self.pool_name(cut.pool).to_owned();
-        let backend = self.backend_name(cut.pool, cut.backend).to_owned();
-        let report = match report {
+    fn was_cut(&mut self, cut: Cut, ends: Result<Vec<CutEnd>, DataplaneError>) {
+        let mut is_done = true;
+        match ends {
+            Ok(ends) => {
+                for end in ends {
+                    is_done &= self.one_was_cut(cut.pool, end);
+                }
+            }
+            Err(error) => {
+                let pool = self.pool_name(cut.pool);
+                error!(event = "cut", pool, error = %error, "flows could not be ended; trying again");
+                is_done = false;
+            }
+        }
+        if is_done {
+            self.policy.handle_cut(cut, self.clock.now());
+        } else {
+            tokio::spawn(again(cut, self.done.0.clone()));
+        }
+    }
+
+    /// Whether all of this one's flows have ended.
+    fn one_was_cut(&mut self, pool: PoolIndex, end: CutEnd) -> bool {
+        let CutEnd { backend, slot, report } = end;
+        let index = self.parts.slots[pool.0].backends.iter().position(|known| known.index == slot);
+        let pool_name = self.pool_name(pool).to_owned();
+        let CutReport { flows, resets_sent, problem } = match report {
             Ok(report) => report,
             Err(error) => {
-                error!(event = "cut", pool, backend, error = %error, "flows could not all be ended; trying again");
-                tokio::spawn(again(cut, self.done.0.clone()));
-                return;
+                error!(event = "cut", pool = pool_name, backend, error = %error, "flows could not all be ended; trying again");
+                return false;
             }
         };
-        let CutReport { flows, resets_sent, problem } = report;
         if let Some(problem) = problem {
             warn!(
                 event = "cut",
-                pool,
+                pool = pool_name,
                 backend,
                 error = %problem,
                 "not all were told; those get a RST when they say something",
             );
         }
         if flows > 0 {
-            info!(event = "cut", pool, backend, flows, resets_sent);
+            info!(event = "cut", pool = pool_name, backend, flows, resets_sent);
             let evidence = format!("{flows} flows ended, {resets_sent} clients were sent a RST");
-            self.note(Entry::cut(&pool, &backend, evidence));
+            self.note(Entry::cut(&pool_name, &backend, evidence));
         }
-        *self.resets_sent.entry((cut.pool, cut.backend)).or_default() += resets_sent;
-        self.policy.handle_cut(cut, self.clock.now());
+        if let Some(index) = index {
+            *self.resets_sent.entry((pool, BackendIndex(index))).or_default() += resets_sent;
+        }
+        true
     }
 
     fn was_replayed(&self, pool: PoolIndex, report: &ReplayReport) {

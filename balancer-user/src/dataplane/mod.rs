@@ -3,14 +3,15 @@
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
 //! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
-//! `clock` their time), `cut` ends them, `held` sends those on their way that wait (`segment` are their frames, `exits` the
-//! ways for them), `failures` hears of attempts that backends did not take, `rescue` looks for those that nobody answers,
-//! `neighbours` knows the way to backends, `features` what drivers can do. Deliberately absent: any opinion about which
-//! backend should be active.
+//! `clock` their time), `cut` ends them (`cut_all` those of several backends), `held` sends those on their way that wait
+//! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take, `rescue`
+//! looks for those that nobody answers, `neighbours` knows the way to backends, `features` what drivers can do. Deliberately
+//! absent: any opinion about which backend should be active.
 
 pub mod attach;
 pub mod clock;
 pub mod cut;
+pub mod cut_all;
 mod error;
 pub mod exits;
 pub mod failures;

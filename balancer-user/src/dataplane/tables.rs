@@ -119,6 +119,18 @@ impl Tables {
         Ok(occupied)
     }
 
+    /// Whoever is a backend of the pool in this slot, or was one and may have flows: slots and names.
+    pub fn backends_of(&self, pool: u16) -> Result<Vec<(u16, String)>, DataplaneError> {
+        let mut backends = Vec::new();
+        for (slot, backend) in self.backends.iter().enumerate() {
+            let backend = backend.map_err(DataplaneError::map("reading", "BACKENDS"))?;
+            if backend.address != Address::default() && backend.pool == u64::from(pool) {
+                backends.push((slot as u16, name_text(&backend.name).to_owned()));
+            }
+        }
+        Ok(backends)
+    }
+
     /// Writes pools and backends; nothing reaches them before their pool has an active backend and its services are
     /// published. Whoever is new in a slot starts with counters at zero and no way to it.
     pub fn write_pools(&mut self, plan: &[PoolPlan], slots: &[PoolSlots]) -> Result<(), DataplaneError> {

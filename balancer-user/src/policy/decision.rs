@@ -31,15 +31,25 @@ pub enum Route {
     Nobody,
 }
 
-/// All flows of a backend are to be ended, and both sides told.
+/// All flows of some backends are to be ended, and both sides told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cut {
     /// The pool.
     pub pool: PoolIndex,
-    /// The backend.
-    pub backend: BackendIndex,
+    /// Whose flows.
+    pub whose: Whose,
     /// The change that goes on when it is done.
     pub transition: Option<u64>,
+}
+
+/// Whose flows end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// This backend's.
+    Of(BackendIndex),
+    /// Those of everybody who is a backend of the pool, or was one, but this one: also of one that has left the
+    /// configuration, or was at another address.
+    AllBut(BackendIndex),
 }
 
 /// A hook to run now, once: it counts as started.

@@ -6,7 +6,7 @@
 
 use super::Moment;
 use super::backend::Backend;
-use super::decision::{ActiveReason, Cut, Outbox};
+use super::decision::{ActiveReason, Cut, Outbox, Whose};
 use super::event::Event;
 use super::health::Health;
 use super::pool::{Condition, Pool};
@@ -225,8 +225,9 @@ impl Pool {
         for (b, backend) in self.backends.iter_mut().enumerate() {
             if backend.drained_at().is_some_and(|at| at <= now) {
                 backend.set_admin(Admin::Drain, None);
-                out.tell(Event::Drained { pool: self.index, backend: BackendIndex(b) });
-                out.cut(Cut { pool: self.index, backend: BackendIndex(b), transition: None });
+                let (pool, backend) = (self.index, BackendIndex(b));
+                out.tell(Event::Drained { pool, backend });
+                out.cut(Cut { pool, whose: Whose::Of(backend), transition: None });
             }
         }
     }

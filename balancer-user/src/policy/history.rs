@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::decision::{ActiveReason, Cut, Outbox};
+use super::decision::{ActiveReason, Outbox};
 use super::event::Event;
 use super::health::Past;
 use super::pool::Pool;
 use super::settings::{BackendIndex, HookWhen, ServiceIndex};
-use super::transition::{Input, Next, Phase, Stop, Transition};
+use super::transition::{Next, Phase, Stop, Transition};
 use super::view::{Admin, Wish};
 
 /// What an earlier life left behind. The default is a first start.
@@ -78,7 +78,7 @@ pub struct TransitionHistory {
 /// How far a change was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// The flows of the backend before were being cut.
+    /// The flows of the backends before were being cut.
     Cutting,
     /// That was next.
     Next(Next),
@@ -151,12 +151,7 @@ impl Pool {
         let from = from.filter(|from| from.0 < self.backends.len());
         let mut why = None;
         let phase = match reached {
-            Reached::Cutting => {
-                if let Some(backend) = from {
-                    out.cut(Cut { pool: self.index, backend, transition: Some(id) });
-                }
-                Phase::Cutting
-            }
+            Reached::Cutting => Phase::Cutting,
             // What the configuration doesn't have any more can't be run: the operator says what becomes of it.
             Reached::Next(Next::Hook(step)) if step < hooks => Phase::Due(step),
             Reached::Next(Next::Hook(step)) => {
@@ -198,11 +193,10 @@ impl Pool {
             let evidence = transition.why.clone().unwrap_or_default();
             out.tell(Event::Held { id: Some(id), pool: self.index, to: Some(to), evidence });
         }
-        self.transition = Some(transition).filter(|transition| transition.phase != Phase::Over);
-        if from.is_none() {
-            // There is nothing to cut any more.
-            self.tell_transition(Input::Cut, now, out);
+        if transition.phase == Phase::Cutting {
+            self.cut_before(&transition, out);
         }
+        self.transition = Some(transition).filter(|transition| transition.phase != Phase::Over);
     }
 
     /// What a later life has to know.

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 pub use self::backend::Signal;
 pub use self::command::{Accepted, Ask, Command, Refusal, Withdrawal};
-pub use self::decision::{ActiveReason, Cut, Decision, HookRun, Route};
+pub use self::decision::{ActiveReason, Cut, Decision, HookRun, Route, Whose};
 pub use self::event::Event;
 pub use self::health::{Health, Past};
 pub use self::history::{BackendHistory, History, PoolHistory, Reached, TransitionHistory};
@@ -158,7 +158,7 @@ impl Policy {
         self.fire(now);
     }
 
-    /// A cut that was polled is done: no packet of a flow of that backend is forwarded any more.
+    /// A cut that was polled is done: no packet of a flow of those backends is forwarded any more.
     pub fn handle_cut(&mut self, cut: Cut, now: Moment) {
         let now = self.advance(now);
         let Some(pool) = self.pools.get_mut(cut.pool.0) else { return };
@@ -183,8 +183,8 @@ impl Policy {
         self.outbox.pop_decision()
     }
 
-    /// The next backend whose flows are to be ended. To be done only once the decisions are in the kernel, and reported
-    /// to [`Self::handle_cut`].
+    /// The next flows to be ended. To be done only once the decisions are in the kernel, and reported to
+    /// [`Self::handle_cut`].
     pub fn poll_cut(&mut self) -> Option<Cut> {
         self.outbox.pop_cut()
     }

@@ -4,7 +4,7 @@
 
 use super::Moment;
 use super::command::{Accepted, Refusal, Withdrawal};
-use super::decision::{ActiveReason, Outbox};
+use super::decision::{ActiveReason, Cut, Outbox, Whose};
 use super::event::Event;
 use super::pool::Pool;
 use super::settings::BackendIndex;
@@ -50,7 +50,10 @@ impl Pool {
         if !lost || force {
             self.wish = if lost { Wish::Forced } else { Wish::Stay };
         }
-        self.doubtful = false;
+        if std::mem::replace(&mut self.doubtful, false) && self.active == Some(to) {
+            // There may have been a later one that nobody remembers.
+            out.cut(Cut { pool: self.index, whose: Whose::AllBut(to), transition: None });
+        }
         if self.is_holding() && self.active == Some(to) {
             // Back to where it came from: the role was never given away.
             self.abandon(now, out);

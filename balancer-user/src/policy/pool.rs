@@ -5,7 +5,7 @@
 
 use super::Moment;
 use super::backend::Backend;
-use super::decision::{ActiveReason, Cut, Decision, Outbox, Route};
+use super::decision::{ActiveReason, Cut, Decision, Outbox, Route, Whose};
 use super::event::Event;
 use super::health::Health;
 use super::settings::{BackendIndex, PoolIndex, PoolSettings, WhenAllDown};
@@ -139,7 +139,7 @@ impl Pool {
 
     /// What is left of a backend's flows is ended; nothing waits for it.
     pub(super) fn cut(&self, backend: BackendIndex, out: &mut Outbox) {
-        out.cut(Cut { pool: self.index, backend, transition: None });
+        out.cut(Cut { pool: self.index, whose: Whose::Of(backend), transition: None });
     }
 
     pub(super) fn view(&self, now: Moment) -> PoolView {

@@ -4,10 +4,10 @@
 //! Deliberately not here: why the pool changes (`failover`, `operator`).
 
 use super::Moment;
-use super::decision::{ActiveReason, Cut, HookRun, Outbox};
+use super::decision::{ActiveReason, Cut, HookRun, Outbox, Whose};
 use super::event::Event;
 use super::pool::Pool;
-use super::settings::{BackendIndex, OnBackendDown};
+use super::settings::{BackendIndex, HookWhen, OnBackendDown};
 use super::transition::{Input, Phase, Stop, Surroundings, Transition};
 use super::view::{Admin, Wish};
 
@@ -99,7 +99,7 @@ impl Pool {
         self.reconsider(now, out);
     }
 
-    /// No flow of that backend is left that it had when the cut was asked for: an older one says nothing to a change.
+    /// No flow is left that there was when the cut was asked for: an older one says nothing to a change.
     pub(super) fn was_cut(&mut self, cut: Cut, now: Moment, out: &mut Outbox) {
         if self.transition.as_ref().is_some_and(|transition| cut.transition == Some(transition.id)) {
             self.tell_transition(Input::Cut, now, out);
@@ -116,8 +116,6 @@ impl Pool {
         let Move { to, reason, evidence, forced, reset } = order;
         let cold = self.backends[to.0].settings().cold;
         let (from, id) = (self.active, out.next_transition());
-        let phase = Phase::Cutting;
-        let why = None;
         let new = Transition {
             id,
             from,
@@ -129,8 +127,8 @@ impl Pool {
             reset,
             cold,
             switched: false,
-            phase,
-            why,
+            phase: Phase::Over,
+            why: None,
         };
         self.transition = Some(new);
         self.with_transition(now, out, |transition, around, now| transition.begin(around, now));
@@ -145,11 +143,6 @@ impl Pool {
             reason,
             evidence: begun.evidence.clone(),
         });
-        if begun.phase == Phase::Cutting
-            && let Some(backend) = from
-        {
-            out.cut(Cut { pool: self.index, backend, transition: Some(id) });
-        }
         self.publish(Some(id), out);
         Moved::UnderWay { transition: id }
     }
@@ -198,7 +191,8 @@ impl Pool {
             match transition.phase {
                 Phase::Starting(_) => self.wake(transition.to, true, now),
                 Phase::Held(stop) => self.hold(&mut transition, stop, now, out),
-                Phase::Cutting | Phase::Due(_) | Phase::Running(_) | Phase::Over => {}
+                Phase::Cutting => self.cut_before(&transition, out),
+                Phase::Due(_) | Phase::Running(_) | Phase::Over => {}
             }
         }
         if transition.switched && !switched {
@@ -207,6 +201,17 @@ impl Pool {
         if transition.phase != Phase::Over {
             self.transition = Some(transition);
         }
+    }
+
+    /// Before a hook runs nobody may have flows any more that the hooks know nothing of, whoever that is. The target keeps
+    /// its own: it has some only if the role was its all along.
+    pub(super) fn cut_before(&self, transition: &Transition, out: &mut Outbox) {
+        let hands_over = self.settings.hooks.iter().any(|hook| hook.when == HookWhen::Before);
+        let whose = match transition.from {
+            Some(from) if !hands_over => Whose::Of(from),
+            _ => Whose::AllBut(transition.to),
+        };
+        out.cut(Cut { pool: self.index, whose, transition: Some(transition.id) });
     }
 
     fn hold(&self, transition: &mut Transition, stop: Stop, now: Moment, out: &mut Outbox) {

@@ -47,7 +47,7 @@ pub enum Stop {
 /// Wherever it would go on towards the switch and the target is known to fail, it is *Held* instead: never another target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
-    /// The flows of the backend before are being cut.
+    /// The flows of the backends before are being cut.
     Cutting,
     /// This hook is to be started.
     Due(usize),
@@ -64,7 +64,7 @@ pub(super) enum Phase {
 /// What a transition is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// No flow of the backend before is left.
+    /// No flow of the backends before is left.
     Cut,
     /// The hook that was due is being started.
     Started,
@@ -140,12 +140,13 @@ impl Transition {
         }
     }
 
-    /// Begins: with the cut, if there is something to cut; with the switch, if nothing comes before it.
+    /// Begins: with the cut, if there may be something to cut; with the switch, if nothing comes before it. Before hooks
+    /// there always may be: flows of a backend that nobody remembers.
     pub(super) fn begin(&mut self, around: Surroundings<'_>, now: Moment) {
         let first = self.behind(None, around.hooks);
         match (first, self.from) {
-            (Next::Hook(_) | Next::Start, Some(_)) => self.phase = Phase::Cutting,
-            (Next::Hook(_) | Next::Start, None) | (Next::Switch, _) => self.go(first, around, now),
+            (Next::Hook(_), _) | (Next::Start, Some(_)) => self.phase = Phase::Cutting,
+            (Next::Start, None) | (Next::Switch, _) => self.go(first, around, now),
         }
     }
 

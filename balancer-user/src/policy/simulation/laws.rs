@@ -112,12 +112,18 @@ impl Laws {
 
     pub(super) fn cutting(&mut self, cut: Cut) {
         self.steps.cut.remove(&cut);
-        self.replays[cut.pool.0].cutting(cut.backend);
-        assert_ne!(
-            self.routed[cut.pool.0],
-            Some(Route::To(cut.backend)),
-            "flows are cut of the backend that gets new ones"
-        );
+        let backends = (0..self.settings[cut.pool.0].backends.len()).map(BackendIndex);
+        for backend in backends.filter(|b| match cut.whose {
+            Whose::Of(backend) => *b == backend,
+            Whose::AllBut(spared) => *b != spared,
+        }) {
+            self.replays[cut.pool.0].cutting(backend);
+            assert_ne!(
+                self.routed[cut.pool.0],
+                Some(Route::To(backend)),
+                "flows are cut of the backend that gets new ones"
+            );
+        }
     }
 
     pub(super) fn was_cut(&mut self, cut: Cut) {

@@ -27,8 +27,9 @@ impl Steps {
         let mut steps = Self::default();
         for (n, past) in history.pools.iter().enumerate() {
             let change = past.transition.as_ref().filter(|change| change.reached != Reached::Cutting);
-            if let Some((change, backend)) = change.and_then(|change| Some((change, change.from?))) {
-                steps.cut.insert(Cut { pool: PoolIndex(n), backend, transition: Some(change.id) });
+            if let Some(change) = change {
+                let (pool, whose) = (PoolIndex(n), Whose::AllBut(change.to));
+                steps.cut.insert(Cut { pool, whose, transition: Some(change.id) });
             }
         }
         steps
@@ -39,7 +40,7 @@ impl Steps {
     }
 
     /// In order, at most once, one at a time; those before the switch while nothing new reaches anybody and nothing old
-    /// reaches the one before.
+    /// reaches anybody but the target.
     pub(super) fn started(&mut self, run: HookRun, settings: &[PoolSettings], routed: Option<Route>) {
         let key = (run.transition, run.step);
         assert!(!self.held.contains(&run.transition), "{run:?} runs though the change is held");
@@ -52,10 +53,9 @@ impl Steps {
         match when(run.step) {
             HookWhen::Before => {
                 assert_eq!(routed, Some(Route::Hold), "{run:?}");
-                let transition = Some(run.transition);
-                let asked = |backend| Cut { pool: run.pool, backend, transition };
-                let cut = run.from.is_none_or(|backend| self.cut.contains(&asked(backend)));
-                assert!(cut, "{run:?} runs while flows of the one before may be left");
+                let whose = Whose::AllBut(run.to);
+                let cut = Cut { pool: run.pool, whose, transition: Some(run.transition) };
+                assert!(self.cut.contains(&cut), "{run:?} runs while flows of others may be left");
             }
             HookWhen::After => assert!(self.switched.contains(&run.transition), "{run:?}"),
         }

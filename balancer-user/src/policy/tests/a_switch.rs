@@ -169,6 +169,8 @@ fn a_hook_that_could_not_be_started_is_held_for_whatever_its_error_means() {
     policy
         .handle_command(&ask(Ask::Failover { to: None, force: false, reset: false }), Moment::ZERO)
         .unwrap();
+    let cut = policy.poll_cut().unwrap();
+    policy.handle_cut(cut, Moment::ZERO);
     let run = policy.poll_hook().unwrap();
     policy.handle_hook(run, HookEnd::NotStarted("the state can't be written".to_owned()), Moment::ZERO);
     assert_eq!(policy.snapshot(PoolIndex(0), Moment::ZERO).state, PoolState::Held);
@@ -204,6 +206,21 @@ fn a_hook_behind_the_switch_that_fails_holds_no_traffic_and_no_later_change() {
     world.run(secs(3));
     assert_eq!(world.active(), Some(P));
     assert_eq!(hooks_run(&world), [(2, 0), (3, 0)]);
+}
+
+/// Also when nobody was active before: a backend that nobody remembers may have flows.
+#[test]
+fn everybodys_flows_but_the_targets_end_before_its_first_hook() {
+    let mut of_nobody = World::new(vec![with_hooks()], 1);
+    of_nobody.fail_over(Some("b"), false).unwrap();
+    of_nobody.run(secs(1));
+    for (world, id) in [(of_nobody, 1), (switching(true), 2)] {
+        let before: Vec<_> = world.log.iter().map(|(_, entry)| entry).collect();
+        let hook = before.iter().position(|entry| matches!(entry, Entry::Hook(_))).unwrap();
+        let (pool, whose) = (PoolIndex(0), Whose::AllBut(BackendIndex(B)));
+        let cut = Entry::Cut(Cut { pool, whose, transition: Some(id) });
+        assert!(before[..hook].contains(&&cut), "{before:?}");
+    }
 }
 
 /// The end of a cut that was asked for before the backend had new flows says nothing about those.
@@ -260,7 +277,7 @@ fn what_belongs_to_a_pool_that_is_gone_changes_nothing() {
     let (pool, b) = (PoolIndex(7), BackendIndex(B));
     let run = HookRun { pool, step: 0, transition: 1, from: None, to: b, reason: ActiveReason::Operator };
     policy.handle_hook(run, HookEnd::Good, Moment::ZERO);
-    policy.handle_cut(Cut { pool, backend: b, transition: Some(1) }, Moment::ZERO);
+    policy.handle_cut(Cut { pool, whose: Whose::Of(b), transition: Some(1) }, Moment::ZERO);
     assert_eq!(policy.snapshot(PoolIndex(0), Moment::ZERO), before);
 }
 

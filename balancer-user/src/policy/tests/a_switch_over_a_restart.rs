@@ -110,6 +110,9 @@ fn to_a_backend_that_is_gone_is_the_operators_to_end_once_steps_were_taken() {
     assert!(matches!(world.fail_over(Some("p"), false), Err(Refusal::Doubtful { .. })));
     world.fail_over(Some("p"), true).unwrap();
     assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(P)));
+    let whose = Whose::AllBut(BackendIndex(P));
+    let others = Entry::Cut(Cut { pool: PoolIndex(0), whose, transition: None });
+    assert!(world.log.iter().any(|(_, entry)| *entry == others), "nobody knows who else was active");
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn ready(backend: &str) -> Ask {
 
 fn cuts(world: &World) -> Vec<(Moment, usize)> {
     let cut = |(at, entry): &(Moment, Entry)| match entry {
-        Entry::Cut(cut) => Some((*at, cut.backend.0)),
+        Entry::Cut(Cut { whose: Whose::Of(backend), .. }) => Some((*at, backend.0)),
         _ => None,
     };
     world.log.iter().filter_map(cut).collect()

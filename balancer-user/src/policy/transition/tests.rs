@@ -132,7 +132,7 @@ fn it_begins_with_what_there_is_to_do() {
     let after = [hook(HookWhen::After, OnError::Hold)];
     for (hooks, cold, from, phase, switched) in [
         (&before[..], false, true, Phase::Cutting, false),
-        (&before[..], false, false, Phase::Due(0), false),
+        (&before[..], false, false, Phase::Cutting, false),
         (&after[..], false, true, Phase::Due(0), true),
         (&after[..], true, true, Phase::Cutting, false),
         (&[][..], true, false, Phase::Starting(UNTIL + LATER), false),
