@@ -106,7 +106,9 @@ impl Names<'_> {
     /// are. Before the first step, and behind the switch, nothing is at stake.
     fn can_go_on(&self, change: &Transition) -> bool {
         let is_known = self.backend(&change.to).is_some() && change.hooks == hooks(self.0);
-        is_known || change.switched || change.reached == Reached::Cutting
+        let is_before_steps =
+            matches!(change.reached, Reached::Cutting | Reached::Held { stop: Stop::Uncut, .. });
+        is_known || change.switched || is_before_steps
     }
 
     fn backend_history(&self, backend: &Backend, passed: Duration) -> BackendHistory {
@@ -181,6 +183,7 @@ fn reached(reached: &Reached) -> policy::Reached {
         Reached::Running(step) => policy::Reached::Running(*step as usize),
         Reached::Held { stop, why } => {
             let stop = match stop {
+                Stop::Uncut => policy::Stop::Uncut,
                 Stop::Failed(step) => policy::Stop::Failed(*step as usize),
                 Stop::Lost(what) => policy::Stop::Lost(next(what)),
                 Stop::Late => policy::Stop::Late,
@@ -298,6 +301,7 @@ fn written(reached: policy::Reached) -> Reached {
         policy::Reached::Running(step) => Reached::Running(step as u32),
         policy::Reached::Held(stop, why) => Reached::Held {
             stop: match stop {
+                policy::Stop::Uncut => Stop::Uncut,
                 policy::Stop::Failed(step) => Stop::Failed(step as u32),
                 policy::Stop::Lost(what) => Stop::Lost(next(what)),
                 policy::Stop::Late => Stop::Late,

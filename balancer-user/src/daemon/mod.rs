@@ -8,6 +8,8 @@ mod carry_out;
 mod census;
 mod certificates;
 mod check;
+mod cuts;
+mod degraded;
 mod filling;
 mod journal;
 mod listing;
@@ -48,6 +50,7 @@ use crate::store::{Remembered, State, Store};
 
 use self::census::{Counter, Walked};
 use self::certificates::Certificates;
+use self::cuts::Cuts;
 use self::filling::Filling;
 use self::journal::{Entry, Journal};
 use self::orders::Waiting;
@@ -168,6 +171,7 @@ struct Daemon {
     certificates: Certificates,
     counter: Counter,
     filling: Filling,
+    cuts: Cuts,
     /// What was done beside the loop.
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// Who waits for the end of a change.
@@ -245,6 +249,7 @@ impl Daemon {
             counter: Counter::new(flows.clone(), walked),
             flows,
             filling,
+            cuts: Cuts::default(),
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),

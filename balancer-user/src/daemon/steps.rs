@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
-use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::dataplane::DataplaneError;
@@ -22,8 +21,6 @@ use super::{Daemon, Entry};
 
 /// Results that wait for the loop; more make those who bring them wait.
 pub(super) const RESULTS: usize = 64;
-/// Before a cut that could not be finished is tried again.
-const CUT_AGAIN: Duration = Duration::from_secs(1);
 /// How long a hook waits for the disk to have it written down that it was started.
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
 
@@ -48,8 +45,8 @@ pub(super) struct CutEnd {
 }
 
 impl Daemon {
-    /// Ends all flows of some backends.
-    pub(super) fn cut(&self, cut: Cut) {
+    /// Ends all flows of some backends, if it can.
+    pub(super) fn try_cut(&self, cut: Cut) {
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         let backends = self.to_be_cut(cut);
         tokio::task::spawn_blocking(move || {
@@ -149,45 +146,37 @@ impl Daemon {
     pub(super) fn done(&mut self, done: Done) {
         match done {
             Done::Cut(cut, report) => self.was_cut(cut, report),
-            Done::CutAgain(cut) => self.cut(cut),
+            Done::CutAgain(cut) => self.try_cut(cut),
             Done::Replayed(pool, report) => self.was_replayed(pool, &report),
             Done::Hook(run, end) => self.policy.handle_hook(run, end, self.clock.now()),
         }
     }
 
     fn was_cut(&mut self, cut: Cut, ends: Result<Vec<CutEnd>, DataplaneError>) {
-        let mut is_done = true;
-        match ends {
+        let problem = match ends {
             Ok(ends) => {
-                for end in ends {
-                    is_done &= self.one_was_cut(cut.pool, end);
-                }
+                let problems = ends.into_iter().filter_map(|end| self.one_was_cut(cut.pool, end));
+                problems.reduce(|all, another| format!("{all}; {another}"))
             }
-            Err(error) => {
-                let pool = self.pool_name(cut.pool);
-                error!(event = "cut", pool, error = %error, "flows could not be ended; trying again");
-                is_done = false;
-            }
-        }
-        if is_done {
-            self.policy.handle_cut(cut, self.clock.now());
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            self.cut_failed(cut, problem);
         } else {
-            tokio::spawn(again(cut, self.done.0.clone()));
+            self.cuts.ended(cut);
+            self.policy.handle_cut(cut, self.clock.now());
         }
     }
 
-    /// Whether all of this one's flows have ended.
-    fn one_was_cut(&mut self, pool: PoolIndex, end: CutEnd) -> bool {
+    /// Of one backend; says why not all of its flows have ended.
+    fn one_was_cut(&mut self, pool: PoolIndex, end: CutEnd) -> Option<String> {
         let CutEnd { backend, slot, report } = end;
-        let index = self.parts.slots[pool.0].backends.iter().position(|known| known.index == slot);
-        let pool_name = self.pool_name(pool).to_owned();
         let CutReport { flows, resets_sent, problem } = match report {
             Ok(report) => report,
-            Err(error) => {
-                error!(event = "cut", pool = pool_name, backend, error = %error, "flows could not all be ended; trying again");
-                return false;
-            }
+            Err(error) => return Some(format!("{backend}: {error}")),
         };
+        let index = self.parts.slots[pool.0].backends.iter().position(|known| known.index == slot);
+        let pool_name = self.pool_name(pool).to_owned();
         if let Some(problem) = problem {
             warn!(
                 event = "cut",
@@ -205,7 +194,7 @@ impl Daemon {
         if let Some(index) = index {
             *self.resets_sent.entry((pool, BackendIndex(index))).or_default() += resets_sent;
         }
-        true
+        None
     }
 
     fn was_replayed(&self, pool: PoolIndex, report: &ReplayReport) {
@@ -217,11 +206,6 @@ impl Daemon {
             info!(event = "replay", pool, sent, "held clients were sent on");
         }
     }
-}
-
-async fn again(cut: Cut, done: mpsc::Sender<Done>) {
-    tokio::time::sleep(CUT_AGAIN).await;
-    let _ = done.send(Done::CutAgain(cut)).await;
 }
 
 fn end(finished: Finished) -> HookEnd {

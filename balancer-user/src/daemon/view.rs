@@ -60,7 +60,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
             .map(|index| pool(daemon, PoolIndex(index)))
             .collect::<Result<_, _>>()?,
         drops: by_reason(&tallies, |fate| fate != Fate::Pass, |tally| tally.dropped),
-        degraded: daemon.store.written().borrow().degraded(),
+        degraded: daemon.degraded(),
     };
     let backends = parts.config.pools.iter().zip(&parts.slots).enumerate().flat_map(|(p, (pool, slots))| {
         pool.backends.iter().zip(&slots.backends).enumerate().map(move |(b, (backend, slot))| {

@@ -181,6 +181,13 @@ pub enum Refusal {
         /// The pool.
         pool: String,
     },
+    /// `resume --skip`, and flows are left that must not outlive the change.
+    Uncut {
+        /// The pool.
+        pool: String,
+        /// What it is held for.
+        why: String,
+    },
     /// It is the active one, and no other backend is eligible.
     NoSuccessor {
         /// The pool.
@@ -255,6 +262,12 @@ impl fmt::Display for Refusal {
                  `balancer failover {pool} --to BACKEND --force` says who it shall be"
             ),
             Self::NotHeld { pool } => write!(f, "pool {pool:?} is not held; there is nothing to resume"),
+            Self::Uncut { pool, why } => write!(
+                f,
+                "{why}; that can't be left out: clients would be connected to the old backend and to the new one of pool \
+                 {pool:?} at once. `balancer resume {pool} --retry` tries it again, `balancer failover {pool} --to BACKEND \
+                 --force` names another or goes back"
+            ),
             Self::NoSuccessor { pool, backend } => write!(
                 f,
                 "{backend:?} is the active backend of pool {pool:?} and no other is eligible; `--force` takes it out all \

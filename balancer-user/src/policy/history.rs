@@ -12,7 +12,7 @@ use super::event::Event;
 use super::health::Past;
 use super::pool::Pool;
 use super::settings::{BackendIndex, HookWhen, ServiceIndex};
-use super::transition::{Next, Phase, Stop, Transition};
+use super::transition::{CUT_LIMIT, Next, Phase, Stop, Transition};
 use super::view::{Admin, Wish};
 
 /// What an earlier life left behind. The default is a first start.
@@ -88,6 +88,13 @@ pub enum Reached {
     Held(Stop, String),
 }
 
+impl Reached {
+    /// Steps may have been taken.
+    const fn is_behind_a_step(&self) -> bool {
+        !matches!(self, Self::Cutting | Self::Held(Stop::Uncut, _))
+    }
+}
+
 impl Pool {
     /// Takes over what is still allowed of what an earlier life left behind.
     pub(super) fn restore(&mut self, past: PoolHistory, now: Moment, out: &mut Outbox) {
@@ -98,7 +105,7 @@ impl Pool {
         let (change, orphaned) = match past.transition {
             Some(change) if self.order.contains(&change.to) => (Some(change), false),
             // Its target is gone, and steps may have given the role away.
-            Some(change) => (None, !change.switched && change.reached != Reached::Cutting),
+            Some(change) => (None, !change.switched && change.reached.is_behind_a_step()),
             None => (None, false),
         };
         let switched = change.as_ref().filter(|change| change.switched).map(|change| change.to);
@@ -151,7 +158,7 @@ impl Pool {
         let from = from.filter(|from| from.0 < self.backends.len());
         let mut why = None;
         let phase = match reached {
-            Reached::Cutting => Phase::Cutting,
+            Reached::Cutting => Phase::Cutting(now + CUT_LIMIT),
             // What the configuration doesn't have any more can't be run: the operator says what becomes of it.
             Reached::Next(Next::Hook(step)) if step < hooks => Phase::Due(step),
             Reached::Next(Next::Hook(step)) => {
@@ -193,7 +200,7 @@ impl Pool {
             let evidence = transition.why.clone().unwrap_or_default();
             out.tell(Event::Held { id: Some(id), pool: self.index, to: Some(to), evidence });
         }
-        if transition.phase == Phase::Cutting {
+        if matches!(transition.phase, Phase::Cutting(_)) {
             self.cut_before(&transition, out);
         }
         self.transition = Some(transition).filter(|transition| transition.phase != Phase::Over);
@@ -215,7 +222,7 @@ impl Pool {
 impl Transition {
     fn history(&self, now: Moment) -> Option<TransitionHistory> {
         let reached = match self.phase {
-            Phase::Cutting => Reached::Cutting,
+            Phase::Cutting(_) => Reached::Cutting,
             Phase::Due(step) => Reached::Next(Next::Hook(step)),
             Phase::Running(step) => Reached::Running(step),
             Phase::Starting(_) => Reached::Next(Next::Start),

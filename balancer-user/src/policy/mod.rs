@@ -167,6 +167,12 @@ impl Policy {
         self.fire(now);
     }
 
+    /// Why a cut that was polled could not be finished. Whether it is to be tried again, and soon if a change waits for it.
+    #[must_use]
+    pub fn handle_cut_trouble(&mut self, cut: Cut, problem: &str) -> bool {
+        self.pools.get_mut(cut.pool.0).is_some_and(|pool| pool.cut_trouble(cut, problem))
+    }
+
     /// When [`Self::handle_timeout`] is wanted; `None`: never. No later than the shortest interval from the last input
     /// while probes are in flight, or a controller that stood still could not tell it from a slow backend.
     #[must_use]

@@ -152,6 +152,9 @@ impl Pool {
         };
         let Phase::Held(stop) = transition.phase else { return Err(Refusal::NotHeld { pool: name() }) };
         let (id, to) = (transition.id, transition.to);
+        if stop == Stop::Uncut && skip {
+            return Err(Refusal::Uncut { pool: name(), why: transition.why.clone().unwrap_or_default() });
+        }
         if matches!(stop, Stop::Lost(_)) && !skip && !self.may_stay(to) {
             let to = &self.backends[to.0];
             return Err(Refusal::TargetLost {

@@ -116,7 +116,7 @@ fn act(world: &mut World, dice: &mut Dice) {
         12 => world.set(pool, backend, Condition::Ours),
         13 => world.freeze(dice.below(Duration::from_secs(20))),
         14 => world.hooks_take(dice.below(Duration::from_secs(5)), pick(dice, 2) == 0),
-        15 => world.cuts_take(dice.below(Duration::from_secs(5))),
+        15 => world.cuts_take(dice.below(Duration::from_secs(15))),
         16 => world.restart(),
         _ => {
             let _ = world.command(&Command { pool: name, ask: ask_from(dice, to) });
@@ -173,7 +173,9 @@ fn make_peace(world: &mut World) {
             let ask = |ask| Command { pool: pool.name.clone(), ask };
             for _ in 0..2 * pool.hooks.len() + 3 {
                 if world.policy.snapshot(PoolIndex(p), world.now).state == PoolState::Held {
-                    let _ = world.command(&ask(Ask::Resume { skip: true }));
+                    // Flows that are left can't be skipped.
+                    let skipped = world.command(&ask(Ask::Resume { skip: true }));
+                    let _ = skipped.or_else(|_| world.command(&ask(Ask::Resume { skip: false })));
                     world.run(Duration::from_secs(30));
                 }
             }

@@ -8,7 +8,7 @@ use super::decision::{ActiveReason, Cut, HookRun, Outbox, Whose};
 use super::event::Event;
 use super::pool::Pool;
 use super::settings::{BackendIndex, HookWhen, OnBackendDown};
-use super::transition::{Input, Phase, Stop, Surroundings, Transition};
+use super::transition::{CUT_LIMIT, Input, Phase, Stop, Surroundings, Transition};
 use super::view::{Admin, Wish};
 
 /// A change of the active backend to make.
@@ -107,6 +107,13 @@ impl Pool {
         self.reconsider(now, out);
     }
 
+    /// Not all could be ended. Whether that is to be tried again: not for a change that waits for it no more.
+    pub(super) fn cut_trouble(&mut self, cut: Cut, problem: &str) -> bool {
+        let Some(id) = cut.transition else { return true };
+        let waits = |change: &&mut Transition| change.id == id && matches!(change.phase, Phase::Cutting(_));
+        self.transition.as_mut().filter(waits).map(|change| change.why = Some(problem.to_owned())).is_some()
+    }
+
     /// Makes another backend the active one: at once, or as the end of the steps that come before.
     pub(super) fn move_to(&mut self, order: Move, now: Moment, out: &mut Outbox) -> Moved {
         if self.active == Some(order.to) {
@@ -163,9 +170,13 @@ impl Pool {
     /// A change holds: time or its target's health may let it go on.
     pub(super) fn go_on(&mut self, now: Moment, out: &mut Outbox) {
         let Some(transition) = &self.transition else { return };
-        let Phase::Starting(_) = transition.phase else { return };
-        let input = if self.backends[transition.to.0].is_up() { Input::Up } else { Input::Elapsed };
-        self.tell_transition(input, now, out);
+        match transition.phase {
+            Phase::Starting(_) if self.backends[transition.to.0].is_up() => {
+                self.tell_transition(Input::Up, now, out);
+            }
+            Phase::Starting(_) | Phase::Cutting(_) => self.tell_transition(Input::Elapsed, now, out),
+            Phase::Due(_) | Phase::Running(_) | Phase::Held(_) | Phase::Over => {}
+        }
     }
 
     /// Hands something to the change that is under way, and carries out what comes of it.
@@ -191,7 +202,7 @@ impl Pool {
             match transition.phase {
                 Phase::Starting(_) => self.wake(transition.to, true, now),
                 Phase::Held(stop) => self.hold(&mut transition, stop, now, out),
-                Phase::Cutting => self.cut_before(&transition, out),
+                Phase::Cutting(_) => self.cut_before(&transition, out),
                 Phase::Due(_) | Phase::Running(_) | Phase::Over => {}
             }
         }
@@ -217,6 +228,10 @@ impl Pool {
     fn hold(&self, transition: &mut Transition, stop: Stop, now: Moment, out: &mut Outbox) {
         let to = &self.backends[transition.to.0];
         let evidence = match stop {
+            Stop::Uncut => {
+                let problem = transition.why.as_deref().unwrap_or("nothing is known of them yet");
+                format!("flows of other backends could not be ended within {CUT_LIMIT:?}: {problem}")
+            }
             Stop::Failed(step) => {
                 let name = self.settings.hooks.get(step).map_or("", |hook| &hook.name);
                 format!("hook {name:?}: {}", transition.why.as_deref().unwrap_or("its end is not known"))

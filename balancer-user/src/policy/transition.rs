@@ -10,6 +10,10 @@ use super::Moment;
 use super::decision::ActiveReason;
 use super::settings::{BackendIndex, HookSettings, HookWhen, OnError};
 
+/// How long a change waits for the end of old flows: some hundred times as long as that takes. What holds it up for longer
+/// is not over by itself.
+pub(super) const CUT_LIMIT: Duration = Duration::from_secs(10);
+
 /// What is done next, once nothing is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
@@ -24,6 +28,8 @@ pub enum Next {
 /// Why a change stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stop {
+    /// Old flows did not end in time. There is no going on with them: they would be two backends' at once.
+    Uncut,
     /// This hook failed, or nobody knows how it ended.
     Failed(usize),
     /// The target went down; that would have been next.
@@ -36,19 +42,19 @@ pub enum Stop {
 ///
 /// ```text
 ///   Cutting --cut--> Due(0) --started--> Running(0) --good--> Due(1) ... --> [Starting] --up--> SWITCH
-///                      ^                    |                                   |                 |
-///                      | retry              | failed, on_error = "hold"         | start_timeout   v
-///                      '------ Held <-------'<----------------------------------'        after hooks: Due, Running
-///                               | skip                                                            |
-///                               '--> what comes behind it                                         v
+///      | ^             ^                    |                                   |                 |
+///      | | retry       | retry              | failed, on_error = "hold"         | start_timeout   v
+///      | '-----.       '------ Held <-------'<----------------------------------'        after hooks: Due, Running
+///      '---> Held               | skip                                                            |
+///   CUT_LIMIT                   '--> what comes behind it                                         v
 ///                                                                                                Over
 /// ```
 ///
 /// Wherever it would go on towards the switch and the target is known to fail, it is *Held* instead: never another target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
-    /// The flows of the backends before are being cut.
-    Cutting,
+    /// The flows of the backends before are being cut, and are to have ended before this moment.
+    Cutting(Moment),
     /// This hook is to be started.
     Due(usize),
     /// This hook was started; its end isn't known.
@@ -128,15 +134,15 @@ impl Transition {
         match self.phase {
             Phase::Due(step) | Phase::Running(step) | Phase::Held(Stop::Failed(step)) => Some(step),
             Phase::Held(Stop::Lost(Next::Hook(step))) => Some(step),
-            Phase::Cutting | Phase::Starting(_) | Phase::Held(_) | Phase::Over => None,
+            Phase::Cutting(_) | Phase::Starting(_) | Phase::Held(_) | Phase::Over => None,
         }
     }
 
     /// When it wants to be told that time went on.
     pub(super) const fn deadline(&self) -> Option<Moment> {
         match self.phase {
-            Phase::Starting(until) => Some(until),
-            Phase::Cutting | Phase::Due(_) | Phase::Running(_) | Phase::Held(_) | Phase::Over => None,
+            Phase::Cutting(until) | Phase::Starting(until) => Some(until),
+            Phase::Due(_) | Phase::Running(_) | Phase::Held(_) | Phase::Over => None,
         }
     }
 
@@ -145,7 +151,7 @@ impl Transition {
     pub(super) fn begin(&mut self, around: Surroundings<'_>, now: Moment) {
         let first = self.behind(None, around.hooks);
         match (first, self.from) {
-            (Next::Hook(_), _) | (Next::Start, Some(_)) => self.phase = Phase::Cutting,
+            (Next::Hook(_), _) | (Next::Start, Some(_)) => self.cut(now),
             (Next::Start, None) | (Next::Switch, _) => self.go(first, around, now),
         }
     }
@@ -153,8 +159,9 @@ impl Transition {
     /// What doesn't fit the phase changes nothing.
     pub(super) fn handle(&mut self, input: Input, around: Surroundings<'_>, now: Moment) {
         match (self.phase, input) {
-            (Phase::Cutting, Input::Cut) => self.go(self.behind(None, around.hooks), around, now),
-            (Phase::Cutting, _) => {}
+            (Phase::Cutting(_), Input::Cut) => self.go(self.behind(None, around.hooks), around, now),
+            (Phase::Cutting(until), Input::Elapsed) if until <= now => self.stop(Stop::Uncut),
+            (Phase::Cutting(_), _) => {}
             (Phase::Due(step), Input::Started) => self.phase = Phase::Running(step),
             (Phase::Due(_), _) => {}
             (Phase::Running(step), Input::Ended { good }) => {
@@ -167,6 +174,7 @@ impl Transition {
             (Phase::Starting(_), Input::Up) => self.go(Next::Switch, around, now),
             (Phase::Starting(until), Input::Elapsed) if until <= now => self.stop(Stop::Late),
             (Phase::Starting(_), _) => {}
+            (Phase::Held(Stop::Uncut), Input::Retry) => self.cut(now),
             (Phase::Held(Stop::Failed(step)), Input::Retry) => self.go(Next::Hook(step), around, now),
             (Phase::Held(Stop::Failed(step)), Input::Skip) => self.leave(step, around, now),
             (Phase::Held(Stop::Lost(next)), Input::Retry) => self.go(next, around, now),
@@ -188,6 +196,11 @@ impl Transition {
     pub(super) fn was_switched(&mut self, hooks: &[HookSettings]) {
         self.switched = true;
         self.follow(None, hooks);
+    }
+
+    fn cut(&mut self, now: Moment) {
+        self.why = None;
+        self.phase = Phase::Cutting(now + CUT_LIMIT);
     }
 
     fn stop(&mut self, stop: Stop) {

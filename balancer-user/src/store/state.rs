@@ -174,6 +174,8 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
+    /// Old flows that did not end.
+    Uncut,
     /// This hook.
     Failed(u32),
     /// The target went down; that would have been next.

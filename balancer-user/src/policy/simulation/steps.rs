@@ -26,7 +26,9 @@ impl Steps {
     pub(super) fn after(history: &History) -> Self {
         let mut steps = Self::default();
         for (n, past) in history.pools.iter().enumerate() {
-            let change = past.transition.as_ref().filter(|change| change.reached != Reached::Cutting);
+            let uncut =
+                |reached: &Reached| matches!(reached, Reached::Cutting | Reached::Held(Stop::Uncut, _));
+            let change = past.transition.as_ref().filter(|change| !uncut(&change.reached));
             if let Some(change) = change {
                 let (pool, whose) = (PoolIndex(n), Whose::AllBut(change.to));
                 steps.cut.insert(Cut { pool, whose, transition: Some(change.id) });

@@ -223,6 +223,52 @@ fn everybodys_flows_but_the_targets_end_before_its_first_hook() {
     }
 }
 
+/// [43] Flows that can't be ended: two backends at once would be worse than a pool that waits.
+#[test]
+fn a_cut_that_does_not_end_is_held_for_and_never_left_out() {
+    let mut world = World::new(vec![with_hooks()], 1);
+    world.run(secs(5));
+    world.cuts_take(secs(3600));
+    world.fail_over(Some("b"), false).unwrap();
+    let cut = world.log.iter().find_map(|(_, entry)| match entry {
+        Entry::Cut(cut) => Some(*cut),
+        _ => None,
+    });
+    assert!(world.policy.handle_cut_trouble(cut.unwrap(), "a storm"), "it is tried again");
+    world.run(secs(10) - TICK);
+    assert_eq!(world.view().state, PoolState::Switching);
+    world.run(TICK);
+    let held = world.view().transition.and_then(|transition| transition.held);
+    assert_eq!(held.as_deref(), Some("flows of other backends could not be ended within 10s: a storm"));
+    assert!(world.events().any(|(_, event)| matches!(event, Event::Held { id: Some(2), .. })));
+    assert!(!world.policy.handle_cut_trouble(cut.unwrap(), "a storm"), "nobody waits any more");
+    let before = world.view();
+    let refused = world.ask(Ask::Resume { skip: true }).unwrap_err().to_string();
+    assert!(refused.contains("a storm; that can't be left out"), "{refused}");
+    assert_eq!(world.view(), before);
+
+    world.restart();
+    world.run(secs(60));
+    assert_eq!((world.view().state, hooks_run(&world)), (PoolState::Held, vec![]));
+    world.cuts_take(secs(1));
+    world.ask(Ask::Resume { skip: false }).unwrap();
+    world.run(secs(5));
+    assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(B)));
+    assert_eq!(hooks_run(&world), [(2, 0), (2, 1), (2, 2)]);
+}
+
+#[test]
+fn from_a_cut_that_does_not_end_there_is_a_way_back() {
+    let mut world = World::new(vec![with_hooks()], 1);
+    world.run(secs(5));
+    world.cuts_take(secs(3600));
+    world.fail_over(Some("b"), false).unwrap();
+    world.run(secs(60));
+    assert_eq!(world.view().state, PoolState::Held);
+    world.fail_over(Some("p"), true).unwrap();
+    assert_eq!((world.view().state, world.active()), (PoolState::Serving, Some(P)));
+}
+
 /// The end of a cut that was asked for before the backend had new flows says nothing about those.
 #[test]
 fn an_older_cut_of_the_same_backend_lets_no_hook_run() {

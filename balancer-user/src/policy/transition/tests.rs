@@ -64,10 +64,13 @@ fn every_phase_answers_every_input() {
     let failed = |step| Held(Stop::Failed(step));
     let lost = |next| Held(Stop::Lost(next));
     let late = Held(Stop::Late);
+    let (uncut, cutting) = (Held(Stop::Uncut), Cutting(UNTIL + CUT_LIMIT));
     let until = Starting(UNTIL + LATER);
     type Row = (Phase, bool, Vec<(Input, Phase)>);
     let table: Vec<Row> = vec![
-        (Cutting, false, vec![(Input::Cut, Due(0))]),
+        (Cutting(UNTIL), false, vec![(Input::Cut, Due(0)), (Input::Elapsed, uncut)]),
+        (cutting, false, vec![(Input::Cut, Due(0))]),
+        (uncut, false, vec![(Input::Retry, cutting)]),
         (Due(0), false, vec![(Input::Started, Running(0))]),
         (Due(2), false, vec![(Input::Started, Running(2))]),
         (Running(0), false, vec![(good, Due(2)), (bad, failed(0)), (not, failed(0))]),
@@ -103,7 +106,7 @@ fn every_phase_answers_every_input() {
 #[test]
 fn a_lost_target_holds_whatever_comes_next() {
     let phases = [
-        (Phase::Cutting, Input::Cut, Next::Hook(0)),
+        (Phase::Cutting(UNTIL), Input::Cut, Next::Hook(0)),
         (Phase::Running(0), Input::Ended { good: true }, Next::Hook(2)),
         (Phase::Running(2), Input::Ended { good: true }, Next::Start),
         (Phase::Starting(UNTIL), Input::Up, Next::Switch),
@@ -128,13 +131,14 @@ fn what_is_lost_after_the_switch_doesnt_stop_the_hooks_behind_it() {
 
 #[test]
 fn it_begins_with_what_there_is_to_do() {
+    let cutting = Phase::Cutting(UNTIL + CUT_LIMIT);
     let before = [hook(HookWhen::Before, OnError::Hold)];
     let after = [hook(HookWhen::After, OnError::Hold)];
     for (hooks, cold, from, phase, switched) in [
-        (&before[..], false, true, Phase::Cutting, false),
-        (&before[..], false, false, Phase::Cutting, false),
+        (&before[..], false, true, cutting, false),
+        (&before[..], false, false, cutting, false),
         (&after[..], false, true, Phase::Due(0), true),
-        (&after[..], true, true, Phase::Cutting, false),
+        (&after[..], true, true, cutting, false),
         (&[][..], true, false, Phase::Starting(UNTIL + LATER), false),
         (&[][..], false, true, Phase::Over, true),
     ] {

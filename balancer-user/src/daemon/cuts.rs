@@ -1,0 +1,126 @@
+//! Cuts that are under way: how often each has failed, and when it is tried again.
+//!
+//! A change with steps waits for its cut, and its policy gives it up in the end. Nobody waits for another one: that is tried
+//! for as long as it takes, less and less often, and told. Deliberately not here: how flows are ended (`steps`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::error;
+
+use crate::policy::Cut;
+
+use super::Daemon;
+use super::steps::Done;
+
+/// Before a cut that could not be finished is tried again for the first time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Each pause is twice the one before, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// What fails less often is a storm of packets that is over in moments, and nobody's business.
+const WORTH_TELLING: u32 = 3;
+
+/// The cuts that have not ended.
+#[derive(Debug, Default)]
+pub(super) struct Cuts(BTreeMap<Cut, UnderWay>);
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// How many of the same were asked for and have not ended: flows may be made between one and the next.
+    runs: u32,
+    failures: u32,
+    problem: String,
+}
+
+impl Cuts {
+    pub(super) fn begun(&mut self, cut: Cut) {
+        self.0.entry(cut).or_default().runs += 1;
+    }
+
+    pub(super) fn ended(&mut self, cut: Cut) {
+        if let Some(under_way) = self.0.get_mut(&cut) {
+            under_way.runs -= 1;
+            (under_way.failures, under_way.problem) = (0, String::new());
+        }
+        self.0.retain(|_, under_way| under_way.runs > 0);
+    }
+
+    /// For how long nothing is tried now.
+    fn failed(&mut self, cut: Cut, problem: String) -> Duration {
+        let under_way = self.0.entry(cut).or_default();
+        under_way.failures = under_way.failures.saturating_add(1);
+        under_way.problem = problem;
+        if cut.transition.is_some() {
+            return FIRST_PAUSE;
+        }
+        FIRST_PAUSE.saturating_mul(1 << (under_way.failures - 1).min(10)).min(LONGEST_PAUSE)
+    }
+
+    /// Those that fail again and again, and why; but those that a change waits for and gives up.
+    pub(super) fn failing(&self) -> impl Iterator<Item = (Cut, &str)> {
+        let failing = self
+            .0
+            .iter()
+            .filter(|(cut, under_way)| cut.transition.is_none() && under_way.failures >= WORTH_TELLING);
+        failing.map(|(cut, under_way)| (*cut, under_way.problem.as_str()))
+    }
+}
+
+impl Daemon {
+    /// Ends all flows of some backends.
+    pub(super) fn cut(&mut self, cut: Cut) {
+        self.cuts.begun(cut);
+        self.try_cut(cut);
+    }
+
+    /// Not all of them could be ended.
+    pub(super) fn cut_failed(&mut self, cut: Cut, problem: String) {
+        let is_wanted = self.policy.handle_cut_trouble(cut, &problem);
+        let then = if is_wanted { "trying again" } else { "given up" };
+        let pool = self.pool_name(cut.pool);
+        error!(event = "cut", pool, problem, "flows could not all be ended; {then}");
+        if is_wanted {
+            let pause = self.cuts.failed(cut, problem);
+            tokio::spawn(again(cut, pause, self.done.0.clone()));
+        } else {
+            self.cuts.ended(cut);
+        }
+    }
+}
+
+async fn again(cut: Cut, pause: Duration, done: mpsc::Sender<Done>) {
+    tokio::time::sleep(pause).await;
+    let _ = done.send(Done::CutAgain(cut)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{BackendIndex, PoolIndex, Whose};
+
+    fn cut(transition: Option<u64>) -> Cut {
+        Cut { pool: PoolIndex(0), whose: Whose::Of(BackendIndex(1)), transition }
+    }
+
+    #[test]
+    fn one_that_nobody_waits_for_is_tried_less_and_less_often_and_told() {
+        let mut cuts = Cuts::default();
+        cuts.begun(cut(None));
+        let pauses: Vec<_> =
+            (0..40).map(|_| cuts.failed(cut(None), "a storm".to_owned()).as_secs()).collect();
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses[39], 60);
+        assert_eq!(cuts.failing().collect::<Vec<_>>(), [(cut(None), "a storm")]);
+        cuts.ended(cut(None));
+        assert_eq!(cuts.failing().count(), 0);
+    }
+
+    #[test]
+    fn one_that_a_change_waits_for_is_tried_each_second_until_that_is_held() {
+        let mut cuts = Cuts::default();
+        cuts.begun(cut(Some(7)));
+        assert!((0..9).all(|_| cuts.failed(cut(Some(7)), String::new()) == FIRST_PAUSE));
+        assert_eq!(cuts.failing().count(), 0, "the change tells it");
+    }
+}
