@@ -141,7 +141,7 @@ fn a_thousand_come_in_one_after_the_other() {
             sent.push(program.take_in(found.waiting)?.sent);
         }
         let all: u64 = sent.iter().sum();
-        ensure!(all == CLIENTS.into() && sent.len() > 1, "{sent:?}");
+        ensure!(all == u64::from(CLIENTS) && sent.len() > 1, "{sent:?}");
         Ok(())
     })
     .unwrap();

@@ -53,6 +53,12 @@ impl FlowClock {
         (self.jiffies_at(monotonic_ns) / i128::from(JIFFIES_PER_TICK)) as u32
     }
 
+    /// How much of the tick at a moment of `CLOCK_MONOTONIC` is over.
+    pub(super) fn into_tick_at(&self, monotonic_ns: u64) -> Duration {
+        let jiffies = self.jiffies_at(monotonic_ns).rem_euclid(i128::from(JIFFIES_PER_TICK));
+        Duration::from_nanos(jiffies as u64 * self.jiffy_ns)
+    }
+
     /// How long ago that was, at a moment of `CLOCK_MONOTONIC`; as exact as the kernel ticks.
     pub(super) fn age_at(&self, then: Jiffies, monotonic_ns: u64) -> Duration {
         let jiffies = self.jiffies_at(monotonic_ns) - i128::from(then.0);
@@ -100,6 +106,9 @@ mod tests {
         assert_eq!(clock.tick_at(5_000_000_000 + 64_000_000), then + 1);
         assert_eq!(clock.tick_at(5_000_000_000 - 1), then - 1);
         assert_eq!(clock.duration(125), Duration::from_secs(8));
+        let into = [0, 3_999_999, 4_000_000, 63_999_999, 64_000_000];
+        let into = into.map(|later| clock.into_tick_at(5_000_000_000 + later).as_millis());
+        assert_eq!(into, [0, 0, 4, 60, 0]);
     }
 
     #[test]

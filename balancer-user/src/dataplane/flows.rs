@@ -261,6 +261,11 @@ impl<A: WireAddress> Both<A> {
         seen(self.backend.0).has(Seen::OPENED)
     }
 
+    /// Whether the backend has refused the client's SYN, which goes on to another one when it comes again.
+    pub(super) fn is_refused(&self) -> bool {
+        seen(self.backend.0).has(Seen::RST)
+    }
+
     pub(super) fn stage(&self, client: Met) -> Stage {
         let (backend, line, past) = &self.backend;
         Stage::of(

@@ -112,8 +112,9 @@ impl Rescuer {
 
     /// As [`Rescuer::look`], when the clock of the packet path (`CLOCK_MONOTONIC`) says `now_ns`.
     pub fn look_at(&mut self, now_ns: u64) -> Found {
-        let look =
-            Look { rules: &self.rules, clock: &self.flows.clock, now: self.flows.clock.tick_at(now_ns) };
+        let clock = &self.flows.clock;
+        let (now, into_tick) = (clock.tick_at(now_ns), clock.into_tick_at(now_ns));
+        let look = Look { rules: &self.rules, clock, now, into_tick };
         let mut told = Told::default();
         let waiting = Syns {
             v4: look.over::<Address4>(&self.flows.v4, &mut self.settled_4, &mut told),
@@ -128,6 +129,7 @@ struct Look<'a> {
     rules: &'a BTreeMap<u16, Rule>,
     clock: &'a FlowClock,
     now: u32,
+    into_tick: Duration,
 }
 
 /// An attempt whose time has come.
@@ -150,21 +152,25 @@ impl Look<'_> {
         settled.make_room(table.len());
         let mut waiting = Vec::new();
         for met in table.live() {
-            if !seen(met).is_from_client() || settled.has(met) {
-                continue;
-            }
-            let Some((age, step)) = self.due(met, table.slots(met), table.past(met.index).began) else {
-                continue;
-            };
+            // A refusal is marked where it came from.
+            let is_refused = seen(met).has(Seen::FROM_BACKEND.and(Seen::RST));
+            let client = if is_refused { table.met(table.past(met.index).twin) } else { Some(met) };
+            let is_open = |client: &Met| seen(*client).is_from_client() && !settled.has(*client);
+            let Some(client) = client.filter(is_open) else { continue };
+            let began = table.past(client.index).began;
+            let Some((age, step)) = self.due(table.slots(client), began, is_refused) else { continue };
             // Half a flow: in the making, or left over.
-            let Some(both) = both(table, met) else { continue };
-            let due = Due { met, age, step, attempt: attempt(&both) };
+            let Some(both) = both(table, client) else { continue };
+            let due = Due { met: client, age, step, attempt: attempt(&both) };
             if both.is_answered() {
-                settled.add(met);
+                settled.add(client);
+            } else if both.is_refused() != is_refused {
+                // It is met at its other line.
+                continue;
             } else if step.goes_on {
                 waiting.push(due);
             } else {
-                settled.add(met);
+                settled.add(client);
                 told.add(due);
             }
         }
@@ -177,16 +183,15 @@ impl Look<'_> {
         waiting.into_iter().filter_map(syn).collect()
     }
 
-    /// Whether something is to be done about a client's line with these slots of service and backend.
-    fn due(&self, met: Met, (service, backend): (u16, u16), began: u32) -> Option<(u32, Step)> {
+    /// Whether it is time for something to be done about an attempt with these slots of service and backend, and its age.
+    fn due(&self, (service, backend): (u16, u16), began: u32, is_refused: bool) -> Option<(u32, Step)> {
         // It has no backend yet, which could have answered.
         if backend == 0 {
             return None;
         }
         let age = since(began, self.now);
-        // It began within that tick, so the last one isn't whole.
-        let certain = self.clock.duration(age.saturating_sub(1));
-        let is_refused = seen(met).has(Seen::RST) || seen(met).has(Seen::OTHER_ENDS);
+        // It may have begun at the end of its tick. The packet path, which has no finer time, takes it for older.
+        let certain = (self.clock.duration(age) + self.into_tick).saturating_sub(self.clock.duration(1));
         Some((age, self.rules.get(&service)?.on(certain, is_refused)?))
     }
 }
