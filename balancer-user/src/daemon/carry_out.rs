@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::control::server::Request;
 use crate::dataplane::attach;
+use crate::dataplane::slots::Retry;
 use crate::policy::{Decision, HookRun, PoolIndex, ProbeTicket, Route, Signal, TransitionView};
 use crate::probe::{LocalFault, Outcome, Role};
 
@@ -28,6 +29,7 @@ impl Daemon {
             self.flip(&decision);
             is_news = true;
         }
+        self.write_successors();
         let took = decided.elapsed();
         while let Some(cut) = self.policy.poll_cut() {
             self.cut(cut);
@@ -72,8 +74,10 @@ impl Daemon {
             Route::Nobody => ActiveWord::new(0, mark, change),
         };
         self.parts.tables.set_active(slots.pool.index, word);
-        if before.route() == abi::Route::Hold && decision.route != Route::Hold {
-            self.replay(decision.pool);
+        let not_at = word.backend().filter(|_| self.parts.plan[decision.pool.0].retry != Retry::Off);
+        let has_moved = before.backend().is_some() && before.backend() != word.backend() && not_at.is_some();
+        if has_moved || (before.route() == abi::Route::Hold && decision.route != Route::Hold) {
+            self.replay(decision.pool, not_at);
         }
     }
 

@@ -13,6 +13,7 @@ mod degraded;
 mod filling;
 mod journal;
 mod listing;
+mod live;
 mod memory;
 mod orders;
 mod plan;
@@ -20,6 +21,7 @@ mod probe_log;
 mod start;
 mod steps;
 mod story;
+mod syns;
 mod telling;
 mod view;
 mod ways;
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -37,8 +40,10 @@ use tracing::{info, warn};
 use crate::control::server::{self, Request};
 use crate::control::socket::SocketError;
 use crate::dataplane::attach::Attachment;
+use crate::dataplane::failures::Failures;
 use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
+use crate::dataplane::rescue::Rescuer;
 use crate::dataplane::{DataplaneError, Kind};
 use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
@@ -53,6 +58,7 @@ use self::certificates::Certificates;
 use self::cuts::Cuts;
 use self::filling::Filling;
 use self::journal::{Entry, Journal};
+use self::live::Live;
 use self::orders::Waiting;
 use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
@@ -69,7 +75,9 @@ const OUTCOMES: usize = crate::policy::MAX_IN_FLIGHT;
 const CHANGES: usize = 64;
 /// How often flows are looked at for those whose time is over: a third of the shortest lifetime.
 const SWEEP_EVERY: Duration = Duration::from_secs(3);
-/// Threads for what isn't a program: a walk over the flows, cuts and replays of several pools at once.
+/// When there is nothing to wait for: it isn't never, as that has no moment.
+const LONG: Duration = Duration::from_secs(3600);
+/// Threads for what isn't a program: a walk over the flows, a look at handshakes, cuts and replays of several pools at once.
 const SPARE_THREADS: usize = 64;
 /// For the disk to take what is left at the end; a disk that works takes milliseconds.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -113,7 +121,8 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
-    let Started { parts, flows, watch, listener, socket, store, remembered } = start::start(options).await?;
+    let Started { parts, flows, failures, watch, listener, socket, store, remembered } =
+        start::start(options).await?;
     let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
@@ -123,7 +132,8 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let (changes, from_kernel) = mpsc::channel(CHANGES);
     let watching = tokio::spawn(ways::watch(watch, changes));
 
-    let mut daemon = Daemon::new(parts, (flows, walked), (store, remembered), options.version);
+    let flows = (Arc::new(flows), walked, failures);
+    let mut daemon = Daemon::new(parts, flows, (store, remembered), options.version);
     let outcome = daemon.serve(&mut signals, from_clients, from_kernel, from_counter).await;
 
     watching.abort();
@@ -172,6 +182,7 @@ struct Daemon {
     counter: Counter,
     filling: Filling,
     cuts: Cuts,
+    live: Live,
     /// What was done beside the loop.
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// Who waits for the end of a change.
@@ -229,11 +240,10 @@ impl Clock {
 impl Daemon {
     fn new(
         parts: Parts,
-        (flows, walked): (FlowTable, mpsc::Sender<Walked>),
+        (flows, walked, failures): (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>),
         (store, remembered): (Store, Remembered),
         version: &'static str,
     ) -> Self {
-        let flows = Arc::new(flows);
         let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
         let settings = plan::for_policy(&parts.config);
         let gateway = &parts.config.gateway;
@@ -243,6 +253,7 @@ impl Daemon {
         let policy = Policy::new(settings, seed, history, clock.now());
         let mut journal = Journal::after(remembered.last_event);
         journal.note(Entry::started(version, parts.fresh, &remembered), &store);
+        let rescuer = Rescuer::new(flows.clone(), plan::rescue_rules(&parts));
         Self {
             probes: ProbeLog::new(&parts.config),
             certificates: Certificates::default(),
@@ -250,6 +261,7 @@ impl Daemon {
             flows,
             filling,
             cuts: Cuts::default(),
+            live: Live::new(failures, rescuer, &parts.slots),
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
@@ -285,10 +297,13 @@ impl Daemon {
                 self.open_for_traffic().await?;
             }
             let deadline = self.policy.poll_timeout().map(|moment| self.clock.instant(moment));
-            let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let deadline = deadline.unwrap_or_else(|| Instant::now() + LONG);
+            let look = self.live.next_look().unwrap_or_else(|| Instant::now() + LONG);
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
                 Some(done) = self.done.1.recv() => self.done(done),
+                attempts = self.live.heard() => self.failed(&attempts),
+                () = sleep_until(look.into()) => self.look(),
                 Some(change) = changes.recv() => self.changed(change),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),

@@ -1,17 +1,21 @@
 //! One configuration, three readers: what the data plane, the policy and the probers each have to know of it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{self, Check, Config, Question};
 use crate::dataplane::attach::ModeChoice;
 use crate::dataplane::object::Wanted;
+use crate::dataplane::rescue::Rule;
 use crate::dataplane::slots::{BackendPlan, Forwarding, PoolPlan, Retry, ServicePlan};
 use crate::policy::{
     BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError, Passive,
     PoolSettings, ProbeSchedule, ServiceSettings, WhenAllDown, Wish,
 };
 use crate::probe::{HttpSettings, ProbeSetupError, Prober, TlsSettings, Verify};
+
+use super::start::Parts;
 
 /// What the data plane has to know.
 pub(super) fn for_dataplane(config: &Config) -> Vec<PoolPlan> {
@@ -36,11 +40,37 @@ fn pool_plan(pool: &config::Pool) -> PoolPlan {
         },
         snat_addresses: pool.snat_addresses.clone(),
         snat_ports: pool.snat_ports.clone(),
-        retry: Retry::Off,
-        connect_timeout: Duration::ZERO,
+        retry: retry(pool),
+        connect_timeout: pool.connect_timeout,
         services: services.collect(),
         backends: backends.collect(),
     }
+}
+
+/// With `before` hooks nobody else may get an attempt before they have run, whichever way it would go on.
+fn retry(pool: &config::Pool) -> Retry {
+    let holds = pool.hooks.iter().any(|hook| hook.when == config::HookWhen::Before);
+    match pool.connect_retry {
+        config::ConnectRetry::Off => Retry::Off,
+        config::ConnectRetry::Instant | config::ConnectRetry::Retransmit if holds => Retry::Held,
+        config::ConnectRetry::Instant => Retry::Instant,
+        config::ConnectRetry::Retransmit => Retry::Repeated,
+    }
+}
+
+/// What is to be done about clients that nobody answers, by service's slot. Where frames can't be put before the program
+/// they are only told of.
+pub(super) fn rescue_rules(parts: &Parts) -> BTreeMap<u16, Rule> {
+    let pools = parts.config.pools.iter().zip(&parts.plan).zip(&parts.slots);
+    let rules = pools.flat_map(|((pool, plan), slots)| {
+        let rule = Rule {
+            retry: if parts.can_feed { plan.retry } else { Retry::Off },
+            connect_timeout: plan.connect_timeout,
+            is_told: pool.passive != config::Passive::Off,
+        };
+        slots.services.iter().map(move |slot| (slot.index, rule))
+    });
+    rules.collect()
 }
 
 /// The program and the sizes of its tables.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use crate::config::{self, Config, MissingInterface, Surroundings};
 use crate::control::socket::ControlSocket;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{self, Attachment, Target};
+use crate::dataplane::failures::Failures;
 use crate::dataplane::flows::{FlowTable, Lifetimes};
 use crate::dataplane::neighbours::Neighbours;
 use crate::dataplane::object::{self, Loaded};
@@ -42,6 +44,8 @@ pub(super) struct Parts {
     pub(super) fresh: bool,
     /// For whoever puts it onto interfaces or frames before it.
     pub(super) program: Arc<Mutex<Loaded>>,
+    /// Whether the kernel can do the latter.
+    pub(super) can_feed: bool,
     neighbours: Neighbours,
 }
 
@@ -49,6 +53,7 @@ pub(super) struct Parts {
 pub(super) struct Started {
     pub(super) parts: Parts,
     pub(super) flows: FlowTable,
+    pub(super) failures: AsyncFd<Failures>,
     pub(super) watch: Watch,
     pub(super) listener: UnixListener,
     pub(super) socket: ControlSocket,
@@ -89,16 +94,17 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
             return Err(failure);
         }
     };
-    let Assembly { plan, slots, probers, tables, flows, program, neighbours, watch, listener, socket } =
-        assembly;
+    let Assembly { probers, dataplane, neighbours, listener, socket } = assembly;
+    let Dataplane { plan, slots, tables, flows, failures, program, watch } = dataplane;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
         memory::tell_forgotten(&config, state);
     }
+    let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
-    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, neighbours };
-    Ok(Started { parts, flows, watch, listener, socket, store, remembered })
+    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, can_feed, neighbours };
+    Ok(Started { parts, flows, failures, watch, listener, socket, store, remembered })
 }
 
 /// After a start that failed: what it pinned goes.
@@ -109,16 +115,22 @@ pub(super) fn abandon(pins: PinDirectory) {
 }
 
 struct Assembly {
-    plan: Vec<PoolPlan>,
-    slots: Vec<PoolSlots>,
     probers: Vec<Vec<Option<Prober>>>,
-    tables: Tables,
-    flows: FlowTable,
-    program: Loaded,
+    dataplane: Dataplane,
     neighbours: Neighbours,
-    watch: Watch,
     listener: UnixListener,
     socket: ControlSocket,
+}
+
+/// What there is in the kernel, and what it was told.
+struct Dataplane {
+    plan: Vec<PoolPlan>,
+    slots: Vec<PoolSlots>,
+    tables: Tables,
+    flows: FlowTable,
+    failures: AsyncFd<Failures>,
+    program: Loaded,
+    watch: Watch,
 }
 
 impl Assembly {
@@ -133,14 +145,14 @@ impl Assembly {
         refuse_foreign_programs(config, pins, &neighbours).await?;
         let (socket, listener) = ControlSocket::bind(&options.socket)?;
         let made = Self::dataplane(config, pins, &neighbours, options.replace).await;
-        let (plan, slots, tables, flows, program, watch) = match made {
+        let dataplane = match made {
             Ok(made) => made,
             Err(error) => {
                 let _ = socket.remove();
                 return Err(error.into());
             }
         };
-        Ok(Self { plan, slots, probers, tables, flows, program, neighbours, watch, listener, socket })
+        Ok(Self { probers, dataplane, neighbours, listener, socket })
     }
 
     async fn dataplane(
@@ -148,7 +160,7 @@ impl Assembly {
         pins: &PinDirectory,
         neighbours: &Neighbours,
         replace: bool,
-    ) -> Result<(Vec<PoolPlan>, Vec<PoolSlots>, Tables, FlowTable, Loaded, Watch), DataplaneError> {
+    ) -> Result<Dataplane, DataplaneError> {
         let plan = plan::for_dataplane(config);
         let wanted = plan::wanted(config);
         let mut program = match object::load(wanted, Some(pins.versioned())) {
@@ -162,7 +174,7 @@ impl Assembly {
         if let Err(problem) = &program.live_frames {
             warn!(
                 event = "live_frames",
-                problem, "clients that are held for a switch have to repeat themselves after it"
+                problem, "clients that wait for another backend have to repeat themselves"
             );
         }
         if let Err(problem) = &program.frags {
@@ -174,6 +186,7 @@ impl Assembly {
         let mut tables = Tables::take(&mut program.ebpf)?;
         let flows =
             FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
+        let failures = Failures::take(&mut program.ebpf)?.awaited()?;
         let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep().busy)?;
         tables.write_pools(&plan, &slots)?;
         let mut interfaces = BTreeMap::new();
@@ -198,7 +211,7 @@ impl Assembly {
             .map(|(slot, backend)| (slot.index, backend.address))
             .collect();
         let watch = Watch { neighbours: Neighbours::connect()?, interfaces, backends };
-        Ok((plan, slots, tables, flows, program, watch))
+        Ok(Dataplane { plan, slots, tables, flows, failures, program, watch })
     }
 }
 

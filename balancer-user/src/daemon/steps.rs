@@ -1,22 +1,20 @@
-//! What a change of the active backend takes besides one word: ending flows, sending held SYNs on, running hooks.
+//! What a change of the active backend takes besides one word: ending flows, running hooks; SYNs that go on are in `syns`.
 //!
 //! All of it beside the loop, each with a result that comes back to it. Deliberately not here: when any of it is to be
 //! done, and what its failure means; that is the policy's.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nix::net::if_::if_nametoindex;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::dataplane::DataplaneError;
-use crate::dataplane::attach::Mode;
 use crate::dataplane::cut::CutReport;
 use crate::dataplane::cut_all::Doomed;
-use crate::dataplane::held::{Entrance, ReplayReport, Waiting};
+use crate::dataplane::held::{ReplayReport, Syns};
 use crate::hooks::{Finished, Outcome, Step};
 use crate::policy::{BackendIndex, Cut, HookEnd, HookRun, PoolIndex, Whose};
 
+use super::live::Looked;
 use super::{Daemon, Entry};
 
 /// Results that wait for the loop; more make those who bring them wait.
@@ -30,8 +28,10 @@ pub(super) enum Done {
     Cut(Cut, Result<Vec<CutEnd>, DataplaneError>),
     /// It is time to try one again.
     CutAgain(Cut),
-    /// SYNs that were held were sent on.
+    /// SYNs that waited were sent on.
     Replayed(PoolIndex, ReplayReport),
+    /// A look for clients that nobody answers.
+    Looked(Box<Looked>),
     /// A hook.
     Hook(HookRun, HookEnd),
 }
@@ -49,15 +49,24 @@ impl Daemon {
     pub(super) fn try_cut(&self, cut: Cut) {
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         let backends = self.to_be_cut(cut);
+        let keeps_syns = self.keeps_syns(cut.pool);
+        let gate = self.gate();
         tokio::task::spawn_blocking(move || {
+            let mut syns = Syns::default();
             let ends = backends.map(|backends| {
-                let reports = flows.cut_all(&backends);
+                let reports = flows.cut_all(&backends, keeps_syns.then_some(&mut syns));
                 let each = backends.into_iter().zip(reports);
                 each.map(|(Doomed { name, slot, .. }, report)| CutEnd { backend: name, slot, report })
                     .collect()
             });
             // The loop has ended: nobody wants to know.
             let _ = done.blocking_send(Done::Cut(cut, ends));
+            if let Ok(gate) = gate
+                && !syns.is_empty()
+            {
+                let report = gate.pass(|entrance| syns.come_in(entrance));
+                let _ = done.blocking_send(Done::Replayed(cut.pool, report));
+            }
         });
     }
 
@@ -77,31 +86,6 @@ impl Daemon {
         backends.retain(|(slot, _)| Some(*slot) != active);
         let doomed = |(slot, name)| Ok(Doomed { slot, name, exits: tables.exits(slot)? });
         backends.into_iter().map(doomed).collect()
-    }
-
-    /// SYNs that were held for a pool come in once more.
-    pub(super) fn replay(&self, pool: PoolIndex) {
-        let slots = &self.parts.slots[pool.0];
-        let services: BTreeSet<u16> = slots.services.iter().map(|slot| slot.index).collect();
-        let generic = self.attachments.iter().filter(|attachment| attachment.mode == Mode::Generic);
-        let generic: BTreeSet<u32> =
-            generic.filter_map(|attachment| if_nametoindex(attachment.interface.as_str()).ok()).collect();
-        // Of no backend in particular: only where clients are matters.
-        let exits = match self.parts.tables.exits(0) {
-            Ok(exits) => exits,
-            Err(error) => {
-                error!(event = "dataplane", error = %error, "held clients have to repeat themselves");
-                return;
-            }
-        };
-        let (flows, done, program) = (self.flows.clone(), self.done.0.clone(), self.parts.program.clone());
-        tokio::task::spawn_blocking(move || {
-            let program = program.blocking_lock();
-            let entrance = Entrance { program: &program, exits: &exits, generic: &generic };
-            let report = flows.replay(&Waiting { services, not_at: None }, entrance);
-            drop(program);
-            let _ = done.blocking_send(Done::Replayed(pool, report));
-        });
     }
 
     /// Runs a hook, as soon as it is written down that it was started: what a killed daemon doesn't know it never does
@@ -148,6 +132,7 @@ impl Daemon {
             Done::Cut(cut, report) => self.was_cut(cut, report),
             Done::CutAgain(cut) => self.try_cut(cut),
             Done::Replayed(pool, report) => self.was_replayed(pool, &report),
+            Done::Looked(looked) => self.looked(*looked),
             Done::Hook(run, end) => self.policy.handle_hook(run, end, self.clock.now()),
         }
     }
@@ -195,16 +180,6 @@ impl Daemon {
             *self.resets_sent.entry((pool, BackendIndex(index))).or_default() += resets_sent;
         }
         None
-    }
-
-    fn was_replayed(&self, pool: PoolIndex, report: &ReplayReport) {
-        let ReplayReport { sent, failed, problem } = report;
-        let pool = self.pool_name(pool);
-        if let Some(problem) = problem {
-            warn!(event = "replay", pool, sent, failed, error = %problem, "held clients have to repeat themselves");
-        } else if *sent > 0 {
-            info!(event = "replay", pool, sent, "held clients were sent on");
-        }
     }
 }
 

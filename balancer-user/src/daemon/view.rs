@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use balancer_common::abi::{Tally, Traffic};
+use balancer_common::abi::{Signals, Tally, Traffic};
 use balancer_common::verdict::{Fate, Reason};
 
 use crate::config;
@@ -65,8 +65,12 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
     let backends = parts.config.pools.iter().zip(&parts.slots).enumerate().flat_map(|(p, (pool, slots))| {
         pool.backends.iter().zip(&slots.backends).enumerate().map(move |(b, (backend, slot))| {
             let traffic = parts.tables.backend_traffic(slot.index)?;
-            let resets_sent = daemon.resets_sent.get(&(PoolIndex(p), BackendIndex(b)));
-            Ok(backend_stats(pool, backend, &traffic, resets_sent.copied().unwrap_or_default()))
+            let signals = parts.tables.signals(slot.index)?;
+            let resets_sent = daemon.resets_sent.get(&(PoolIndex(p), BackendIndex(b))).copied();
+            let resets_sent = resets_sent.unwrap_or_default();
+            let failures_lost = parts.tables.failures_lost(slot.index);
+            let stats = backend_stats(pool, backend, &traffic, &signals);
+            Ok(BackendStats { resets_sent, failures_lost, ..stats })
         })
     });
     Ok(Seen { backends: backends.collect::<Result<_, _>>()?, status, tallies, slots: parts.slots.clone() })
@@ -279,7 +283,7 @@ fn backend_stats(
     pool: &config::Pool,
     backend: &config::Backend,
     traffic: &Traffic,
-    resets_sent: u64,
+    signals: &Signals,
 ) -> BackendStats {
     BackendStats {
         pool: pool.name.clone(),
@@ -288,9 +292,10 @@ fn backend_stats(
         flows: 0,
         packets: traffic.packets,
         bytes: traffic.bytes,
-        retried_refused: 0,
-        retried_unanswered: 0,
-        rescued: 0,
-        resets_sent,
+        retried_refused: signals.retried_refused,
+        retried_unanswered: signals.retried_unanswered,
+        rescued: signals.rescued,
+        resets_sent: 0,
+        failures_lost: 0,
     }
 }

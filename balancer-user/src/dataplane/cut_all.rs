@@ -12,6 +12,7 @@ use super::DataplaneError;
 use super::cut::CutReport;
 use super::exits::Exits;
 use super::flows::{FamilyTables, FlowTable};
+use super::held::Syns;
 
 /// A backend whose flows are to end.
 #[derive(Debug)]
@@ -25,16 +26,24 @@ pub struct Doomed {
 }
 
 impl FlowTable {
-    /// Ends all flows of these backends, as [`FlowTable::cut`] does; says what came of each. Their pool's word must have left
-    /// all of them before.
-    pub fn cut_all(&self, backends: &[Doomed]) -> Vec<Result<CutReport, DataplaneError>> {
+    /// Ends all flows of these backends, as [`FlowTable::cut`] does, and keeps unanswered SYNs as that does; says what came of
+    /// each. Their pool's word must have left all of them before.
+    pub fn cut_all(
+        &self,
+        backends: &[Doomed],
+        mut unanswered: Option<&mut Syns>,
+    ) -> Vec<Result<CutReport, DataplaneError>> {
         let Some((first, others)) = backends.split_first() else { return Vec::new() };
-        let mut reports = vec![self.cut(first.slot, &first.exits, None)];
+        let mut reports = vec![self.cut(first.slot, &first.exits, unanswered.as_deref_mut())];
         // One that failed may have waited for nothing.
         let referred = reports[0].is_ok().then(|| self.referred());
         let is_idle = |slot| referred.as_ref().is_some_and(|referred| !referred.contains(slot));
         reports.extend(others.iter().map(|Doomed { slot, exits, .. }| {
-            if is_idle(slot) { Ok(CutReport::default()) } else { self.cut(*slot, exits, None) }
+            if is_idle(slot) {
+                Ok(CutReport::default())
+            } else {
+                self.cut(*slot, exits, unanswered.as_deref_mut())
+            }
         }));
         reports
     }

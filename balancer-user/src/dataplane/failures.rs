@@ -2,6 +2,7 @@
 //!
 //! A few of each backend in an eighth of a second, whatever comes (`FAILURES_PER_MOMENT`); the numbers are in `signals`. What
 //! was told to nobody, as no daemon ran, is of no use to anybody later and is thrown away.
+#![expect(unsafe_code, reason = "that a descriptor stays what it is can only be promised")]
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -9,6 +10,9 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use balancer_common::abi::Failure;
 use balancer_common::limits::FAILURES_BYTES;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::DataplaneError;
 use super::tables::take;
@@ -40,7 +44,7 @@ pub struct Attempt {
     pub backend: u16,
 }
 
-/// Where they are read. Readable, as a descriptor, when there are some.
+/// Where they are read.
 pub struct Failures(RingBuf<MapData>);
 
 impl Failures {
@@ -50,6 +54,15 @@ impl Failures {
         // More than there can be; what comes meanwhile is new.
         (0..FAILURES_BYTES).take_while(|_| ring.next().is_some()).for_each(drop);
         Ok(Self(ring))
+    }
+
+    /// For a task that waits until there are some.
+    pub fn awaited(self) -> Result<AsyncFd<Self>, DataplaneError> {
+        // SAFETY: the ring buffer has its map's descriptor for as long as it lives, gives out that one alone, and closes it
+        // when it is dropped, which is after the registration has been.
+        let awaited = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        awaited
+            .map_err(|error| DataplaneError::Io { what: "waiting for FAILURES".into(), source: error.into() })
     }
 
     /// The next ones, in the order in which they were told; `true`: there may be more.

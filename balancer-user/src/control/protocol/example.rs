@@ -17,12 +17,12 @@ pub(crate) const STATUS: &str = r#"
     "transition": null } ],
   "drops": { "fragment": 0 }, "degraded": [] }"#;
 
-/// As the contract describes it, with `passed` behind.
+/// As the contract describes it, with `failures_lost` and `passed` behind.
 pub(crate) const STATS: &str = r#"
 { "schema": "balancer.stats/1", "as_of": "2026-01-02T03:04:05.678Z",
   "services": [ { "pool": "passwords", "service": "web", "new_flows": 10, "packets": 100, "bytes": 10000 } ],
   "backends": [ { "pool": "passwords", "backend": "server1", "new_flows": 10, "flows": 3, "packets": 100, "bytes": 10000,
-                  "retried_refused": 1, "retried_unanswered": 0, "rescued": 0, "resets_sent": 2 } ],
+                  "retried_refused": 1, "retried_unanswered": 0, "rescued": 0, "resets_sent": 2, "failures_lost": 0 } ],
   "drops": { "fragment": 0, "too_big": 7 }, "answers": { "no_flow": 5 }, "passed": { "tagged": 2 } }"#;
 
 /// As the contract describes it: a usual flow, and one whose service and backend are not configured any more.

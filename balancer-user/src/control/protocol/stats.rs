@@ -77,4 +77,7 @@ pub struct BackendStats {
     pub rescued: u64,
     /// RSTs sent to cut its flows.
     pub resets_sent: u64,
+    /// Failed connection attempts that the daemon was not told of, as too many waited for it.
+    #[serde(default)]
+    pub failures_lost: u64,
 }
