@@ -9,7 +9,7 @@ use super::layout::{self, Cell, Colour, Columns, Palette};
 use super::{Output, Paths, StatusArgs, ask};
 use crate::control::client::Client;
 use crate::control::protocol::{
-    Admin, Attachment, Backend, Health, LastProbe, Pool, PoolState, Status, Timestamp,
+    Admin, Attachment, Backend, Health, LastFailover, LastProbe, Pool, PoolState, Status, Timestamp,
 };
 use crate::exit::{self, Exit, Failure};
 
@@ -157,6 +157,23 @@ fn pool_header(pool: &Pool, as_of: Timestamp, palette: Palette, text: &mut Strin
         }
         text.push('\n');
     }
+    if let Some(failover) = &pool.last_failover {
+        last_failover(failover, as_of, text);
+    }
+}
+
+fn last_failover(failover: &LastFailover, as_of: Timestamp, text: &mut String) {
+    let from = layout::printable(&failover.from);
+    let to = layout::printable(&failover.to);
+    let age = layout::age(failover.at.age_at(as_of));
+    let _infallible = write!(text, "     last failover {age} ago from {from} to {to}");
+    if let Some(ms) = failover.detection_ms {
+        let _infallible = write!(text, ", {ms} ms after the last good answer");
+    }
+    let _infallible = match failover.recovery_ms {
+        Some(ms) => writeln!(text, ", first answer {ms} ms later"),
+        None => writeln!(text, ", no client answered since"),
+    };
 }
 
 fn backends(pool: &Pool, as_of: Timestamp) -> Columns {

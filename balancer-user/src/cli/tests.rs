@@ -206,7 +206,8 @@ mod tables {
     use super::super::{events, flows, stats, status, why};
     use super::*;
     use crate::control::protocol::{
-        Backend, Health, LastProbe, PoolReason, PoolState, Status, Timestamp, Transition, XdpMode, example,
+        Backend, Health, LastFailover, LastProbe, PoolReason, PoolState, Status, Timestamp, Transition,
+        XdpMode, example,
     };
 
     /// The example, with a second backend that is down.
@@ -349,6 +350,29 @@ dropped packets
     }
 
     #[test]
+    fn the_last_failover_is_a_line_with_what_is_known_of_it() {
+        let mut status = example::status();
+        let failover = |detection_ms, recovery_ms| LastFailover {
+            id: 7,
+            at: "2026-01-02T03:04:03.678Z".parse().unwrap(),
+            from: "server1".to_owned(),
+            to: "server2".to_owned(),
+            detection_ms,
+            recovery_ms,
+        };
+        let begin = "     last failover 2s ago from server1 to server2";
+        for (detection_ms, recovery_ms, end) in [
+            (Some(209), Some(3), ", 209 ms after the last good answer, first answer 3 ms later\n"),
+            (Some(209), None, ", 209 ms after the last good answer, no client answered since\n"),
+            (None, Some(3), ", first answer 3 ms later\n"),
+        ] {
+            status.pools[0].last_failover = Some(failover(detection_ms, recovery_ms));
+            let table = table(&status);
+            assert!(table.contains(&format!("{begin}{end}")), "{table}");
+        }
+    }
+
+    #[test]
     fn only_a_pool_that_gives_flows_to_an_up_backend_is_good() {
         let mut status = two_backends();
         assert_eq!(status::verdict(&status.pools), Exit::Ok);
@@ -460,9 +484,14 @@ as of 2026-01-02T03:04:05.678Z: 2 events
         command.reason = Some("accepted".to_owned());
         command.evidence = Some("`failover passwords` by uid 0: done".to_owned());
         document.chain.push(command);
+        let mut answered = document.chain[0].clone();
+        answered.event = "answered".to_owned();
+        answered.evidence = Some("first answer of server2 3 ms after the decision".to_owned());
+        document.chain.insert(0, answered);
         let expected = "\
 as of 2026-01-02T03:04:05.678Z: passwords is on server2
 
+  2026-01-02T03:01:01.678Z  3m4s ago  clients were answered again: first answer of server2 3 ms after the decision
   2026-01-02T03:01:01.678Z  3m4s ago  new flows went from server1 to server2, reason backend_down: web: refused
   2026-01-02T03:01:01.677Z  3m4s ago  server1 was up and then down: web: refused
   2026-01-02T03:01:01.677Z  3m4s ago  the operator's command was accepted: `failover passwords` by uid 0: done

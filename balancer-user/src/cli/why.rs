@@ -93,6 +93,7 @@ fn sentence(record: &Record) -> String {
             word(&record.from, "a backend"),
             word(&record.to, "another"),
         ),
+        "answered" => format!("clients were answered again{evidence}"),
         "admin" => {
             let (from, to) = (word(&record.from, "ready"), word(&record.to, "ready"));
             format!("{backend} was {from} and then {to} by the operator's will")

@@ -131,7 +131,7 @@ impl Daemon {
             if let Some(expires) = outcome.certificate_expires {
                 self.certificate_shown((&ticket).into(), expires, at);
             }
-            self.probes.record(&ticket, LastProbe { at, outcome });
+            self.probes.record(&ticket, LastProbe { at, outcome }, self.clock.now());
         }
         self.policy.handle_signal(ticket, signal, self.clock.now());
     }

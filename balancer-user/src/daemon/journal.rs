@@ -254,6 +254,12 @@ impl Entry {
         Self { event: "cut", pool, backend, evidence: Some(evidence), ..Self::default() }
     }
 
+    /// Who has become active after a failure has answered a client.
+    pub(super) fn answered(pool: &str, from: &str, to: &str, evidence: String) -> Self {
+        let (pool, from, to) = (some(pool), some(from), some(to));
+        Self { event: "answered", pool, from, to, evidence: Some(evidence), ..Self::default() }
+    }
+
     /// The daemon has started.
     pub(super) fn started(version: &str, fresh: bool, remembered: &Remembered) -> Self {
         let maps = if fresh { "nothing was pinned" } else { "took over what was pinned" };

@@ -10,6 +10,7 @@ mod certificates;
 mod check;
 mod cuts;
 mod degraded;
+mod failovers;
 mod filling;
 mod journal;
 mod listing;
@@ -56,6 +57,7 @@ use crate::store::{Remembered, State, Store};
 use self::census::{Counter, Walked};
 use self::certificates::Certificates;
 use self::cuts::Cuts;
+use self::failovers::Failovers;
 use self::filling::Filling;
 use self::journal::{Entry, Journal};
 use self::live::Live;
@@ -183,6 +185,7 @@ struct Daemon {
     filling: Filling,
     cuts: Cuts,
     live: Live,
+    failovers: Failovers,
     /// What was done beside the loop.
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// Who waits for the end of a change.
@@ -262,6 +265,7 @@ impl Daemon {
             filling,
             cuts: Cuts::default(),
             live: Live::new(failures, rescuer, &parts.slots),
+            failovers: Failovers::default(),
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
@@ -299,11 +303,14 @@ impl Daemon {
             let deadline = self.policy.poll_timeout().map(|moment| self.clock.instant(moment));
             let deadline = deadline.unwrap_or_else(|| Instant::now() + LONG);
             let look = self.live.next_look().unwrap_or_else(|| Instant::now() + LONG);
+            let answer = self.failovers.next_look().map(|moment| self.clock.instant(moment));
+            let answer = answer.unwrap_or_else(|| Instant::now() + LONG);
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
                 Some(done) = self.done.1.recv() => self.done(done),
                 attempts = self.live.heard() => self.failed(&attempts),
                 () = sleep_until(look.into()) => self.look(),
+                () = sleep_until(answer.into()) => self.watch_failovers(),
                 Some(change) = changes.recv() => self.changed(change),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::config::{self, Config};
-use crate::policy::{BackendIndex, PoolIndex, ProbeTicket};
+use crate::policy::{BackendIndex, Moment, PoolIndex, ProbeTicket};
 use crate::probe::Outcome;
 
 /// The last outcome of each target.
@@ -11,6 +11,8 @@ use crate::probe::Outcome;
 pub(super) struct ProbeLog {
     /// By pool, backend, service.
     last: Vec<Vec<Vec<Option<LastProbe>>>>,
+    /// When a backend last gave a good outcome, by pool and backend.
+    last_good: Vec<Vec<Option<Moment>>>,
 }
 
 /// One probe's outcome, for `status`.
@@ -23,11 +25,22 @@ pub(super) struct LastProbe {
 impl ProbeLog {
     pub(super) fn new(config: &Config) -> Self {
         let of_pool = |pool: &config::Pool| vec![vec![None; pool.services.len()]; pool.backends.len()];
-        Self { last: config.pools.iter().map(of_pool).collect() }
+        Self {
+            last: config.pools.iter().map(of_pool).collect(),
+            last_good: config.pools.iter().map(|pool| vec![None; pool.backends.len()]).collect(),
+        }
     }
 
-    pub(super) fn record(&mut self, ticket: &ProbeTicket, probe: LastProbe) {
+    pub(super) fn record(&mut self, ticket: &ProbeTicket, probe: LastProbe, now: Moment) {
+        if probe.outcome.result.is_ok() {
+            self.last_good[ticket.pool.0][ticket.backend.0] = Some(now);
+        }
         self.last[ticket.pool.0][ticket.backend.0][ticket.service.0] = Some(probe);
+    }
+
+    /// When one of the backend's services last gave a good outcome.
+    pub(super) fn last_good(&self, pool: PoolIndex, backend: BackendIndex) -> Option<Moment> {
+        self.last_good[pool.0][backend.0]
     }
 
     /// By service.

@@ -24,6 +24,7 @@ impl Daemon {
     /// Into the log and the journal, and to the operator if it wants one. `took`: what the decisions before it took.
     pub(super) fn tell(&mut self, event: &Event, took: Duration) {
         self.log(event, took);
+        self.measure(event);
         let entry = Entry::of_event(event, &self.parts.config);
         match event {
             Event::AllDown { .. } | Event::Held { .. } | Event::Waiting { .. } => self.alarm(entry),

@@ -3,16 +3,16 @@
 //! Two steps: what the loop's own values say is copied at once, and the flows are counted beside the loop.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use balancer_common::abi::{Signals, Tally, Traffic};
 use balancer_common::verdict::{Fate, Reason};
 
 use crate::config;
 use crate::control::protocol::{
-    Admin, Attachment, Backend, BackendStats, Daemon as DaemonInfo, FailbackPolicy, Health, LastProbe, Pool,
-    PoolReason, PoolState, Service, ServiceStats, Stats, StatsSchema, Status, StatusSchema, Transition,
-    XdpMode,
+    Admin, Attachment, Backend, BackendStats, Daemon as DaemonInfo, FailbackPolicy, Health, LastFailover,
+    LastProbe, Pool, PoolReason, PoolState, Service, ServiceStats, Stats, StatsSchema, Status, StatusSchema,
+    Transition, XdpMode,
 };
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::Mode;
@@ -20,6 +20,7 @@ use crate::dataplane::flows::Census;
 use crate::dataplane::slots::PoolSlots;
 use crate::policy::{self, ActiveReason, BackendIndex, BackendView, PoolIndex, PoolView, TransitionView};
 
+use super::failovers::Failover;
 use super::{Daemon, probe_log};
 
 /// What the data plane lacks, by slot.
@@ -187,6 +188,7 @@ fn pool(daemon: &Daemon, index: PoolIndex) -> Result<Pool, DataplaneError> {
         services: services.collect::<Result<_, _>>()?,
         backends: backends.collect(),
         transition: view.transition.as_ref().map(|change| transition(daemon, config, change)),
+        last_failover: daemon.failovers.last(index).map(|failover| last_failover(config, failover)),
     })
 }
 
@@ -233,6 +235,19 @@ fn transition(daemon: &Daemon, config: &config::Pool, change: &TransitionView) -
         step: change.step.map(|step| step as u32),
         hook: change.step.and_then(|step| config.hooks.get(step)).map(|hook| hook.name.clone()),
         started: daemon.clock.wall(change.started).into(),
+    }
+}
+
+fn last_failover(config: &config::Pool, failover: &Failover) -> LastFailover {
+    let name = |backend: BackendIndex| config.backends[backend.0].name.clone();
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    LastFailover {
+        id: failover.id,
+        at: failover.at.into(),
+        from: name(failover.from),
+        to: name(failover.to),
+        detection_ms: failover.detection.map(ms),
+        recovery_ms: failover.recovery.map(ms),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The rule, read from the newest record backwards, of the pool only:
 //!
-//! 1. the newest `transition` to the active backend; what happened after it did not lead to it;
+//! 1. the newest `transition` to the active backend, and how long clients had nobody, if that is known (`answered`); what
+//!    else happened after it did not lead to it;
 //! 2. what was known and asked before it: of each backend the last `health`, each accepted `command`, and every alarm
 //!    (`all_down`, `waiting`, their ends), and each step that the change took (`switching`, `hook`, `held`, `resumed`). A
 //!    refused command changed nothing, and a health that another one followed was over by then;
@@ -24,13 +25,15 @@ pub(super) struct Chain<'a> {
     pool: &'a str,
     active: &'a str,
     records: Vec<Record>,
+    /// The active backend's first answer, until the change is found that made it active.
+    answered: Option<Record>,
     /// Backends whose last health is known already.
     told: BTreeSet<String>,
 }
 
 impl<'a> Chain<'a> {
     pub(super) const fn new(pool: &'a str, active: &'a str) -> Self {
-        Self { pool, active, records: Vec::new(), told: BTreeSet::new() }
+        Self { pool, active, records: Vec::new(), answered: None, told: BTreeSet::new() }
     }
 
     /// The next older record.
@@ -40,8 +43,15 @@ impl<'a> Chain<'a> {
         }
         let is_transition = record.event == "transition";
         if self.records.is_empty() {
-            if is_transition && record.to.as_deref() == Some(self.active) {
-                self.records.push(record);
+            if record.to.as_deref() == Some(self.active) {
+                match record.event.as_str() {
+                    "transition" => {
+                        self.records.extend(self.answered.take());
+                        self.records.push(record);
+                    }
+                    "answered" => self.answered = Some(record),
+                    _ => {}
+                }
             }
             return ControlFlow::Continue(());
         }
@@ -115,6 +125,20 @@ mod tests {
             "health p a probation up -",
         ];
         assert_eq!(why("b", &story), [6, 4, 3]);
+    }
+
+    #[test]
+    fn how_long_a_failover_took_is_told_with_it() {
+        let story = [
+            "transition p - - a initial",
+            "health p a up down refused",
+            "transition p - a b backend_down",
+            "answered p - a b -",
+            "health p a down up -",
+        ];
+        assert_eq!(why("b", &story), [4, 3, 2, 1]);
+        let again = [&story[..], &["transition p - b a failback", "transition p - a b operator"]].concat();
+        assert_eq!(why("b", &again), [7, 6], "of that change nothing is told");
     }
 
     #[test]

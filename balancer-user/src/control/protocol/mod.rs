@@ -28,8 +28,8 @@ pub use self::events::{
 pub use self::flows::{Flow, FlowState, Flows, FlowsQuery, FlowsSchema};
 pub use self::stats::{BackendStats, ServiceStats, Stats, StatsSchema};
 pub use self::status::{
-    Admin, Attachment, Backend, Daemon, FailbackPolicy, Health, LastProbe, Pool, PoolReason, PoolState,
-    Service, Status, StatusSchema, Transition, XdpMode,
+    Admin, Attachment, Backend, Daemon, FailbackPolicy, Health, LastFailover, LastProbe, Pool, PoolReason,
+    PoolState, Service, Status, StatusSchema, Transition, XdpMode,
 };
 pub use self::timestamp::Timestamp;
 

@@ -91,6 +91,9 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// The change that is under way.
     pub transition: Option<Transition>,
+    /// The last change because of a failure that this daemon has seen.
+    #[serde(default)]
+    pub last_failover: Option<LastFailover>,
 }
 
 /// A listening address of a pool.
@@ -169,6 +172,24 @@ pub struct Transition {
     pub hook: Option<String>,
     /// When the change began.
     pub started: Timestamp,
+}
+
+/// A change of the active backend because of a failure, and how long it took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailover {
+    /// The change's own.
+    pub id: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The backend that failed.
+    pub from: String,
+    /// The backend that became active.
+    pub to: String,
+    /// From the last good answer of the one that failed, to a probe or a client, to the decision, in milliseconds; `None`:
+    /// it had never given one.
+    pub detection_ms: Option<u64>,
+    /// From the decision to the first answer of the new one to a client, in milliseconds; `None` before that.
+    pub recovery_ms: Option<u64>,
 }
 
 /// An enum whose JSON word is also what people read.
