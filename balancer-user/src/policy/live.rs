@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::decision::Route;
 use super::failover::Choice;
 use super::pool::Pool;
-use super::schedule::TargetId;
+use super::queue::TargetId;
 use super::settings::{BackendIndex, Failover, HookWhen, Passive, PoolIndex, ServiceIndex};
 use super::{Moment, Policy};
 

@@ -23,9 +23,11 @@ mod moment;
 mod operator;
 mod pacer;
 mod pool;
+mod queue;
 mod schedule;
 mod settings;
 mod switching;
+mod target;
 mod timers;
 mod transition;
 mod view;
@@ -37,7 +39,6 @@ mod tests;
 
 use std::time::Duration;
 
-pub use self::backend::Signal;
 pub use self::command::{Accepted, Ask, Command, Refusal, Withdrawal};
 pub use self::decision::{ActiveReason, Cut, Decision, HookRun, Route, Whose};
 pub use self::event::Event;
@@ -45,22 +46,25 @@ pub use self::health::{Health, Past};
 pub use self::history::{BackendHistory, History, PoolHistory, Reached, TransitionHistory};
 pub use self::live::{LiveFailure, LiveKind};
 pub use self::moment::Moment;
-pub use self::schedule::{MAX_IN_FLIGHT, ProbeTicket};
+pub use self::queue::{MAX_IN_FLIGHT, ProbeTicket};
 pub use self::settings::{
     BackendIndex, BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError,
     Passive, PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex, ServiceSettings, WhenAllDown,
 };
 pub use self::switching::HookEnd;
+pub use self::target::Signal;
 pub use self::transition::{Next, Stop};
 pub use self::view::{Admin, BackendView, PoolState, PoolView, TransitionView, Wish};
 
-use self::backend::{Backend, Due, Target, Turn};
+use self::backend::Backend;
 use self::decision::Outbox;
 use self::health::Monitor;
 use self::operator::FailoverOrder;
 use self::pacer::Pacer;
 use self::pool::Pool;
-use self::schedule::{ProbeQueue, Schedule, TargetId};
+use self::queue::{ProbeQueue, TargetId};
+use self::schedule::Schedule;
+use self::target::{Due, Target, Turn};
 use self::timers::{Timer, Timers};
 
 /// The policy of all pools.

@@ -5,6 +5,7 @@
 //! there. `BALANCER_SIM_RUNS` asks for more runs than a test should take.
 
 mod agreement;
+mod attempts;
 mod laws;
 mod model;
 mod reading;
@@ -103,12 +104,21 @@ fn ask_from(dice: &mut Dice, backend: String) -> Ask {
     }
 }
 
+/// A few clients try in vain, some of them more than once.
+fn clients_fail(world: &mut World, dice: &mut Dice, pool: usize, backend: usize) {
+    for _ in 0..pick(dice, 8) {
+        let service = usize::try_from(pick(dice, world.settings[pool].services.len() as u64)).unwrap();
+        world.fail_at(pool, backend, service, pick(dice, 3));
+        world.run(dice.below(Duration::from_millis(300)));
+    }
+}
+
 fn act(world: &mut World, dice: &mut Dice) {
     let pool = usize::try_from(pick(dice, world.settings.len() as u64)).unwrap();
     let backend = usize::try_from(pick(dice, world.settings[pool].backends.len() as u64)).unwrap();
     let names = &world.settings[pool];
     let (name, to) = (names.name.clone(), names.backends[backend].name.clone());
-    match pick(dice, 22) {
+    match pick(dice, 26) {
         0..5 => world.set(pool, backend, Condition::Fine),
         5..8 => world.set(pool, backend, Condition::Refusing),
         8..11 => world.set(pool, backend, Condition::Silent),
@@ -118,6 +128,8 @@ fn act(world: &mut World, dice: &mut Dice) {
         14 => world.hooks_take(dice.below(Duration::from_secs(5)), pick(dice, 2) == 0),
         15 => world.cuts_take(dice.below(Duration::from_secs(15))),
         16 => world.restart(),
+        17 => world.answer(pool, backend),
+        18..21 => clients_fail(world, dice, pool, backend),
         _ => {
             let _ = world.command(&Command { pool: name, ask: ask_from(dice, to) });
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Moment;
-use super::schedule::TargetId;
+use super::queue::TargetId;
 use super::settings::PoolIndex;
 
 /// Who waits for a deadline.

@@ -24,6 +24,15 @@ fn coarse_pool(dice: &mut Dice) -> PoolSettings {
         timeout: one_of(dice, &[1, 3]),
         rise: u32::try_from(pick(dice, 4)).unwrap(),
     };
+    let services: Vec<_> = (0..1 + pick(dice, 4) / 2)
+        .map(|s| {
+            let probe = (pick(dice, 12) > 0).then(|| probe(dice));
+            ServiceSettings { name: format!("service{s}"), probe }
+        })
+        .collect();
+    // A time down of nothing is over before the model can see it, unless probes have to end it.
+    let times_down: &[u32] =
+        if services.iter().all(|s| s.probe.is_some()) { &[0, 2, 5, 10] } else { &[2, 5, 10] };
     PoolSettings {
         name: "pool".to_owned(),
         failover: if pick(dice, 4) == 0 { Failover::Manual } else { Failover::Auto },
@@ -38,21 +47,16 @@ fn coarse_pool(dice: &mut Dice) -> PoolSettings {
             0 => Failback::Manual,
             _ => Failback::Auto { delay: one_of(dice, &[0, 1, 4, 12]) },
         },
-        services: (0..1 + pick(dice, 4) / 2)
-            .map(|s| {
-                let probe = (pick(dice, 12) > 0).then(|| probe(dice));
-                ServiceSettings { name: format!("service{s}"), probe }
-            })
-            .collect(),
-        backends: (0..1 + pick(dice, 4)).map(|b| coarse_backend(dice, b)).collect(),
+        services,
+        backends: (0..1 + pick(dice, 4)).map(|b| coarse_backend(dice, b, times_down)).collect(),
     }
 }
 
-fn coarse_backend(dice: &mut Dice, b: u64) -> BackendSettings {
+fn coarse_backend(dice: &mut Dice, b: u64, times_down: &[u32]) -> BackendSettings {
     BackendSettings {
         name: format!("server{b}"),
         max_fails: u32::try_from(pick(dice, 4)).unwrap(),
-        fail_timeout: one_of(dice, &[0, 2, 5, 10]),
+        fail_timeout: one_of(dice, times_down),
         fail_timeout_max: one_of(dice, &[0, 8, 30]),
         backup: pick(dice, 3) == 0,
         cold: false,
@@ -67,10 +71,19 @@ fn live_beside_the_model(seed: u64) {
     let mut world = World::beside_the_model(vec![pool], seed, GRID);
     for _ in 0..12 {
         let b = usize::try_from(pick(&mut dice, backends)).unwrap();
-        match pick(&mut dice, 10) {
+        match pick(&mut dice, 14) {
             0..3 => world.set(0, b, Condition::Fine),
             3..6 => world.set(0, b, Condition::Refusing),
             6 => world.set(0, b, Condition::Silent),
+            7 => world.answer(0, b),
+            8..11 => {
+                for _ in 0..pick(&mut dice, 6) {
+                    let services = world.settings[0].services.len() as u64;
+                    let service = usize::try_from(pick(&mut dice, services)).unwrap();
+                    world.fail_at(0, b, service, pick(&mut dice, 3));
+                    world.run(one_of(&mut dice, &[0, 0, 1]));
+                }
+            }
             _ => {
                 let ask = ask_from(&mut dice, format!("server{b}"));
                 let _ = world.ask(ask);

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::attempts::Attempts;
 use super::replay::Replay;
 use super::steps::Steps;
-use crate::policy::schedule::TargetId;
+use crate::policy::queue::TargetId;
 use crate::policy::*;
 
 /// What the laws remember of one life.
@@ -15,6 +16,8 @@ pub(super) struct Laws {
     routed: Vec<Option<Route>>,
     /// By pool.
     replays: Vec<Replay>,
+    /// By pool.
+    attempts: Vec<Attempts>,
     /// Changes that take steps and that the operator asked for.
     asked_for: BTreeSet<u64>,
     /// By pool.
@@ -54,6 +57,7 @@ impl Laws {
             settings: settings.to_vec(),
             routed: vec![None; settings.len()],
             replays: settings.iter().enumerate().map(replay).collect(),
+            attempts: settings.iter().cloned().map(Attempts::new).collect(),
             asked_for: BTreeSet::new(),
             last_transition: (0..settings.len()).map(last).collect(),
             in_flight: BTreeMap::new(),
@@ -68,6 +72,7 @@ impl Laws {
 
     pub(super) fn excuse(&mut self, until: Moment) {
         self.excused = until;
+        self.attempts.iter_mut().for_each(Attempts::interrupted);
         self.spoiled.extend(self.in_flight.iter().map(|(target, serial)| (*target, *serial)));
     }
 
@@ -76,10 +81,24 @@ impl Laws {
         let before = self.in_flight.insert(ticket.target(), ticket.serial);
         assert_eq!(before, None, "two probes of {ticket:?} at once");
         assert!(self.in_flight.len() <= MAX_IN_FLIGHT);
+        self.attempts[ticket.pool.0].launched(ticket.target());
     }
 
-    pub(super) fn landed(&mut self, ticket: ProbeTicket) {
-        self.lost(ticket);
+    /// A client's failure was told, and its pool was like this before and after.
+    pub(super) fn failed(&mut self, failure: &LiveFailure, views: Option<(PoolView, PoolView)>, now: Moment) {
+        let LiveFailure { pool, backend, service, .. } = *failure;
+        let Some((before, after)) = views else { return };
+        let known = (self.settings[pool.0].backends.len(), self.settings[pool.0].services.len());
+        if backend.0 < known.0 && service.0 < known.1 {
+            self.attempts[pool.0].failed(TargetId { pool, backend, service }, &before, &after, now);
+        } else {
+            assert_eq!(before, after, "{failure:?} at nobody");
+        }
+    }
+
+    pub(super) fn landed(&mut self, ticket: ProbeTicket, signal: &Signal, now: Moment) {
+        self.attempts[ticket.pool.0].landed(ticket.target(), signal, now);
+        self.forget(ticket);
         if !self.spoiled.remove(&(ticket.target(), ticket.serial)) {
             self.awaited.remove(&ticket.target());
         }
@@ -87,6 +106,11 @@ impl Laws {
 
     /// It will never land; the policy gives it up one day.
     pub(super) fn lost(&mut self, ticket: ProbeTicket) {
+        self.attempts[ticket.pool.0].lost(ticket.target());
+        self.forget(ticket);
+    }
+
+    fn forget(&mut self, ticket: ProbeTicket) {
         let target = ticket.target();
         if self.in_flight.get(&target) == Some(&ticket.serial) {
             self.in_flight.remove(&target);
@@ -107,6 +131,7 @@ impl Laws {
         self.awaited = fresh.awaited;
         self.excused = now;
         self.replays.iter_mut().for_each(Replay::restarted);
+        self.attempts.iter_mut().for_each(Attempts::interrupted);
         self.steps.restarted();
     }
 
@@ -152,11 +177,14 @@ impl Laws {
                     self.failbacks.retain(|(of, _), _| of != pool);
                 } else if *reason == ActiveReason::Failback {
                     self.returned_by_itself(*pool, *to, now);
+                } else if *reason == ActiveReason::BackendDown {
+                    self.attempts[pool.0].moved(*to);
                 }
             }
             Event::Health { pool, backend, from, to, .. } => {
                 let key = (*pool, *backend);
                 if *to == Health::Down {
+                    self.attempts[pool.0].fell(*backend);
                     self.down_since.insert(key, now);
                 } else if *from == Health::Down && !self.settings[pool.0].backends[backend.0].cold {
                     self.down_lasts_exactly_fail_timeout(key, now);
@@ -168,9 +196,11 @@ impl Laws {
                 let target = TargetId { pool: *pool, backend: *backend, service: *service };
                 self.awaited.remove(&target);
             }
-            Event::Switching { id, .. } => {
+            Event::Switching { id, pool, to, reason, .. } => {
                 if command.is_some() {
                     self.asked_for.insert(*id);
+                } else if *reason == ActiveReason::BackendDown {
+                    self.attempts[pool.0].moved(*to);
                 }
             }
             Event::Held { id, .. } => id.iter().for_each(|id| self.steps.held(*id)),
@@ -200,23 +230,24 @@ impl Laws {
         let pool = &self.settings[pool.0];
         let settings = &pool.backends[backend.0];
         let down_for = now - self.down_since[&key];
-        let probed = pool.services.iter().filter(|service| service.probe.is_some()).count();
         let mut allowed = vec![settings.fail_timeout];
         while allowed.last().is_some_and(|last| *last < settings.fail_timeout_max && !last.is_zero()) {
             allowed.push((*allowed.last().unwrap() * 2).min(settings.fail_timeout_max));
         }
         // With several services the backend is down for as long as any of them is.
-        let excused = probed > 1 || self.excused >= self.down_since[&key];
+        let excused = pool.services.len() > 1 || self.excused >= self.down_since[&key];
         assert!(
             allowed.contains(&down_for) || (excused && down_for > settings.fail_timeout),
             "{key:?} was down for {down_for:?}"
         );
     }
 
-    pub(super) fn check(&mut self, n: usize, view: &PoolView, now: Moment) {
+    pub(super) fn check(&mut self, n: usize, view: &PoolView, successors: &[BackendIndex], now: Moment) {
         self.replays[n].check(view);
         self.check_route(n, view);
         self.check_choice(n, view, now);
+        let in_flight = |id: &TargetId| self.in_flight.contains_key(id);
+        self.attempts[n].check(view, self.routed[n], successors, in_flight, now);
     }
 
     /// Replaying the decisions and the transitions gives what the snapshot says.

@@ -4,6 +4,11 @@
 //! the policy agrees with it in every life, its windows, timers and wake-ups lost nothing. Deliberately not here: hooks,
 //! cold standbys, restarts, a controller that stands still, flows.
 
+mod operator;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::reading::{Said, read};
 use crate::policy::*;
 
@@ -12,7 +17,16 @@ pub(super) struct Model {
     pool: PoolSettings,
     /// Whether they were good, by backend and service.
     signals: Vec<Vec<Vec<(Moment, bool)>>>,
-    /// By backend and probed service.
+    /// Services whose first probe has ended, by backend and service.
+    answered: BTreeSet<(usize, usize)>,
+    in_flight: BTreeSet<ProbeTicket>,
+    /// Probes that began before their service went down.
+    outdated: BTreeSet<ProbeTicket>,
+    /// Clients' failures since the last one that counted, or since the backend went down; by backend.
+    attempts: Vec<Vec<(Moment, u64)>>,
+    /// When one of them counted last.
+    counted: Vec<Option<Moment>>,
+    /// By backend and service.
     said: Vec<Vec<Said>>,
     /// By backend, and since when.
     health: Vec<(Health, Moment)>,
@@ -30,6 +44,11 @@ impl Model {
         let admin = |backend: &BackendSettings| if backend.disabled { Admin::Disabled } else { Admin::Ready };
         let mut model = Self {
             signals: vec![vec![Vec::new(); pool.services.len()]; pool.backends.len()],
+            answered: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+            outdated: BTreeSet::new(),
+            attempts: vec![Vec::new(); pool.backends.len()],
+            counted: vec![None; pool.backends.len()],
             said: Vec::new(),
             health: vec![(Health::Unknown, Moment::ZERO); pool.backends.len()],
             admin: pool.backends.iter().map(admin).collect(),
@@ -59,48 +78,51 @@ impl Model {
 
     pub(super) fn signal(&mut self, ticket: ProbeTicket, good: bool, now: Moment) {
         self.advance(now);
-        self.signals[ticket.backend.0][ticket.service.0].push((now, good));
+        self.in_flight.remove(&ticket);
+        if !self.outdated.remove(&ticket) {
+            let (b, s) = (ticket.backend.0, ticket.service.0);
+            self.answered.insert((b, s));
+            self.signals[b][s].push((now, good));
+        }
         self.look();
         self.decide();
     }
 
-    /// Says whether it is accepted.
-    pub(super) fn command(&mut self, ask: &Ask, now: Moment) -> bool {
-        self.advance(now);
-        let accepted = match ask {
-            Ask::Failover { to: Some(to), force, .. } => self.fail_over_to(self.named(to), *force),
-            Ask::Failover { to: None, force, .. } => {
-                self.next_after_active(*force).is_some_and(|to| self.fail_over_to(to, *force))
-            }
-            Ask::Failback => self.fail_back(),
-            Ask::Withdraw { backend, how: Withdrawal::Drain { .. }, force } => {
-                self.withdraw(self.named(backend), Admin::Drain, *force)
-            }
-            Ask::Withdraw { backend, how: Withdrawal::Maint, force } => {
-                self.withdraw(self.named(backend), Admin::Maint, *force)
-            }
-            Ask::PutBack { backend } => {
-                let b = self.named(backend);
-                let may = self.admin[b] != Admin::Disabled;
-                if may {
-                    self.admin[b] = Admin::Ready;
-                }
-                may
-            }
-            // Without hooks nothing is ever held.
-            Ask::Resume { .. } => false,
-        };
-        if accepted {
-            self.decide();
-        }
-        accepted
+    pub(super) fn launched(&mut self, ticket: ProbeTicket) {
+        self.in_flight.insert(ticket);
     }
 
-    pub(super) fn agree(&mut self, view: &PoolView, now: Moment) {
+    /// One failure per `connect_timeout`, when at least two flows failed since the backend answered or a failure counted,
+    /// and it answered nobody in the last 100 ms.
+    pub(super) fn live(&mut self, failure: &LiveFailure, now: Moment) {
+        self.advance(now);
+        let (b, s) = (failure.backend.0, failure.service.0);
+        let is_late = self.health[b].0 == Health::Down || self.admin[b] == Admin::Disabled;
+        if self.pool.passive != Passive::Count || is_late {
+            return;
+        }
+        self.attempts[b].push((now, failure.flow));
+        let since = |at: &Moment| failure.answered.is_none_or(|answered| *at > answered);
+        let flows: BTreeSet<_> =
+            self.attempts[b].iter().filter(|(at, _)| since(at)).map(|(_, flow)| flow).collect();
+        let is_quiet = failure.answered.is_none_or(|answered| now - answered >= Duration::from_millis(100));
+        let is_next = self.counted[b].is_none_or(|last| now - last >= self.pool.connect_timeout);
+        if flows.len() >= 2 && is_quiet && is_next {
+            self.counted[b] = Some(now);
+            self.attempts[b].clear();
+            self.signals[b][s].push((now, false));
+            self.look();
+            self.decide();
+        }
+    }
+
+    pub(super) fn agree(&mut self, view: &PoolView, successors: &[BackendIndex], now: Moment) {
         self.advance(now);
         let active = self.active.filter(|_| !self.refuses).map(BackendIndex);
         let mine = (self.state, active, self.wish);
         assert_eq!((view.state, view.active, view.wish), mine, "policy and model, at {now:?}: {view:?}");
+        let mine: Vec<_> = self.successors().into_iter().map(BackendIndex).collect();
+        assert_eq!(successors, mine, "policy and model about who comes next, at {now:?}: {view:?}");
         if self.active.is_some() {
             assert_eq!(view.since, self.since, "policy and model about when it became active, at {now:?}");
         }
@@ -120,27 +142,52 @@ impl Model {
         }
     }
 
-    fn named(&self, name: &str) -> usize {
-        self.pool.backends.iter().position(|backend| backend.name == name).unwrap()
-    }
-
-    /// Reads everything anew. A backend is as well as the worst of its services.
+    /// Reads everything anew. A backend is as well as the worst of its services; one that isn't probed says only that it
+    /// fails.
     fn look(&mut self) {
-        let services = self.pool.services.iter().enumerate();
-        let probed: Vec<_> = services.filter_map(|(s, service)| Some((s, service.probe?.rise))).collect();
         let of = |b: usize| {
-            let probed = probed.iter().filter(|_| self.admin[b] != Admin::Disabled);
-            probed
-                .map(|(service, rise)| {
-                    read(&self.signals[b][*service], &self.pool.backends[b], *rise, self.now)
-                })
+            let services = self.pool.services.iter().zip(&self.signals[b]);
+            let services = services.filter(|_| self.admin[b] != Admin::Disabled);
+            let rise = |service: &ServiceSettings| service.probe.map(|probe| probe.rise);
+            services
+                .map(|(service, signals)| read(signals, &self.pool.backends[b], rise(service), self.now))
                 .collect()
         };
-        self.said = (0..self.pool.backends.len()).map(of).collect();
-        for (said, health) in self.said.iter().zip(&mut self.health) {
-            let worst = said.iter().map(|said| said.health).max().unwrap_or(Health::Unknown);
-            if worst != health.0 {
-                *health = (worst, self.now);
+        let said: Vec<Vec<Said>> = (0..self.pool.backends.len()).map(of).collect();
+        let before = std::mem::replace(&mut self.said, said);
+        for (b, said) in self.said.iter().enumerate() {
+            for (s, said) in said.iter().enumerate() {
+                let downs = before.get(b).and_then(|before| before.get(s)).map_or(0, |before| before.downs);
+                if said.downs > downs {
+                    self.attempts[b].clear();
+                    let of = |ticket: &&ProbeTicket| (ticket.backend.0, ticket.service.0) == (b, s);
+                    self.outdated.extend(self.in_flight.iter().filter(of));
+                }
+            }
+            let says = said.iter().zip(&self.pool.services).filter_map(|(said, service)| {
+                (service.probe.is_some() || said.health == Health::Down).then_some(said.health)
+            });
+            let worst = says.max().unwrap_or(Health::Unknown);
+            if worst != self.health[b].0 {
+                self.health[b] = (worst, self.now);
+            }
+        }
+    }
+
+    /// Who would be chosen by itself if the active one were lost, and the one chosen then, and so on.
+    fn successors(&self) -> Vec<usize> {
+        let mut lost: Vec<_> = self.active.into_iter().collect();
+        let stays = self.pool.failover == Failover::Manual || self.wish == Wish::Forced;
+        if lost.is_empty() || stays || self.refuses {
+            return Vec::new();
+        }
+        loop {
+            let others: Vec<_> = self.ready().into_iter().filter(|b| !lost.contains(b)).collect();
+            let first = |health| others.iter().copied().find(|b| self.health[*b].0 == health);
+            let waits = others.iter().any(|b| self.is_awaited(*b));
+            match first(Health::Up).or_else(|| first(Health::Unknown).filter(|_| !waits)) {
+                Some(next) => lost.push(next),
+                None => return lost.split_off(1),
             }
         }
     }
@@ -175,8 +222,8 @@ impl Model {
 
     /// Its first signals are still to come, and may make it up.
     fn is_awaited(&self, b: usize) -> bool {
-        let mut probed = self.pool.services.iter().zip(&self.signals[b]).filter(|(s, _)| s.probe.is_some());
-        self.health[b].0 == Health::Unknown && probed.any(|(_, signals)| signals.is_empty())
+        let mut probed = (0..self.pool.services.len()).filter(|s| self.pool.services[*s].probe.is_some());
+        self.health[b].0 == Health::Unknown && probed.any(|s| !self.answered.contains(&(b, s)))
     }
 
     /// Down, in probation or taken out of use.
@@ -257,57 +304,5 @@ impl Model {
         if comes_before && self.now - self.health[first].1 >= delay {
             self.move_to(first);
         }
-    }
-
-    /// The next after the active one, wrapping; by force whatever its health.
-    fn next_after_active(&self, force: bool) -> Option<usize> {
-        let order = self.order();
-        let start = order.iter().position(|b| Some(*b) == self.active).map_or(0, |at| at + 1);
-        let others =
-            || (0..order.len()).map(|n| order[(start + n) % order.len()]).filter(|b| Some(*b) != self.active);
-        let next = others().find(|b| self.eligible().contains(b));
-        next.or_else(|| others().find(|b| force && self.admin[*b] == Admin::Ready))
-    }
-
-    fn fail_over_to(&mut self, b: usize, force: bool) -> bool {
-        let fails = self.is_failing(b);
-        if self.admin[b] != Admin::Ready || (fails && !force && self.active != Some(b)) {
-            return false;
-        }
-        if !fails || force {
-            self.wish = if fails { Wish::Forced } else { Wish::Stay };
-        }
-        self.begin(b);
-        true
-    }
-
-    fn fail_back(&mut self) -> bool {
-        let first = self.eligible().first().copied();
-        first.into_iter().for_each(|first| {
-            self.wish = Wish::Automatic;
-            self.begin(first);
-        });
-        first.is_some()
-    }
-
-    /// On the active backend a failover comes first.
-    fn withdraw(&mut self, b: usize, admin: Admin, force: bool) -> bool {
-        let next = if self.active == Some(b) { self.next_after_active(force) } else { None };
-        let refused = self.active == Some(b) && next.is_none() && !force;
-        if refused || self.admin[b] == Admin::Disabled {
-            return false;
-        }
-        self.admin[b] = admin;
-        if let Some(next) = next {
-            self.wish = if self.is_failing(next) { Wish::Forced } else { Wish::Automatic };
-            self.begin(next);
-        }
-        true
-    }
-
-    /// The operator's word needs no first signal.
-    fn begin(&mut self, b: usize) {
-        self.move_to(b);
-        self.state = if self.state == PoolState::Starting { PoolState::Serving } else { self.state };
     }
 }

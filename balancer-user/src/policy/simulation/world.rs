@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::laws::Laws;
 use super::model::Model;
-use crate::policy::schedule::TargetId;
+use crate::policy::queue::TargetId;
 use crate::policy::*;
 
 /// How long an answer takes: less than any gap between two probes.
@@ -43,6 +43,8 @@ pub(in crate::policy) struct World {
     pub(in crate::policy) log: Vec<(Moment, Entry)>,
     pub(in crate::policy) settings: Vec<PoolSettings>,
     conditions: BTreeMap<(usize, usize), Condition>,
+    /// When a backend last answered a client.
+    answers: BTreeMap<(usize, usize), Moment>,
     flights: BTreeMap<(Moment, ProbeTicket), Signal>,
     /// Cuts that are under way.
     cuts: BTreeSet<(Moment, Cut)>,
@@ -89,6 +91,7 @@ impl World {
             log: Vec::new(),
             settings,
             conditions: BTreeMap::new(),
+            answers: BTreeMap::new(),
             flights: BTreeMap::new(),
             cuts: BTreeSet::new(),
             hooks: BTreeMap::new(),
@@ -191,8 +194,29 @@ impl World {
 
     /// A client's connection attempt failed.
     pub(in crate::policy) fn fail(&mut self, failure: LiveFailure) {
+        let view = |world: &Self| {
+            let is_known = failure.pool.0 < world.settings.len();
+            is_known.then(|| world.policy.snapshot(failure.pool, world.now))
+        };
+        let before = view(self);
+        if let Some(model) = self.models.get_mut(failure.pool.0) {
+            model.live(&failure, self.now);
+        }
         self.policy.handle_live(failure, self.now);
+        self.laws.failed(&failure, before.zip(view(self)), self.now);
         self.drain(None);
+    }
+
+    /// The same, with what the data plane would know of that backend.
+    pub(in crate::policy) fn fail_at(&mut self, pool: usize, backend: usize, service: usize, flow: u64) {
+        let answered = self.answers.get(&(pool, backend)).copied();
+        let (pool, backend, service) = (PoolIndex(pool), BackendIndex(backend), ServiceIndex(service));
+        self.fail(LiveFailure { pool, service, backend, what: LiveKind::Unanswered, flow, answered });
+    }
+
+    /// That backend answers a client.
+    pub(in crate::policy) fn answer(&mut self, pool: usize, backend: usize) {
+        self.answers.insert((pool, backend), self.now);
     }
 
     pub(in crate::policy) fn command(&mut self, command: &Command) -> Result<Accepted, Refusal> {
@@ -263,7 +287,7 @@ impl World {
 
     fn land(&mut self) {
         let Some(((_, ticket), signal)) = self.flights.pop_first() else { return };
-        self.laws.landed(ticket);
+        self.laws.landed(ticket, &signal, self.now);
         if let Some(model) = self.models.get_mut(ticket.pool.0) {
             model.signal(ticket, signal == Signal::Good, self.now);
         }
@@ -287,6 +311,9 @@ impl World {
         }
         while let Some(ticket) = self.policy.poll_probe() {
             self.laws.launched(ticket);
+            if let Some(model) = self.models.get_mut(ticket.pool.0) {
+                model.launched(ticket);
+            }
             self.log.push((self.now, Entry::Probe(ticket.target())));
             self.launch(ticket);
         }
@@ -299,9 +326,10 @@ impl World {
         }
         for n in 0..self.settings.len() {
             let view = self.policy.snapshot(PoolIndex(n), self.now);
-            self.laws.check(n, &view, self.now);
+            let successors = self.policy.successors(PoolIndex(n));
+            self.laws.check(n, &view, &successors, self.now);
             if let Some(model) = self.models.get_mut(n) {
-                model.agree(&view, self.now);
+                model.agree(&view, &successors, self.now);
             }
         }
     }

@@ -1,0 +1,235 @@
+//! One service on one backend: the health that signals make, and the schedule that asks for signals, if it is probed.
+//!
+//! The two know nothing of each other; here they meet. Deliberately not here: what the services of a backend say together
+//! (`backend`), and the queue for probes (`queue`).
+
+use std::time::Duration;
+
+use super::Moment;
+use super::health::{Health, Input, Monitor, Past};
+use super::schedule::{Landing, Pace, Schedule};
+
+/// The outcome of one probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The backend answered as it should.
+    Good,
+    /// It didn't; the text says how, and is shown to people.
+    Bad(String),
+    /// The controller itself could not probe (out of file descriptors, say): nothing is known about the backend.
+    Inconclusive,
+}
+
+/// What a target's deadline meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A probe is to start.
+    Probe { turn: Turn },
+    /// The time down is over, or a probe never reported: the deadline is a new one.
+    Replanned { lost: bool },
+}
+
+/// When a probe that is due may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// As the first one ever, for which the start is waiting.
+    First,
+    /// Before all others, as a client has just failed.
+    Urgent,
+    /// Behind those that wait.
+    Next,
+}
+
+/// One service on one backend.
+#[derive(Debug)]
+pub(super) struct Target {
+    service: String,
+    monitor: Monitor,
+    /// None: it isn't probed, and only clients' own connection attempts say something.
+    schedule: Option<Schedule>,
+    queued: bool,
+    /// Of a cold standby: not probed.
+    asleep: bool,
+}
+
+impl Target {
+    pub(super) const fn new(
+        service: String,
+        monitor: Monitor,
+        schedule: Option<Schedule>,
+        asleep: bool,
+    ) -> Self {
+        Self { service, monitor, schedule, queued: false, asleep }
+    }
+
+    /// The end of its time down, the bound of its probe in flight, or its next probe, unless that waits for its turn.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let until = self.monitor.down_until();
+        let rests = until.is_some() || self.queued || self.asleep;
+        let next = self.schedule.as_ref().filter(|_| !rests).and_then(Schedule::next);
+        let bound = self.schedule.as_ref().and_then(Schedule::bound);
+        until.into_iter().chain(bound).chain(next).min()
+    }
+
+    /// Its deadline has come.
+    pub(super) fn due(&mut self, now: Moment) -> Due {
+        if self.schedule.as_mut().is_some_and(|schedule| schedule.give_up(now)) {
+            self.plan(Pace::AtOnce, now);
+            return Due::Replanned { lost: true };
+        }
+        if self.monitor.down_until().is_some() {
+            self.monitor.handle(Input::Elapsed, now);
+            // Without probes nothing decides: it is as good as one that nothing is known of.
+            if self.asleep || self.schedule.is_none() {
+                self.monitor.forget();
+            }
+            self.plan(Pace::AtOnce, now);
+            return Due::Replanned { lost: false };
+        }
+        let Some(schedule) = self.schedule.as_ref().filter(|_| !self.asleep) else {
+            return Due::Replanned { lost: false };
+        };
+        self.queued = true;
+        let turn = match schedule.has_started() {
+            _ if schedule.is_urgent(now) => Turn::Urgent,
+            false => Turn::First,
+            true => Turn::Next,
+        };
+        Due::Probe { turn }
+    }
+
+    /// Its turn has come: the number of the probe to start. None if it fell asleep or went down while it waited.
+    pub(super) fn launch(&mut self, now: Moment) -> Option<u64> {
+        self.queued = false;
+        let rests = self.asleep || self.monitor.down_until().is_some();
+        self.schedule.as_mut().filter(|_| !rests).map(|schedule| schedule.launch(now))
+    }
+
+    /// The outcome of probe `serial`; says whether that probe was in flight.
+    pub(super) fn land(&mut self, serial: u64, signal: Signal, now: Moment) -> bool {
+        let Some(schedule) = &mut self.schedule else { return false };
+        match (schedule.land(serial), signal) {
+            (Landing::Late, _) => return false,
+            // It says nothing about now: another one starts at once, if one is to.
+            (Landing::Past, _) => {
+                self.plan(Pace::AtOnce, now);
+                return true;
+            }
+            // After a standstill the interval is long over: the probe is repeated at once.
+            (Landing::Void, Signal::Bad(_)) => {}
+            (Landing::Void | Landing::Counts, Signal::Inconclusive) => {}
+            (Landing::Void | Landing::Counts, Signal::Good) => self.monitor.handle(Input::Good, now),
+            (Landing::Counts, Signal::Bad(reason)) => {
+                schedule.satisfy();
+                self.monitor.handle(Input::Bad(reason), now);
+            }
+        }
+        self.plan(self.pace(now), now);
+        true
+    }
+
+    /// A client's connection attempt failed: it is probed as soon as that may be. Says whether it waits for its turn, and
+    /// may start now.
+    pub(super) fn want(&mut self, now: Moment) -> bool {
+        let rests = self.asleep || self.monitor.down_until().is_some();
+        let Some(schedule) = self.schedule.as_mut().filter(|_| !rests) else { return false };
+        schedule.want(now);
+        self.queued && schedule.is_urgent(now)
+    }
+
+    /// Clients' connection attempts failed, which counts as a failed probe does.
+    pub(super) fn blame(&mut self, reason: String, now: Moment) {
+        self.monitor.handle(Input::Bad(reason), now);
+        let fell = self.monitor.down_until().is_some();
+        let is_suspect = self.pace(now) == Pace::Fast;
+        let Some(schedule) = &mut self.schedule else { return };
+        if fell {
+            // What the probe in flight saw is older.
+            schedule.satisfy();
+            schedule.disown();
+        } else if is_suspect {
+            schedule.suspect(now);
+        }
+    }
+
+    pub(super) fn stalled(&mut self, late: Duration) -> bool {
+        self.schedule.as_mut().is_some_and(|schedule| schedule.stalled(late))
+    }
+
+    fn plan(&mut self, pace: Pace, now: Moment) {
+        if let Some(schedule) = &mut self.schedule {
+            schedule.plan(pace, now);
+        }
+    }
+
+    fn pace(&self, now: Moment) -> Pace {
+        match self.monitor.health() {
+            Health::Probation => Pace::Fast,
+            Health::Up | Health::Unknown if self.monitor.is_suspect(now) => Pace::Fast,
+            Health::Up | Health::Unknown | Health::Down => Pace::Normal,
+        }
+    }
+
+    /// What it says about its backend: a service that isn't probed says only that it fails.
+    pub(super) fn health(&self) -> Option<Health> {
+        let health = self.monitor.health();
+        (self.schedule.is_some() || !health.may_stay()).then_some(health)
+    }
+
+    /// The failure that explains its health, `service: failure`, and how much that weighs.
+    pub(super) fn evidence(&self, now: Moment) -> Option<(Health, String)> {
+        let says = self.health().is_some() || self.fails(now) > 0;
+        let reason = self.monitor.reason(now).filter(|_| says)?;
+        Some((self.monitor.health(), format!("{}: {reason}", self.service)))
+    }
+
+    /// Failures in its window now.
+    pub(super) fn fails(&self, now: Moment) -> usize {
+        self.monitor.fails(now)
+    }
+
+    /// Takes over what an earlier life left behind.
+    pub(super) fn restore(&mut self, past: Past, now: Moment) {
+        self.monitor.restore(past, now);
+    }
+
+    /// What a later life has to know.
+    pub(super) fn past(&self, now: Moment) -> Option<Past> {
+        self.monitor.past(now)
+    }
+
+    /// It is probed from now on. `starting`: it has yet to come up, and failures don't count before.
+    pub(super) fn wake(&mut self, starting: bool, now: Moment) {
+        self.asleep = false;
+        match &self.schedule {
+            Some(_) if starting => self.monitor.start(),
+            // Nothing would show it.
+            None if starting => self.monitor.forget(),
+            Some(_) | None => {}
+        }
+        self.plan(Pace::AtOnce, now);
+    }
+
+    /// It isn't probed any more.
+    pub(super) fn let_sleep(&mut self) {
+        self.asleep = true;
+        self.schedule.iter_mut().for_each(Schedule::disown);
+        if self.monitor.down_until().is_none() {
+            self.monitor.forget();
+        }
+    }
+
+    pub(super) const fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    /// Whether its first probe will soon say something.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.asleep && self.schedule.as_ref().is_some_and(|schedule| !schedule.has_answered())
+    }
+
+    /// It sleeps, or has yet to come up: it gets no new flows.
+    pub(super) const fn is_out_of_use(&self) -> bool {
+        self.asleep || self.monitor.is_starting()
+    }
+}
