@@ -8,6 +8,7 @@
 //! table is `not_yet`. Deliberately absent: carrying anything out, and resolving names.
 
 mod addresses;
+mod attempts;
 mod backend;
 mod gateway;
 mod hook;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::attempts::AttemptKeys;
 use super::backend::BackendKeys;
 use super::hook::HookKeys;
 use super::limits::{BACKENDS, HOOKS, POOLS, SERVICES, SHORTEST_DURATION};
-use super::not_yet;
 use super::notes::Notes;
 use super::probe::{self, ProbeKeys};
 use super::problem::Fault;
@@ -15,15 +15,11 @@ use super::service::ServiceKeys;
 use super::snat::SnatKeys;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{
-    Check, ConnectRetry, Failback, Failover, HookWhen, OnBackendDown, Passive, Pool, Probe, WhenAllDown,
-    names,
-};
+use super::{Check, Failback, Failover, HookWhen, OnBackendDown, Pool, Probe, WhenAllDown, names};
 
 /// As the contract says.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(600);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A name or an address that may stand only once somewhere, with the key that holds it.
 type Mention<T> = (Located<T>, &'static str);
@@ -45,13 +41,6 @@ pub(super) fn read_all(top: &mut Table<'_>) -> Option<Vec<Pool>> {
         let instead = "write [[pool]] with a name, a [[pool.service]] and a [[pool.backend]]";
         notes.error(top.span(), "pool", Fault::new("there is no pool", instead));
     }
-    let written = not_yet::keys_with_defaults().collect::<Vec<_>>();
-    let silent: Vec<_> = tables
-        .iter()
-        .map(|table| (table.span(), written.iter().copied().filter(|key| table.has(key)).collect()))
-        .collect();
-    not_yet::warn_of_defaults(&silent, notes);
-
     let mut mentioned = Mentioned::default();
     let pools: Vec<Option<Pool>> =
         tables.into_iter().enumerate().map(|(index, table)| read(table, index, &mut mentioned)).collect();
@@ -66,6 +55,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let name = table.required_text("name", "name = \"passwords\"", names::name);
     let failback = failback(&mut table);
     let policies = Policies::read(&mut table);
+    let attempts = AttemptKeys::read(&mut table);
     let snat = SnatKeys::read(&mut table, index);
     let probe_keys = ProbeKeys::read(&mut table);
     let services = table.tables("service", SERVICES).map(|tables| each(tables, ServiceKeys::read));
@@ -96,6 +86,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let owners = services.iter().map(|service| (service.probe.clone(), service.header)).collect();
     let probes = probe::resolve(&probe_keys, owners, notes);
     refuse_cold_without_probe(&backends, &probes, notes);
+    attempts.judge(policies.failover, &probes, notes);
     let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
     Some(Pool {
         name: name?.value,
@@ -104,9 +95,9 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
         failback,
         when_all_down: policies.when_all_down,
         on_backend_down: policies.on_backend_down.map_or(OnBackendDown::Reset, |found| found.value),
-        passive: policies.passive,
-        connect_retry: policies.connect_retry,
-        connect_timeout: policies.connect_timeout,
+        passive: attempts.passive(),
+        connect_retry: attempts.retry(),
+        connect_timeout: attempts.timeout(),
         drain_deadline: policies.drain_deadline,
         start_timeout: policies.start_timeout,
         snat_addresses: snat.addresses.into_iter().map(|address| address.value).collect(),
@@ -141,9 +132,6 @@ struct Policies {
     failover: Failover,
     when_all_down: WhenAllDown,
     on_backend_down: Option<Located<OnBackendDown>>,
-    passive: Passive,
-    connect_retry: ConnectRetry,
-    connect_timeout: Duration,
     drain_deadline: Duration,
     start_timeout: Duration,
 }
@@ -155,29 +143,16 @@ impl Policies {
             [("last", WhenAllDown::Last), ("reject", WhenAllDown::Reject)];
         const ON_BACKEND_DOWN: [(&str, OnBackendDown); 2] =
             [("reset", OnBackendDown::Reset), ("keep", OnBackendDown::Keep)];
-        const PASSIVE: [(&str, Passive); 3] =
-            [("probe", Passive::Probe), ("count", Passive::Count), ("off", Passive::Off)];
-        const CONNECT_RETRY: [(&str, ConnectRetry); 3] = [
-            ("instant", ConnectRetry::Instant),
-            ("retransmit", ConnectRetry::Retransmit),
-            ("off", ConnectRetry::Off),
-        ];
         let mut duration =
             |key, default| table.duration(key, SHORTEST_DURATION).map_or(default, |found| found.value);
         let drain_deadline = duration("drain_deadline", DRAIN_DEADLINE);
         let start_timeout = duration("start_timeout", START_TIMEOUT);
-        let connect_timeout = duration("connect_timeout", CONNECT_TIMEOUT);
         Self {
             failover: table.choice("failover", &FAILOVER).map_or(Failover::Auto, |found| found.value),
             when_all_down: table
                 .choice("when_all_down", &WHEN_ALL_DOWN)
                 .map_or(WhenAllDown::Last, |found| found.value),
             on_backend_down: table.choice("on_backend_down", &ON_BACKEND_DOWN),
-            passive: table.choice("passive", &PASSIVE).map_or(Passive::Probe, |found| found.value),
-            connect_retry: table
-                .choice("connect_retry", &CONNECT_RETRY)
-                .map_or(ConnectRetry::Instant, |found| found.value),
-            connect_timeout,
             drain_deadline,
             start_timeout,
         }

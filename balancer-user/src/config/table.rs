@@ -264,7 +264,7 @@ impl<'t> Table<'t> {
         let span = value.span().into();
         match parse(value.get_ref()) {
             Ok(parsed) => {
-                if let Some(fault) = not_yet::refusal(&self.key(key), value.get_ref()) {
+                if let Some(fault) = not_yet::refusal(&self.key(key)) {
                     self.error(span, key, fault);
                 }
                 Some(Located { value: parsed, span })

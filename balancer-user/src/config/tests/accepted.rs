@@ -279,17 +279,45 @@ fn a_pool_may_be_ipv6_beside_one_that_is_not() {
 }
 
 #[test]
-fn defaults_that_are_not_carried_out_are_warned_of_once() {
-    let warnings = config(&format!("{}{SECOND_POOL}", replaced(PASSIVE, ""))).warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(warnings[0].line, 4, "the first pool that is silent");
-    for words in ["passive (", "connect_retry (", "its client", "probes only"] {
-        assert!(warnings[0].message.contains(words), "{words}: {warnings:?}");
-    }
-
-    let warnings = config(&replaced(PASSIVE, "")).warnings;
-    assert!(warnings.len() == 1 && !warnings[0].message.contains("connect_retry"), "{warnings:?}");
+fn what_clients_attempts_say_comes_through() {
+    let of = |lines: &str| {
+        let pool = &config(&replaced(PASSIVE, lines)).pools[0];
+        (pool.passive, pool.connect_retry, pool.connect_timeout)
+    };
+    let millis = Duration::from_millis;
+    assert_eq!(of(""), (Passive::Probe, ConnectRetry::Off, millis(300)));
+    assert_eq!(
+        of("passive = \"count\"\nconnect_timeout = \"10s\""),
+        (Passive::Count, ConnectRetry::Off, secs(10))
+    );
+    assert_eq!(
+        of("passive = \"off\"\nconnect_timeout = \"300ms\"").2,
+        millis(300),
+        "the default may be written"
+    );
+    let retry = |line: &str| config(&replaced(RETRY, line)).pools[0].connect_retry;
+    assert_eq!(retry(""), ConnectRetry::Instant);
+    assert_eq!(retry("connect_retry = \"instant\"\nconnect_timeout = \"1ms\""), ConnectRetry::Instant);
+    assert_eq!(retry("connect_retry = \"retransmit\""), ConnectRetry::Retransmit);
     assert_eq!(config(BASE).warnings, []);
+}
+
+#[test]
+fn attempts_that_can_do_nothing_are_warned_of() {
+    let unprobed = replaced(PROBE, "kind = \"none\"");
+    let silent = unprobed.replace(PASSIVE, "");
+    let manual = replaced(RETRY, "connect_retry = \"retransmit\"\nfailover = \"manual\"");
+    for (text, line, words) in
+        [(&silent, 4, "passive = \"count\""), (&manual, 8, "`connect_retry` does nothing")]
+    {
+        let warnings = config(text).warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!((warnings[0].line, warnings[0].message.contains(words)), (line, true), "{warnings:?}");
+    }
+    // Nobody wrote that, or it says what happens.
+    assert_eq!(config(&unprobed).warnings, []);
+    assert_eq!(config(&unprobed.replace(PASSIVE, "passive = \"count\"")).warnings, []);
+    assert_eq!(config(&replaced(RETRY, "failover = \"manual\"")).warnings, []);
 }
 
 #[test]

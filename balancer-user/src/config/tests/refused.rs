@@ -147,6 +147,23 @@ fn a_duration_needs_a_unit_and_a_sensible_length() {
 }
 
 #[test]
+fn what_clients_attempts_say_must_be_something_that_can_be_done() {
+    assert_each(&[
+        (PASSIVE, "passive = «true", "must be a string"),
+        (PASSIVE, "passive = «\"counts\"", "did you mean `count`?"),
+        (RETRY, "connect_retry = «1", "must be a string"),
+        (RETRY, "connect_retry = «\"retry\"", "did you mean `retransmit`?"),
+        (PASSIVE, "connect_timeout = «\"0s\"", "is too short"),
+        (PASSIVE, "connect_timeout = «\"10001ms\"", "longer than a handshake is kept"),
+        (PASSIVE, "passive = \"off\"\nconnect_timeout = «\"1s\"", "nobody waits for an answer"),
+    ]);
+    // A wrong value says nothing about the others.
+    assert_each(&[(PASSIVE, "connect_timeout = \"1s\"\npassive = «\"of\"", "did you mean `off`?")]);
+    let unprobed = replaced(PROBE, "kind = \"none\"");
+    assert_refused(&unprobed.replace(PASSIVE, "passive = «\"probe\""), "no service of the pool is probed");
+}
+
+#[test]
 fn counts_are_bounded() {
     assert_each_behind(
         BACKEND,

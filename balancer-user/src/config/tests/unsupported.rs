@@ -16,26 +16,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (INTERFACES, "interfaces = [\"wan0\"]\n[http]\nlisten = «\"127.0.0.1\""),
         "has no port",
     ),
-    ("pool.passive", (PASSIVE, "passive = «\"probe\""), (PASSIVE, "passive = «true"), "must be a string"),
-    ("pool.passive", (PASSIVE, "passive = «\"count\""), (PASSIVE, "passive = «\"\""), "unknown value"),
-    (
-        "pool.connect_retry",
-        (RETRY, "connect_retry = «\"instant\""),
-        (RETRY, "connect_retry = «1"),
-        "a string",
-    ),
-    (
-        "pool.connect_retry",
-        (RETRY, "connect_retry = «\"retransmit\""),
-        (RETRY, "connect_retry = «\"retry\""),
-        "did you mean `retransmit`?",
-    ),
-    (
-        "pool.connect_timeout",
-        (POOL, "name = \"p\"\nconnect_timeout = «\"300ms\""),
-        (POOL, "name = \"p\"\nconnect_timeout = «\"0s\""),
-        "is too short",
-    ),
     (
         "pool.service.redirect_http",
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10:80\""),
