@@ -175,6 +175,7 @@ fn maint_moves_the_pool_resets_everything_and_outlives_a_reboot() -> Result<()> 
     let mut busy = site.hold(PASSWORDS, WEB)?;
     let begun = Instant::now();
     site.gateway.verb(&["maint", POOL, "server1"])?.expect(0)?;
+    assert_eq!(left(&site.gateway.status()?), Some(0), "the verb has waited for the end of the flows");
     for stream in &idle {
         is_reset(stream)?;
     }
@@ -296,6 +297,7 @@ fn failover_keeps_flows_unless_it_is_told_to_reset_them() -> Result<()> {
 
     let second = site.connect(WEB)?;
     site.gateway.verb(&["failover", POOL, "--reset"])?.expect(0)?;
+    assert_eq!(site.gateway.status()?.backend("server2")["flows"], 0, "the verb has waited for their end");
     is_reset(&second)?;
     assert_eq!(first.ask()?, "server1", "only the flows of the one that was active end");
     let resets = || -> Result<Option<u64>> {

@@ -57,6 +57,12 @@ impl Cuts {
         FIRST_PAUSE.saturating_mul(1 << (under_way.failures - 1).min(10)).min(LONGEST_PAUSE)
     }
 
+    /// Whether it has not ended, and why if it fails again and again.
+    pub(super) fn under_way(&self, cut: Cut) -> Option<Option<&str>> {
+        let under_way = self.0.get(&cut)?;
+        Some(Some(under_way.problem.as_str()).filter(|_| under_way.failures >= WORTH_TELLING))
+    }
+
     /// Those that fail again and again, and why; but those that a change waits for and gives up.
     pub(super) fn failing(&self) -> impl Iterator<Item = (Cut, &str)> {
         let failing = self
@@ -112,8 +118,19 @@ mod tests {
         assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pauses[39], 60);
         assert_eq!(cuts.failing().collect::<Vec<_>>(), [(cut(None), "a storm")]);
+        assert_eq!(cuts.under_way(cut(None)), Some(Some("a storm")));
         cuts.ended(cut(None));
-        assert_eq!(cuts.failing().count(), 0);
+        assert_eq!((cuts.failing().count(), cuts.under_way(cut(None))), (0, None));
+    }
+
+    #[test]
+    fn one_that_is_asked_for_twice_ends_with_the_last() {
+        let mut cuts = Cuts::default();
+        (0..2).for_each(|_| cuts.begun(cut(None)));
+        cuts.ended(cut(None));
+        assert_eq!(cuts.under_way(cut(None)), Some(None));
+        cuts.ended(cut(None));
+        assert_eq!(cuts.under_way(cut(None)), None);
     }
 
     #[test]

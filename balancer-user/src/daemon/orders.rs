@@ -1,14 +1,15 @@
 //! The operator's commands: to the policy, into the journal, and back when they are done.
 //!
 //! A change that takes steps is answered when the last of them has ended, or when it is held; so is one that was begun by
-//! somebody else and let go on. How many wait is bounded by the control server.
+//! somebody else and let go on. Who has flows reset (`maint`, `failover --reset`, a drain whose time is over by then) hears of
+//! it when they have ended. How many wait is bounded by the control server.
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::control::protocol::{Command as Asked, Outcome};
-use crate::policy::{Accepted, Ask, BackendIndex, Command, PoolIndex, Withdrawal};
+use crate::policy::{Accepted, Admin, Ask, BackendIndex, Command, Cut, PoolIndex, Whose, Withdrawal};
 use crate::store::Unsaved;
 
 use super::{Daemon, Entry};
@@ -19,11 +20,13 @@ const DISK_PATIENCE: Duration = Duration::from_secs(2);
 /// The way back to whoever asked.
 type Reply = oneshot::Sender<Result<Outcome, String>>;
 
-/// Somebody who waits for the end of a change.
+/// Somebody who waits for the end of a change, and then for the end of flows.
 pub(super) struct Waiting {
     pool: PoolIndex,
-    to: BackendIndex,
-    transition: u64,
+    /// Where it leads to, and its id.
+    change: Option<(BackendIndex, u64)>,
+    /// Whose flows are to end.
+    flows_of: Option<BackendIndex>,
     /// What it has come to so far.
     outcome: Outcome,
     reply: Reply,
@@ -32,9 +35,10 @@ pub(super) struct Waiting {
 impl Daemon {
     /// Does what the user with this id asks for.
     pub(super) fn obey(&mut self, asked: &Asked, uid: u32, reply: Reply) {
+        let pool = self.parts.config.pools.iter().position(|pool| pool.name == asked.pool()).map(PoolIndex);
+        let before = pool.and_then(|pool| self.policy.snapshot(pool, self.clock.now()).active);
         let accepted = self.policy.handle_command(&command(asked), self.clock.now());
         let accepted = accepted.map_err(|refusal| refusal.to_string());
-        let pool = self.parts.config.pools.iter().position(|pool| pool.name == asked.pool()).map(PoolIndex);
         let outcome = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
             let pool = pool.ok_or("the pool is gone")?;
             Ok(self.outcome(pool, accepted))
@@ -42,31 +46,33 @@ impl Daemon {
         let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
         // A cause comes before what it leads to.
         self.note(Entry::of_command(asked, uid, said));
-        let waiting = match (accepted, pool, outcome) {
-            (Ok(accepted), Some(pool), Ok(outcome)) if !asked.no_wait() => {
-                match self.change(pool, accepted) {
-                    Some((to, transition)) => {
-                        self.waiting.push(Waiting { pool, to, transition, outcome, reply });
-                        None
-                    }
-                    None => Some((Ok(outcome), reply)),
-                }
-            }
-            (_, _, outcome) => Some((outcome, reply)),
-        };
+        let change =
+            accepted.as_ref().ok().zip(pool).and_then(|(accepted, pool)| self.change(pool, accepted));
         // In the kernel, and on the disk, before the client hears of it.
         self.carry_out();
         self.remember();
-        if let Some((outcome, reply)) = waiting {
-            self.answer_when_saved(outcome, reply);
+        match (accepted, pool, outcome) {
+            (Ok(accepted), Some(pool), Ok(outcome)) if !asked.no_wait() => {
+                let flows_of = ending(asked, accepted, before);
+                self.wait(Waiting { pool, change, flows_of, outcome, reply });
+            }
+            (_, _, outcome) => self.answer_when_saved(outcome, reply),
+        }
+    }
+
+    /// Answers, now or later.
+    fn wait(&mut self, mut waiting: Waiting) {
+        match self.end_of(&mut waiting) {
+            Some(outcome) => self.answer_when_saved(outcome, waiting.reply),
+            None => self.waiting.push(waiting),
         }
     }
 
     /// The change that has to end before a command is done.
-    fn change(&self, pool: PoolIndex, accepted: Accepted) -> Option<(BackendIndex, u64)> {
+    fn change(&self, pool: PoolIndex, accepted: &Accepted) -> Option<(BackendIndex, u64)> {
         let view = self.policy.snapshot(pool, self.clock.now());
         let under_way = view.transition?;
-        let asked = match accepted {
+        let asked = match *accepted {
             Accepted::Begun { transition, .. }
             | Accepted::Resumed { transition, .. }
             | Accepted::Moved { transition, .. } => Some(transition),
@@ -76,38 +82,60 @@ impl Daemon {
         (asked == Some(under_way.id)).then_some((under_way.to, under_way.id))
     }
 
-    /// Answers those whose change has ended, or stands still.
+    /// Answers those whose change and whose cut have ended, or stand still.
     pub(super) fn answer_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        for waiting in waiting.into_iter().filter(|waiting| !waiting.reply.is_closed()) {
-            let view = self.policy.snapshot(waiting.pool, self.clock.now());
-            let pool = self.pool_name(waiting.pool);
-            let to = self.backend_name(waiting.pool, waiting.to);
-            let change = view.transition.filter(|change| change.id == waiting.transition);
-            let is_active = view.active == Some(waiting.to);
-            let outcome = match change {
-                Some(change) => match change.held {
-                    Some(held) if is_active => {
-                        Err(format!("{to} is active in {pool}, but what comes behind is held: {held}"))
-                    }
-                    Some(held) => Err(format!("{pool} is held on its way to {to}: {held}")),
-                    None => {
-                        self.waiting.push(waiting);
-                        continue;
-                    }
-                },
-                None if is_active => {
-                    let mut outcome = waiting.outcome;
-                    outcome.active = Some(to.to_owned());
-                    outcome.message = format!(
-                        "{to} is the active backend of {pool} now (transition {})",
-                        waiting.transition
-                    );
-                    Ok(outcome)
-                }
-                None => Err(format!("the change of {pool} to {to} was given up for another")),
-            };
-            self.answer_when_saved(outcome, waiting.reply);
+        let still_there = waiting.into_iter().filter(|waiting| !waiting.reply.is_closed());
+        still_there.for_each(|waiting| self.wait(waiting));
+    }
+
+    /// What came of it, once everything has ended.
+    fn end_of(&self, waiting: &mut Waiting) -> Option<Result<Outcome, String>> {
+        if let Some((to, transition)) = waiting.change {
+            if let Err(problem) = self.end_of_change(waiting.pool, to, transition)? {
+                return Some(Err(problem));
+            }
+            let (pool, to) = (self.pool_name(waiting.pool), self.backend_name(waiting.pool, to));
+            waiting.outcome.active = Some(to.to_owned());
+            waiting.outcome.message =
+                format!("{to} is the active backend of {pool} now (transition {transition})");
+            waiting.change = None;
+        }
+        if let Some(backend) = waiting.flows_of {
+            let cut = Cut { pool: waiting.pool, whose: Whose::Of(backend), transition: None };
+            if let Some(problem) = self.cuts.under_way(cut) {
+                let (backend, said) = (self.backend_name(waiting.pool, backend), &waiting.outcome.message);
+                return problem.map(|problem| {
+                    Err(format!(
+                        "{said}, but flows of {backend} could not be ended: {problem}; it is tried again"
+                    ))
+                });
+            }
+        }
+        Some(Ok(waiting.outcome.clone()))
+    }
+
+    /// Whether a change has led where it should; nothing while it is under way.
+    fn end_of_change(
+        &self,
+        pool: PoolIndex,
+        to: BackendIndex,
+        transition: u64,
+    ) -> Option<Result<(), String>> {
+        let view = self.policy.snapshot(pool, self.clock.now());
+        let is_active = view.active == Some(to);
+        let (pool, to) = (self.pool_name(pool), self.backend_name(pool, to));
+        match view.transition.filter(|change| change.id == transition) {
+            Some(change) => {
+                let held = change.held?;
+                Some(Err(if is_active {
+                    format!("{to} is active in {pool}, but what comes behind is held: {held}")
+                } else {
+                    format!("{pool} is held on its way to {to}: {held}")
+                }))
+            }
+            None if is_active => Some(Ok(())),
+            None => Some(Err(format!("the change of {pool} to {to} was given up for another"))),
         }
     }
 
@@ -155,6 +183,17 @@ fn with_warning(mut outcome: Outcome, saved: Result<(), Unsaved>) -> Outcome {
         outcome.message.push_str(&format!("; a reboot may forget it: {problem}"));
     }
     outcome
+}
+
+/// Whose flows a command has ended, `before` being the active backend until then. A drain's only if its time is over.
+fn ending(asked: &Asked, accepted: Accepted, before: Option<BackendIndex>) -> Option<BackendIndex> {
+    match (asked, accepted) {
+        (_, Accepted::Set { backend, to: Admin::Maint | Admin::Drain, .. }) => Some(backend),
+        (Asked::Failover(failover), Accepted::Moved { .. } | Accepted::Begun { .. }) if failover.reset => {
+            before
+        }
+        _ => None,
+    }
 }
 
 /// As the policy understands it.
