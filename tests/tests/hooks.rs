@@ -198,6 +198,30 @@ fn flows_of_a_backend_that_left_the_configuration_end_before_the_first_step() ->
     Ok(())
 }
 
+/// [42] Not only a step may not have been written down, but the switch before it.
+#[test]
+fn after_a_switch_that_was_not_written_down_the_steps_behind_it_are_the_operators() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut site = site("hooklost", &folder, &[("announce", "after")])?;
+    // Not even root writes a file where a directory stands that isn't empty.
+    let block = site.lab().state_dir().join("state.json.new");
+    fs::create_dir_all(block.join("full"))?;
+    site.gateway.verb(&["failover", "passwords"])?.expect(1)?;
+    site.gateway.kill();
+    fs::remove_dir_all(block)?;
+    site.gateway.start(&[])?;
+    let status = site.gateway.wait_until("the hold", |status| state(status) == "held")?;
+    assert_eq!((status.active(), &status.pool()["transition"]["id"]), ("server2", &2.into()), "{status}");
+    assert_eq!(client(&site)?.0, "server2", "traffic goes on");
+    let events = site.gateway.verb(&["events"])?.expect(0)?;
+    assert!(events.stdout.contains("whether the hooks behind it have run is not known"), "{}", events.stdout);
+    assert_eq!(step_names(&folder), [""; 0]);
+    site.gateway.verb(&["resume", "passwords", "--retry"])?.expect(0)?;
+    assert_eq!(folder.lines("steps"), ["announce passwords server1 server2 restored 2"]);
+    assert_eq!(state(&site.gateway.status()?), "serving");
+    Ok(())
+}
+
 #[test]
 fn a_step_that_hangs_is_ended_at_its_deadline() -> Result<()> {
     let folder = Folder::new()?;

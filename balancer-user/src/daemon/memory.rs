@@ -1,8 +1,8 @@
 //! From what was remembered to the policy's history, and from what the policy does to what is to be remembered.
 //!
 //! Who is active: the kernel's maps win, as they are never older than the file; without them (a reboot, a detach) the
-//! file's word counts. A change that was under way is the file's, unless the maps tell of a later one. Where there was
-//! something and nobody can tell any more what, the policy is told that. Names that the configuration doesn't have any more
+//! file's word counts. A change that was under way is the file's, unless the maps tell of a later one: of that nobody knows
+//! whether the hooks behind it have run. Where there was something and nobody can tell any more what, the policy is told that. Names that the configuration doesn't have any more
 //! are left out.
 
 use std::fs;
@@ -40,15 +40,28 @@ pub(super) fn history(parts: &Parts, remembered: &Remembered, clock: &Clock) -> 
         let pool = state.and_then(|state| state.pools.iter().find(|pool| pool.name == config.name));
         let passed = state.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
         let past = pool.map(|pool| names.history(pool, passed, clock)).unwrap_or_default();
-        with_maps(past, *word, slots, pool.is_none() && remembered.was_damaged)
+        let written = Written {
+            last_transition: state.map_or(0, |state| state.last_transition),
+            is_lost: pool.is_none() && remembered.was_damaged,
+        };
+        with_maps(past, *word, slots, written)
     });
     let in_kernel = words.iter().map(|word| u64::from(word.change())).max();
     let last_transition = in_kernel.max(state.map(|state| state.last_transition)).unwrap_or_default();
     History { pools: pools.collect(), last_transition }
 }
 
-/// What the file says, and the kernel, which knows better. `is_lost`: what the file said of the pool can't be read.
-fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, is_lost: bool) -> PoolHistory {
+/// The file itself.
+#[derive(Clone, Copy)]
+struct Written {
+    /// The last change of any pool that it knows of.
+    last_transition: u64,
+    /// What it said of the pool can't be read.
+    is_lost: bool,
+}
+
+/// What the file says, and the kernel, which knows better.
+fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, written: Written) -> PoolHistory {
     let of_slot = |slot| slots.backends.iter().position(|backend| backend.index == slot).map(BackendIndex);
     let Some(active) = word.backend().and_then(of_slot) else {
         // On hold no hook runs before the file says so: if it tells of no change, none has been begun.
@@ -56,18 +69,44 @@ fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, is_lost: bo
         // The file tells of an earlier change than the maps: how that one ended, nobody knows.
         let is_behind = |change: &TransitionHistory| !change.switched && change.id < u64::from(word.change());
         let is_late = past.transition.as_ref().is_some_and(is_behind);
-        let doubtful = past.doubtful || is_late || (past.active.is_none() && (is_lost || was_something));
+        let doubtful =
+            past.doubtful || is_late || (past.active.is_none() && (written.is_lost || was_something));
         return PoolHistory { doubtful, transition: past.transition.filter(|_| !is_late), ..past };
     };
     // As long as a change isn't made the word says that flows are held: one that names another backend was given up.
     let is_of_now = |change: &TransitionHistory| change.to == active && change.id >= u64::from(word.change());
+    let unwritten = unwritten(&past, active, word, written);
     PoolHistory {
         active: Some(active),
         wish: plan::wish(word.mark()),
-        transition: past.transition.filter(is_of_now),
+        transition: past.transition.filter(is_of_now).or(unwritten),
         doubtful: false,
         ..past
     }
+}
+
+/// The change that the word tells of, if it is later than the file: it was made, and the daemon ended before it had written
+/// that down. A file that knows of nobody active tells of no such change: the first decision of all runs no hooks.
+fn unwritten(
+    past: &PoolHistory,
+    active: BackendIndex,
+    word: ActiveWord,
+    written: Written,
+) -> Option<TransitionHistory> {
+    let (id, before) = (u64::from(word.change()), past.active?);
+    let why = "the daemon ended right after the switch, before that was written down: whether the hooks behind it have run \
+               is not known; look, and then `--retry` runs them, `--skip` leaves them";
+    (id > written.last_transition).then(|| TransitionHistory {
+        id,
+        from: Some(before).filter(|before| *before != active),
+        to: active,
+        reason: ActiveReason::Restored,
+        evidence: "found made in the kernel's maps".to_owned(),
+        age: Duration::ZERO,
+        forced: false,
+        switched: true,
+        reached: policy::Reached::Held(policy::Stop::Unrecorded, why.to_owned()),
+    })
 }
 
 /// From names to positions.
@@ -187,6 +226,7 @@ fn reached(reached: &Reached) -> policy::Reached {
                 Stop::Failed(step) => policy::Stop::Failed(*step as usize),
                 Stop::Lost(what) => policy::Stop::Lost(next(what)),
                 Stop::Late => policy::Stop::Late,
+                Stop::Unrecorded => policy::Stop::Unrecorded,
             };
             policy::Reached::Held(stop, why.clone())
         }
@@ -305,6 +345,7 @@ fn written(reached: policy::Reached) -> Reached {
                 policy::Stop::Failed(step) => Stop::Failed(step as u32),
                 policy::Stop::Lost(what) => Stop::Lost(next(what)),
                 policy::Stop::Late => Stop::Late,
+                policy::Stop::Unrecorded => Stop::Unrecorded,
             },
             why,
         },
@@ -329,6 +370,8 @@ mod tests {
     const A: BackendIndex = BackendIndex(0);
     const B: BackendIndex = BackendIndex(1);
 
+    const UP_TO_7: Written = Written { last_transition: 7, is_lost: false };
+
     /// Backends in the slots 1 and 2.
     fn slots() -> PoolSlots {
         let slot = |index| Slot { index, fresh: false };
@@ -351,28 +394,47 @@ mod tests {
         PoolHistory { active: Some(A), transition: Some(transition), ..PoolHistory::default() }
     }
 
-    fn merged(word: ActiveWord) -> (Option<BackendIndex>, bool, bool) {
-        let merged = with_maps(running(), word, &slots(), false);
-        (merged.active, merged.transition.is_some(), merged.doubtful)
+    /// Who is active, the change that goes on, and whether anybody knows.
+    fn merged(word: ActiveWord) -> (Option<BackendIndex>, Option<u64>, bool) {
+        let merged = with_maps(running(), word, &slots(), UP_TO_7);
+        (merged.active, merged.transition.map(|change| change.id), merged.doubtful)
     }
 
     #[test]
     fn a_change_under_way_goes_on_where_the_maps_hold_for_it_or_have_made_it() {
-        assert_eq!(merged(ActiveWord::hold(0, 7)), (Some(A), true, false));
-        assert_eq!(merged(ActiveWord::new(2, 0, 7)), (Some(B), true, false));
-        assert_eq!(merged(ActiveWord::default()), (Some(A), true, false), "after a reboot");
+        assert_eq!(merged(ActiveWord::hold(0, 7)), (Some(A), Some(7), false));
+        assert_eq!(merged(ActiveWord::new(2, 0, 7)), (Some(B), Some(7), false));
+        assert_eq!(merged(ActiveWord::default()), (Some(A), Some(7), false), "after a reboot");
     }
 
     #[test]
     fn a_change_that_was_given_up_never_comes_back() {
-        assert_eq!(merged(ActiveWord::new(1, 0, 7)), (Some(A), false, false));
-        assert_eq!(merged(ActiveWord::new(2, 0, 8)), (Some(B), false, false), "a later one was made");
+        assert_eq!(merged(ActiveWord::new(1, 0, 7)), (Some(A), None, false));
+        assert_eq!(merged(ActiveWord::new(2, 0, 8)), (Some(B), Some(8), false), "a later one was made");
     }
 
     #[test]
     fn a_file_that_is_behind_the_maps_leaves_it_to_the_operator() {
-        assert_eq!(merged(ActiveWord::hold(0, 8)), (Some(A), false, true));
-        let unknown = with_maps(PoolHistory::default(), ActiveWord::hold(0, 8), &slots(), false);
+        assert_eq!(merged(ActiveWord::hold(0, 8)), (Some(A), None, true));
+        let unknown = with_maps(PoolHistory::default(), ActiveWord::hold(0, 8), &slots(), UP_TO_7);
         assert!(unknown.doubtful, "nothing tells what is held for");
+    }
+
+    /// [42] The daemon was killed between the flip and the file.
+    #[test]
+    fn of_a_change_that_only_the_maps_know_the_hooks_behind_are_the_operators() {
+        let on_a = PoolHistory { active: Some(A), ..PoolHistory::default() };
+        let change = |past: &PoolHistory, word| with_maps(past.clone(), word, &slots(), UP_TO_7).transition;
+        let found = change(&on_a, ActiveWord::new(2, 0, 8)).unwrap();
+        assert_eq!((found.id, found.from, found.to, found.switched), (8, Some(A), B, true));
+        assert!(matches!(found.reached, policy::Reached::Held(policy::Stop::Unrecorded, _)), "{found:?}");
+        assert_eq!(
+            change(&on_a, ActiveWord::new(2, 0, 7)),
+            None,
+            "the file knows of it, and that it is over"
+        );
+        assert_eq!(change(&PoolHistory::default(), ActiveWord::new(2, 0, 8)), None, "the first decision");
+        let twice = change(&on_a, ActiveWord::new(1, 0, 9)).unwrap();
+        assert_eq!((twice.from, twice.to), (None, A), "there and back");
     }
 }

@@ -110,9 +110,9 @@ impl Pool {
         };
         let switched = change.as_ref().filter(|change| change.switched).map(|change| change.to);
         let active = past.active.filter(|b| self.order.contains(b)).or(switched);
-        let has_before = self.settings.hooks.iter().any(|hook| hook.when == HookWhen::Before);
         let gone = past.active.is_some() && active.is_none();
-        self.doubtful = has_before && change.is_none() && (past.doubtful || orphaned || gone);
+        self.doubtful =
+            self.has_hooks(HookWhen::Before) && change.is_none() && (past.doubtful || orphaned || gone);
         if active.is_none() && change.is_none() && !self.doubtful {
             return;
         }
@@ -174,6 +174,7 @@ impl Pool {
                 why = Some(unknown.to_owned());
                 Phase::Held(Stop::Failed(step))
             }
+            Reached::Held(Stop::Unrecorded, _) if !self.has_hooks(HookWhen::After) => Phase::Over,
             Reached::Held(stop, evidence) => {
                 why = Some(evidence);
                 Phase::Held(stop)

@@ -8,7 +8,7 @@ use super::backend::Backend;
 use super::decision::{ActiveReason, Cut, Decision, Outbox, Route, Whose};
 use super::event::Event;
 use super::health::Health;
-use super::settings::{BackendIndex, PoolIndex, PoolSettings, WhenAllDown};
+use super::settings::{BackendIndex, HookWhen, PoolIndex, PoolSettings, WhenAllDown};
 use super::transition::Transition;
 use super::view::{PoolState, PoolView, TransitionView, Wish};
 
@@ -99,6 +99,10 @@ impl Pool {
 
     pub(super) fn backend(&mut self, backend: BackendIndex) -> Option<&mut Backend> {
         self.backends.get_mut(backend.0)
+    }
+
+    pub(super) fn has_hooks(&self, when: HookWhen) -> bool {
+        self.settings.hooks.iter().any(|hook| hook.when == when)
     }
 
     pub(super) const fn is_decided(&self) -> bool {

@@ -217,9 +217,8 @@ impl Pool {
     /// Before a hook runs nobody may have flows any more that the hooks know nothing of, whoever that is. The target keeps
     /// its own: it has some only if the role was its all along.
     pub(super) fn cut_before(&self, transition: &Transition, out: &mut Outbox) {
-        let hands_over = self.settings.hooks.iter().any(|hook| hook.when == HookWhen::Before);
         let whose = match transition.from {
-            Some(from) if !hands_over => Whose::Of(from),
+            Some(from) if !self.has_hooks(HookWhen::Before) => Whose::Of(from),
             _ => Whose::AllBut(transition.to),
         };
         out.cut(Cut { pool: self.index, whose, transition: Some(transition.id) });
@@ -232,6 +231,7 @@ impl Pool {
                 let problem = transition.why.as_deref().unwrap_or("nothing is known of them yet");
                 format!("flows of other backends could not be ended within {CUT_LIMIT:?}: {problem}")
             }
+            Stop::Unrecorded => transition.why.clone().unwrap_or_default(),
             Stop::Failed(step) => {
                 let name = self.settings.hooks.get(step).map_or("", |hook| &hook.name);
                 format!("hook {name:?}: {}", transition.why.as_deref().unwrap_or("its end is not known"))

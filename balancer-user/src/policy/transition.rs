@@ -36,6 +36,8 @@ pub enum Stop {
     Lost(Next),
     /// The cold target didn't come up in time.
     Late,
+    /// The switch was made, and whether hooks behind it have run was not written down.
+    Unrecorded,
 }
 
 /// How far it is.
@@ -187,6 +189,8 @@ impl Transition {
                 self.forced = true;
                 self.go(Next::Switch, around, now);
             }
+            (Phase::Held(Stop::Unrecorded), Input::Retry) => self.follow(None, around.hooks),
+            (Phase::Held(Stop::Unrecorded), Input::Skip) => self.phase = Phase::Over,
             (Phase::Held(_), _) => {}
             (Phase::Over, _) => {}
         }

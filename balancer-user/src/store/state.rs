@@ -182,6 +182,8 @@ pub enum Stop {
     Lost(Next),
     /// A cold standby didn't come up.
     Late,
+    /// Whether hooks behind the switch have run was not written down.
+    Unrecorded,
 }
 
 /// A moment that can be told from one of another boot.

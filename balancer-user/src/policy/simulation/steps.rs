@@ -30,6 +30,7 @@ impl Steps {
                 |reached: &Reached| matches!(reached, Reached::Cutting | Reached::Held(Stop::Uncut, _));
             let change = past.transition.as_ref().filter(|change| !uncut(&change.reached));
             if let Some(change) = change {
+                steps.switched.extend(Some(change.id).filter(|_| change.switched));
                 let (pool, whose) = (PoolIndex(n), Whose::AllBut(change.to));
                 steps.cut.insert(Cut { pool, whose, transition: Some(change.id) });
             }

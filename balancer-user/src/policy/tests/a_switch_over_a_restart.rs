@@ -144,3 +144,39 @@ fn without_a_record_of_who_was_active_the_operator_says_it() {
     plain.run(secs(5));
     assert_eq!(reasons(&plain), [ActiveReason::Initial], "without hooks nothing can go wrong");
 }
+
+/// [42] At most once: what may have run never runs by itself, and holds up no traffic.
+#[test]
+fn hooks_behind_a_switch_that_was_not_written_down_are_the_operators() {
+    let found = |hooks: Vec<HookSettings>| {
+        let pool = PoolSettings { hooks, ..with_hooks() };
+        let transition = TransitionHistory {
+            id: 41,
+            from: Some(BackendIndex(P)),
+            to: BackendIndex(B),
+            reason: ActiveReason::Restored,
+            evidence: String::new(),
+            age: Duration::ZERO,
+            forced: false,
+            switched: true,
+            reached: Reached::Held(Stop::Unrecorded, "not written down".to_owned()),
+        };
+        let active = Some(BackendIndex(B));
+        let past = PoolHistory { active, transition: Some(transition), ..PoolHistory::default() };
+        let mut world = World::after(vec![pool], 1, History { pools: vec![past], last_transition: 41 });
+        world.run(secs(60));
+        world
+    };
+    for (skip, run) in [(false, &[(41, 2)][..]), (true, &[])] {
+        let mut world = found(with_hooks().hooks);
+        assert_eq!((world.view().state, hooks_run(&world)), (PoolState::Held, vec![]));
+        assert_eq!(routes(&world), [Route::To(BackendIndex(B))]);
+        assert!(world.events().any(|(_, event)| matches!(event, Event::Held { id: Some(41), .. })));
+        world.ask(Ask::Resume { skip }).unwrap();
+        world.run(secs(5));
+        assert_eq!((world.view().state, hooks_run(&world)), (PoolState::Serving, run.to_vec()));
+    }
+    let mut before = with_hooks().hooks;
+    before.truncate(2);
+    assert_eq!(found(before).view().state, PoolState::Serving, "there are none behind the switch");
+}

@@ -89,6 +89,7 @@ fn every_phase_answers_every_input() {
         (Running(3), true, vec![(good, Over), (bad, failed(3)), (not, failed(3))]),
         (failed(1), true, vec![(Input::Retry, Due(1)), (Input::Skip, Due(3))]),
         (failed(3), true, vec![(Input::Retry, Due(3)), (Input::Skip, Over)]),
+        (Held(Stop::Unrecorded), true, vec![(Input::Retry, Due(1)), (Input::Skip, Over)]),
         (Over, true, vec![]),
     ];
     for (phase, switched, answers) in table {
