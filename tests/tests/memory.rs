@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use balancer_tests::{
+    folder::Folder,
     gateway::{PATIENCE, Status},
     lab::Topology,
     poll::poll_until,
@@ -110,7 +111,14 @@ fn followers_hear_what_happens_until_the_daemon_ends() -> Result<()> {
 /// [51]
 #[test]
 fn a_state_directory_that_cannot_be_written_is_told_and_stops_nothing() -> Result<()> {
-    let site = site("unwritable")?;
+    let folder = Folder::new()?;
+    let notify = folder.script("notify", "cat >> \"$folder/events\"")?;
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    let options = Options { failback: "manual", ..Options::default() };
+    let mut site = Site::prepare("unwritable", &Topology::two_armed(), options, &programs)?;
+    let text = site.configuration(options);
+    site.gateway.configure(&text.replace("[gateway]", &format!("[gateway]\nnotify = [{notify:?}]")))?;
+    site.begin()?;
     // Not even root writes a file where a directory stands that isn't empty.
     let block = site.lab().state_dir().join("state.json.new");
     fs::create_dir_all(block.join("full"))?;
@@ -129,6 +137,13 @@ fn a_state_directory_that_cannot_be_written_is_told_and_stops_nothing() -> Resul
     let told = site.gateway.logged("store").len();
     site.gateway.verb(&["failback", POOL])?.expect(0)?;
     assert_eq!((told, site.gateway.logged("store").len()), (1, 1), "once for as long as it lasts");
+    let called = poll_until(PATIENCE, "the call", || {
+        let lines = folder.lines("events");
+        if lines.is_empty() { Err("nobody was called") } else { Ok(lines) }
+    })?;
+    let calls: Vec<Value> = called.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
+    let calls: Vec<_> = calls.iter().map(|call| (&call["event"], &call["reason"])).collect();
+    assert_eq!(calls, [(&"degraded".into(), &"state.json".into())], "once");
 
     fs::remove_dir_all(block)?;
     site.gateway.wait_until("it to be well again", |status| status.0["degraded"] == Value::Array(vec![]))?;

@@ -101,11 +101,11 @@ fn row(record: &Record, as_of: Timestamp) -> Vec<Cell> {
 /// What a person's eye should stop at.
 fn colour(record: &Record) -> Option<Colour> {
     match (record.event.as_str(), record.to.as_deref()) {
-        ("all_down", _) | ("health", Some("down")) => Some(Colour::Bad),
+        ("all_down" | "degraded", _) | ("health", Some("down")) => Some(Colour::Bad),
         ("transition" | "stalled" | "probe_lost" | "certificate", _) | ("health", Some("probation")) => {
             Some(Colour::Doubtful)
         }
-        ("all_down_over", _) | ("health", Some("up")) => Some(Colour::Good),
+        ("all_down_over" | "degraded_over", _) | ("health", Some("up")) => Some(Colour::Good),
         _ => None,
     }
 }

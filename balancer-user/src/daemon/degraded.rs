@@ -1,21 +1,95 @@
-//! What is not as it should be though the daemon goes on: collected from those who know, a sentence each.
+//! What is not as it should be though the daemon goes on: collected from those who know, and told when it comes and when it
+//! goes.
+//!
+//! Each trouble has a name that stays the same while its words change, so that a person is called once for each. Deliberately
+//! not here: pools and backends, which have states of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::Whose;
 
-use super::Daemon;
+use super::{Daemon, Entry};
+
+/// What has been told of.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeSet<String>);
+
+/// What is news: those that have come, with their words, and those that have gone.
+type News = (Vec<(String, String)>, Vec<String>);
+
+impl Told {
+    fn news(&mut self, troubles: BTreeMap<String, String>) -> News {
+        let gone = self.0.iter().filter(|name| !troubles.contains_key(*name)).cloned().collect();
+        let names = troubles.keys().cloned().collect();
+        let come = troubles.into_iter().filter(|(name, _)| !self.0.contains(name)).collect();
+        self.0 = names;
+        (come, gone)
+    }
+}
 
 impl Daemon {
-    /// What a person has to know.
+    /// What a person has to know, a sentence each.
     pub(super) fn degraded(&self) -> Vec<String> {
+        self.troubles().into_values().collect()
+    }
+
+    /// Calls a person for each trouble that has come.
+    pub(super) fn tell_troubles(&mut self) {
+        let (come, gone) = self.degraded_told.news(self.troubles());
+        for (name, words) in come {
+            self.alarm(Entry::degraded(&name, &words));
+        }
+        for name in gone {
+            self.note(Entry::degraded_over(&name));
+        }
+    }
+
+    fn troubles(&self) -> BTreeMap<String, String> {
         let disk = self.store.written().borrow().degraded();
+        let disk = disk.into_iter().map(|(what, words)| (what.to_owned(), words));
+        let lost = self.missing.interfaces.iter();
+        let lost = lost.map(|(interface, problem)| (interface, *problem));
+        let absent = self.absent_interfaces().map(|interface| (interface, "it does not exist"));
+        let interfaces = lost.chain(absent).map(|(interface, problem)| {
+            (
+                format!("interface {interface}"),
+                format!("interface {interface}: {problem}: no traffic passes it"),
+            )
+        });
         let cuts = self.cuts.failing().map(|(cut, problem)| {
             let pool = self.pool_name(cut.pool);
             let whose = match cut.whose {
                 Whose::Of(backend) => format!("flows of {} of {pool}", self.backend_name(cut.pool, backend)),
                 Whose::AllBut(_) => format!("flows of {pool}"),
             };
-            format!("{whose} could not be ended: {problem}; it is tried again")
+            let words = format!("{whose} could not be ended: {problem}; it is tried again");
+            (whose, words)
         });
-        disk.into_iter().chain(cuts).collect()
+        disk.chain(interfaces).chain(cuts).collect()
+    }
+
+    /// Of those in the configuration; before programs are attached nobody knows.
+    fn absent_interfaces(&self) -> impl Iterator<Item = &String> {
+        let interfaces = self.parts.config.gateway.interfaces.iter().filter(|_| self.ready);
+        interfaces
+            .filter(|interface| self.attachments.iter().all(|attachment| attachment.interface != **interface))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_news_when_it_comes_and_when_it_goes_whatever_its_words() {
+        let troubles = |troubles: &[(&str, &str)]| {
+            troubles.iter().map(|(name, words)| ((*name).to_owned(), (*words).to_owned())).collect()
+        };
+        let mut told = Told::default();
+        let come = vec![("state".to_owned(), "full".to_owned())];
+        assert_eq!(told.news(troubles(&[("state", "full")])), (come.clone(), vec![]));
+        assert_eq!(told.news(troubles(&[("state", "read-only")])), (vec![], vec![]));
+        assert_eq!(told.news(troubles(&[])), (vec![], vec!["state".to_owned()]));
+        assert_eq!(told.news(troubles(&[("state", "full")])), (come, vec![]), "a new onset");
     }
 }

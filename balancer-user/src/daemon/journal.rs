@@ -248,6 +248,16 @@ impl Entry {
         Self { event: "filling", evidence: Some(evidence), ..Self::default() }
     }
 
+    /// Something is not as it should be; `what` tells it from other troubles.
+    pub(super) fn degraded(what: &str, evidence: &str) -> Self {
+        Self { event: "degraded", reason: some(what), evidence: some(evidence), ..Self::default() }
+    }
+
+    /// It is well again.
+    pub(super) fn degraded_over(what: &str) -> Self {
+        Self { event: "degraded_over", reason: some(what), ..Self::default() }
+    }
+
     /// The flows of a backend were ended.
     pub(super) fn cut(pool: &str, backend: &str, evidence: String) -> Self {
         let (pool, backend) = (some(pool), some(backend));

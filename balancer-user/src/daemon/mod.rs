@@ -57,6 +57,7 @@ use crate::store::{Remembered, State, Store};
 use self::census::{Counter, Walked};
 use self::certificates::Certificates;
 use self::cuts::Cuts;
+use self::degraded::Told;
 use self::failovers::Failovers;
 use self::filling::Filling;
 use self::journal::{Entry, Journal};
@@ -186,6 +187,7 @@ struct Daemon {
     cuts: Cuts,
     live: Live,
     failovers: Failovers,
+    degraded_told: Told,
     /// What was done beside the loop.
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// Who waits for the end of a change.
@@ -266,6 +268,7 @@ impl Daemon {
             cuts: Cuts::default(),
             live: Live::new(failures, rescuer, &parts.slots),
             failovers: Failovers::default(),
+            degraded_told: Told::default(),
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
@@ -295,8 +298,10 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut written = self.store.written();
         loop {
             self.carry_out();
+            self.tell_troubles();
             if !self.ready && self.ways_known && self.policy.first_round_done() {
                 self.open_for_traffic().await?;
             }
@@ -319,6 +324,8 @@ impl Daemon {
                     self.filled(fill);
                     self.counter.walked(&census);
                 }
+                // What the disk says now is told above.
+                Ok(()) = written.changed() => {}
                 _ = sweep.tick() => self.counter.age(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),

@@ -44,14 +44,15 @@ pub struct Written {
 }
 
 impl Written {
-    /// What a person has to know, a sentence each.
+    /// What a person has to know: which file it is about, and a sentence.
     #[must_use]
-    pub fn degraded(&self) -> Vec<String> {
-        let of =
-            |problem: &Option<String>, lost: &str| problem.as_ref().map(|text| format!("{text}: {lost}"));
-        let state =
-            of(&self.state_problem, "a reboot would forget who is active and what the operator asked for");
-        let journal = of(&self.journal_problem, "new events are in memory only");
+    pub fn degraded(&self) -> Vec<(&'static str, String)> {
+        let of = |file, problem: &Option<String>, lost: &str| {
+            problem.as_ref().map(|text| (file, format!("{text}: {lost}")))
+        };
+        let lost = "a reboot would forget who is active and what the operator asked for";
+        let state = of(file::NAME, &self.state_problem, lost);
+        let journal = of(journal::NAME, &self.journal_problem, "new events are in memory only");
         state.into_iter().chain(journal).collect()
     }
 }

@@ -126,9 +126,9 @@ async fn a_disk_that_refuses_is_reported_and_recovered_from_by_itself() {
     let mut written = store.written();
     written.wait_for(|written| written.degraded().len() == 2).await.unwrap();
     let degraded = written.borrow().degraded();
-    assert!(degraded[0].contains("a reboot would forget who is active"), "{degraded:?}");
+    assert!(degraded[0].1.contains("a reboot would forget who is active"), "{degraded:?}");
     assert!(
-        degraded[1].contains("events.jsonl can't be written: ") && degraded[1].contains("in memory"),
+        degraded[1].1.contains("events.jsonl can't be written: ") && degraded[1].1.contains("in memory"),
         "{degraded:?}"
     );
     assert_eq!(on_disk(&place), None);
