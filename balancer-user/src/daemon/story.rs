@@ -1,4 +1,4 @@
-//! What happened, for those who ask: read by the store's thread, so that the loop never waits for it.
+//! What happened, for those who ask: read by a thread of the store's, so that the loop never waits for it.
 
 use std::time::SystemTime;
 

@@ -3,6 +3,7 @@
 //! A line that was torn (a crash, a full disk) stays alone on its line and is skipped by readers. Deliberately not here:
 //! reading (`past`), and who writes when (`writer`).
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
@@ -46,7 +47,7 @@ impl Journal {
     pub(super) fn append(
         &mut self,
         directory: BorrowedFd<'_>,
-        records: &[Record],
+        records: &[impl Borrow<Record>],
     ) -> (usize, io::Result<()>) {
         let mut appended = 0;
         for records in records.chunks(AT_ONCE) {
@@ -59,10 +60,10 @@ impl Journal {
         (appended, synced)
     }
 
-    fn write(&mut self, directory: BorrowedFd<'_>, records: &[Record]) -> io::Result<()> {
+    fn write(&mut self, directory: BorrowedFd<'_>, records: &[impl Borrow<Record>]) -> io::Result<()> {
         let mut lines = Vec::new();
         for record in records {
-            serde_json::to_writer(&mut lines, record)?;
+            serde_json::to_writer(&mut lines, record.borrow())?;
             lines.push(b'\n');
         }
         let open = self.file(directory)?;

@@ -30,7 +30,8 @@ pub(super) struct Waiting {
     pub(super) records: Vec<Record>,
     /// Records that found no place.
     pub(super) lost: u64,
-    pub(super) readers: Vec<Reader>,
+    /// Each with the number of the last record of those above that came before it, if one did.
+    pub(super) readers: Vec<(Option<u64>, Reader)>,
     pub(super) ending: bool,
     pub(super) ended: bool,
 }

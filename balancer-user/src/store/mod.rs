@@ -1,7 +1,8 @@
 //! What survives the daemon in its state directory: who is active and what the operator asked for (`state.json`), and
 //! what happened (`events.jsonl`).
 //!
-//! All disk work of a running daemon is done by one thread (`writer`), so that its loop never waits for a disk. Everything
+//! A running daemon writes in one thread (`writer`) and reads in another (`readers`), so that its loop never waits for a disk,
+//! and a hook that waits to be written down never for somebody who reads. Everything
 //! works relative to the directory's descriptor: whatever becomes of its path, no other file is touched. Deliberately not
 //! here: what a state means; that is the daemon's and the policy's.
 
@@ -10,6 +11,7 @@ mod journal;
 mod lines;
 mod mailbox;
 mod past;
+mod readers;
 pub mod state;
 mod why;
 mod writer;

@@ -1,11 +1,13 @@
 //! What happened, the newest first: over both files of the journal, with a bounded part of it in memory.
 //!
-//! The daemon's writer reads like this, and so does a verb that finds no daemon.
+//! The daemon's reader reads like this, while its writer goes on, and so does a verb that finds no daemon.
 
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -20,18 +22,23 @@ const MAX_READ_BYTES: u64 = 2 * journal::MAX_BYTES;
 #[derive(Debug)]
 pub struct Past<'a> {
     directory: BorrowedFd<'a>,
-    unwritten: &'a [Record],
+    unwritten: &'a [Arc<Record>],
+    /// What has a greater number in the files was written later.
+    last_in_files: u64,
 }
 
 impl<'a> Past<'a> {
     /// What the journal in this directory tells.
     #[must_use]
     pub const fn in_directory(directory: BorrowedFd<'a>) -> Self {
-        Self { directory, unwritten: &[] }
+        Self { directory, unwritten: &[], last_in_files: u64::MAX }
     }
 
-    pub(super) const fn with(directory: BorrowedFd<'a>, unwritten: &'a [Record]) -> Self {
-        Self { directory, unwritten }
+    /// What it tells together with these, up to the record with this number.
+    pub(super) fn with(directory: BorrowedFd<'a>, unwritten: &'a [Arc<Record>], last: u64) -> Self {
+        let unwritten = &unwritten[..unwritten.partition_point(|record| record.id <= last)];
+        let last_in_files = unwritten.first().map_or(last, |first| first.id.saturating_sub(1));
+        Self { directory, unwritten, last_in_files }
     }
 
     /// The newest records, oldest first; of all pools, or of one.
@@ -82,21 +89,35 @@ impl<'a> Past<'a> {
 
     fn newest_first(&self, visit: &mut dyn FnMut(Record) -> ControlFlow<()>) -> io::Result<()> {
         for record in self.unwritten.iter().rev() {
-            if visit(record.clone()).is_break() {
+            if visit(Record::clone(record)).is_break() {
                 return Ok(());
             }
         }
-        for name in [journal::NAME, journal::OLD] {
-            let Some(file) = self.open(name)? else { continue };
+        for file in self.files()? {
             let end = lines::backwards(&file, MAX_READ_BYTES, &mut |line| {
                 // Torn, empty or damaged: there is nothing to tell.
-                serde_json::from_slice(line).map_or(ControlFlow::Continue(()), &mut *visit)
+                let record = serde_json::from_slice(line).ok();
+                let record = record.filter(|record: &Record| record.id <= self.last_in_files);
+                record.map_or(ControlFlow::Continue(()), &mut *visit)
             })?;
             if end.is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Those that there are, the newest first. Opened together: the newest may become the one before at any moment, and is then
+    /// there under both names.
+    fn files(&self) -> io::Result<Vec<File>> {
+        let (new, old) = (self.open(journal::NAME)?, self.open(journal::OLD)?);
+        let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
+        if let (Some(new), Some(old)) = (&new, &old)
+            && identity(new)? == identity(old)?
+        {
+            return Ok(vec![new.try_clone()?]);
+        }
+        Ok(new.into_iter().chain(old).collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Option<File>> {

@@ -1,4 +1,4 @@
-//! The thread that does all disk work, and what the daemon's loop holds of it. The loop puts things down and goes on: a disk
+//! The thread that does all writing, and what the daemon's loop holds of it. The loop puts things down and goes on: a disk
 //! that is full, read-only or stuck costs memory for what waits, which is bounded, and nothing else.
 //!
 //! Of several states that wait only the newest is written, before records are: hooks wait for a state, nobody for a record.
@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::journal::{self, Journal};
 use super::mailbox::{Mailbox, Reader, Waiting};
+use super::readers::{MAX_READERS, Readers};
 use super::state::State;
 use super::{file, past::Past};
 use crate::control::protocol::Record;
@@ -27,8 +28,6 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Records that wait for the thread, and as many that wait for the disk: a failover of every pool that there may be, at 4 KiB
 /// each at most.
 const MAX_WAITING: usize = 1024;
-/// Readers that wait for the thread.
-const MAX_READERS: usize = 64;
 
 /// How far the disk is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,8 +108,11 @@ impl Store {
         let last_event = in_journal.max(state.as_ref().map_or(0, |state| state.last_event));
         let mailbox = Arc::<Mailbox>::default();
         let (told, written) = watch::channel(Written::default());
+        let readers = Readers::start(directory.as_fd())?;
         let writer = Writer {
             directory,
+            readers,
+            last: last_event,
             journal: Journal::new(journal::MAX_BYTES),
             unsaved: None,
             unwritten: VecDeque::new(),
@@ -148,7 +150,8 @@ impl Store {
         let mut reader: Option<Reader> = Some(Box::new(reader));
         self.mailbox.put(|waiting| {
             if waiting.readers.len() < MAX_READERS {
-                waiting.readers.extend(reader.take());
+                let last = waiting.records.last().map(|record| record.id);
+                waiting.readers.extend(reader.take().map(|reader| (last, reader)));
             }
         });
         if let Some(refused) = reader {
@@ -198,11 +201,14 @@ impl Drop for Store {
 /// The thread's side.
 struct Writer {
     directory: LockedDirectory,
+    readers: Readers,
+    /// The number of the last record that came.
+    last: u64,
     journal: Journal,
     /// A state that could not be written.
     unsaved: Option<(u64, State)>,
     /// Records that could not be appended, oldest first.
-    unwritten: VecDeque<Record>,
+    unwritten: VecDeque<Arc<Record>>,
     told: watch::Sender<Written>,
 }
 
@@ -214,11 +220,15 @@ impl Writer {
                 mailbox.take(is_behind.then_some(RETRY));
             self.unsaved = state.or(self.unsaved.take());
             self.save();
-            self.unwritten.extend(records);
+            let earlier = self.last;
+            self.last = records.last().map_or(earlier, |record| record.id);
+            self.unwritten.extend(records.into_iter().map(Arc::new));
             self.append(lost);
-            for reader in readers {
-                let unwritten = self.unwritten.make_contiguous();
-                reader(Some(&Past::with(self.directory.as_fd(), unwritten)));
+            if !readers.is_empty() {
+                let unwritten: Arc<[_]> = self.unwritten.iter().cloned().collect();
+                for (last, reader) in readers {
+                    self.readers.ask(reader, unwritten.clone(), last.unwrap_or(earlier));
+                }
             }
             if ending {
                 // Whoever waits for the end may open the directory again.

@@ -44,6 +44,15 @@ fn records_are_read_as_they_were_written_the_newest_ones_oldest_first() {
     assert_eq!(mode & 0o7777, 0o600);
 }
 
+/// A reader may meet it while it becomes the older one.
+#[test]
+fn a_file_under_both_names_is_read_once() {
+    let place = Place::new();
+    append(&place, &mut Journal::new(1 << 20), &[record(1, "p", "x"), record(2, "p", "x")]);
+    fs::hard_link(place.path().join(NAME), place.path().join("events.jsonl.1")).unwrap();
+    assert_eq!(newest(&place, None, 10), [1, 2]);
+}
+
 #[test]
 fn a_line_has_the_contracts_keys_in_its_order_and_null_where_there_is_nothing() {
     let place = Place::new();

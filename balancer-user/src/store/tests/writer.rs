@@ -1,6 +1,7 @@
 //! The thread: what is put down gets onto the disk, in time or later, and trouble with the disk is nobody else's.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -175,4 +176,56 @@ fn while_the_disk_refuses_the_newest_records_wait_and_memory_is_bounded() {
     let kept = seen(&store);
     assert!(kept.len() <= 1025, "{} records", kept.len());
     assert_eq!((kept.len() > 1000, kept.last()), (true, Some(&(last + 1))), "{kept:?}");
+}
+
+#[tokio::test]
+async fn no_write_waits_for_a_reader_and_no_more_wait_than_may() {
+    let place = Place::new();
+    let mut store = start(&place);
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (reads, has_begun) = mpsc::channel();
+    store.read(move |_| {
+        reads.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    store.save(numbered(5));
+    assert_eq!(store.saved(PATIENCE).await, Ok(()));
+    assert_eq!(on_disk(&place), Some(5));
+
+    let (sender, refusals) = mpsc::channel();
+    for _ in 0..500 {
+        let sender = sender.clone();
+        store.read(move |past| sender.send(past.is_none()).unwrap());
+        store.append(record(1, "p", "x"));
+    }
+    drop(sender);
+    assert!(refusals.recv_timeout(PATIENCE).unwrap(), "refused while others wait");
+    drop(go_on);
+    let answered = refusals.iter().filter(|is_refused| !is_refused).count();
+    assert!((1..=128).contains(&answered), "{answered} waited");
+}
+
+#[test]
+fn a_reader_sees_nothing_that_came_after_it_had_asked() {
+    let place = Place::new();
+    let store = start(&place);
+    let (go_on, wait) = mpsc::channel::<()>();
+    store.read(move |_| {
+        let _ = wait.recv();
+    });
+    store.append(record(1, "p", "x"));
+    let (sender, receiver) = mpsc::channel();
+    store.read(move |past| sender.send(ids(&past.unwrap().newest(None, 10).unwrap())).unwrap());
+    store.append(record(2, "p", "x"));
+    let directory = fs::File::open(place.path()).unwrap();
+    let from = Instant::now();
+    while Past::in_directory(directory.as_fd()).newest(None, 1).unwrap().first().map(|last| last.id)
+        != Some(2)
+    {
+        assert!(from.elapsed() < PATIENCE, "never written");
+        std::thread::yield_now();
+    }
+    drop(go_on);
+    assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), [1]);
 }
