@@ -7,7 +7,7 @@ use super::command::{Accepted, Refusal, Withdrawal};
 use super::decision::{ActiveReason, Cut, Outbox, Whose};
 use super::event::Event;
 use super::pool::Pool;
-use super::settings::BackendIndex;
+use super::settings::{BackendIndex, Failback};
 use super::switching::{Move, Moved};
 use super::transition::{Input, Phase, Stop};
 use super::view::{Admin, Wish};
@@ -100,7 +100,7 @@ impl Pool {
             Withdrawal::Maint => (Admin::Maint, ActiveReason::Maint),
         };
         let is_active = self.active == Some(b);
-        let next = if is_active { self.successor(force) } else { None };
+        let next = if is_active { self.heir(force) } else { None };
         if is_active && next.is_none() && !force {
             let backend = self.backends[b.0].settings().name.clone();
             return Err(Refusal::NoSuccessor { pool: self.name().to_owned(), backend });
@@ -177,6 +177,14 @@ impl Pool {
             out.tell(Event::Admin { pool: self.index, backend: b, from, to });
         }
         from
+    }
+
+    /// Who takes over from an active backend that is withdrawn. A pool that returns by itself goes straight to where it would
+    /// be in the end: elsewhere it would not stay, and its hooks would run twice.
+    fn heir(&self, force: bool) -> Option<BackendIndex> {
+        let suits = |b: &&BackendIndex| Some(**b) != self.active && self.is_eligible(**b);
+        let first = self.order.iter().find(suits).filter(|_| self.settings.failback != Failback::Manual);
+        first.copied().or_else(|| self.successor(force))
     }
 
     /// Who takes over from the active backend: the next eligible one; with force, if there is none, whoever is in use.

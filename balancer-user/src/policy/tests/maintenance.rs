@@ -41,6 +41,19 @@ fn draining_the_active_backend_fails_over_first_and_cuts_at_the_deadline() {
     assert_eq!(world.view().backends[P].admin, Admin::Drain);
 }
 
+/// Its hooks run once, and no client is led to a backend that is left again at once.
+#[test]
+fn a_pool_that_returns_by_itself_goes_straight_to_where_it_would_return() {
+    for (failback, to) in [(Failback::Auto { delay: Duration::ZERO }, P), (Failback::Manual, C)] {
+        let mut world = World::new(vec![trio(failback)], 1);
+        world.run(secs(5));
+        world.fail_over(Some("b"), false).unwrap();
+        world.ask(maint("b")).unwrap();
+        world.run(secs(60));
+        assert_eq!(world.transitions()[2..], [(Some(B), to, ActiveReason::Maint)], "{failback:?}");
+    }
+}
+
 #[test]
 fn a_standby_is_drained_without_a_failover_and_its_deadline_can_be_said_again() {
     let mut world = manual();

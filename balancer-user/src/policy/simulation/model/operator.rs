@@ -70,9 +70,15 @@ impl Model {
         first.is_some()
     }
 
+    /// Where the pool would return to by itself; else the next.
+    fn heir(&self, left: usize, force: bool) -> Option<usize> {
+        let first = self.eligible().into_iter().find(|b| *b != left);
+        first.filter(|_| self.pool.failback != Failback::Manual).or_else(|| self.next_after_active(force))
+    }
+
     /// On the active backend a failover comes first.
     fn withdraw(&mut self, b: usize, admin: Admin, force: bool) -> bool {
-        let next = if self.active == Some(b) { self.next_after_active(force) } else { None };
+        let next = if self.active == Some(b) { self.heir(b, force) } else { None };
         let refused = self.active == Some(b) && next.is_none() && !force;
         if refused || self.admin[b] == Admin::Disabled {
             return false;
