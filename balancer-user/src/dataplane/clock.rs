@@ -54,7 +54,7 @@ impl FlowClock {
     }
 
     /// How much of the tick at a moment of `CLOCK_MONOTONIC` is over.
-    pub(super) fn into_tick_at(&self, monotonic_ns: u64) -> Duration {
+    pub(super) fn elapsed_of_tick_at(&self, monotonic_ns: u64) -> Duration {
         let jiffies = self.jiffies_at(monotonic_ns).rem_euclid(i128::from(JIFFIES_PER_TICK));
         Duration::from_nanos(jiffies as u64 * self.jiffy_ns)
     }
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(clock.tick_at(5_000_000_000 - 1), then - 1);
         assert_eq!(clock.duration(125), Duration::from_secs(8));
         let into = [0, 3_999_999, 4_000_000, 63_999_999, 64_000_000];
-        let into = into.map(|later| clock.into_tick_at(5_000_000_000 + later).as_millis());
+        let into = into.map(|later| clock.elapsed_of_tick_at(5_000_000_000 + later).as_millis());
         assert_eq!(into, [0, 0, 4, 60, 0]);
     }
 

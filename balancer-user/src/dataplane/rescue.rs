@@ -113,7 +113,7 @@ impl Rescuer {
     /// As [`Rescuer::look`], when the clock of the packet path (`CLOCK_MONOTONIC`) says `now_ns`.
     pub fn look_at(&mut self, now_ns: u64) -> Found {
         let clock = &self.flows.clock;
-        let (now, into_tick) = (clock.tick_at(now_ns), clock.into_tick_at(now_ns));
+        let (now, into_tick) = (clock.tick_at(now_ns), clock.elapsed_of_tick_at(now_ns));
         let look = Look { rules: &self.rules, clock, now, into_tick };
         let mut told = Told::default();
         let waiting = Syns {
