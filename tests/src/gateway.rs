@@ -6,7 +6,7 @@
 use std::{
     env, fmt, fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -199,6 +199,28 @@ impl Gateway {
         lines.filter(|line| line["event"] == event).collect()
     }
 
+    /// When the running daemon last made this backend the active one of its pool, by its log.
+    ///
+    /// # Errors
+    /// When it never did.
+    pub fn moved_to(&self, backend: &str) -> Result<SystemTime> {
+        let lines = self.logged("transition");
+        let line = lines.iter().rfind(|line| line["to"] == backend);
+        let line = line.with_context(|| format!("no change to {backend}: {lines:?}"))?;
+        let at = line["timestamp"].as_str().with_context(|| format!("the time in {line}"))?;
+        humantime::parse_rfc3339(at).with_context(|| format!("the time in {line}"))
+    }
+
+    /// What `stats` tells of a backend.
+    ///
+    /// # Errors
+    /// When no daemon answers, or it knows no such backend.
+    pub fn stats_of(&self, backend: &str) -> Result<Value> {
+        let stats = self.verb(&["stats", "-o", "json"])?.expect(0)?.json()?;
+        let found = stats["backends"].as_array().into_iter().flatten().find(|one| one["backend"] == backend);
+        found.cloned().with_context(|| format!("{backend} in {stats}"))
+    }
+
     fn log(&self) -> String {
         self.daemon.as_ref().map(Process::stderr).unwrap_or_default()
     }
@@ -228,11 +250,8 @@ impl Gateway {
     /// # Errors
     /// When no daemon answers, or it knows no such backend.
     pub fn new_flows_of(&self, backend: &str) -> Result<u64> {
-        let stats = self.verb(&["stats", "-o", "json"])?.expect(0)?.json()?;
-        let found = stats["backends"].as_array().into_iter().flatten().find(|one| one["backend"] == backend);
-        found
-            .and_then(|one| one["new_flows"].as_u64())
-            .with_context(|| format!("new_flows of {backend} in {stats}"))
+        let stats = self.stats_of(backend)?;
+        stats["new_flows"].as_u64().with_context(|| format!("new_flows in {stats}"))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Errors here are `anyhow`: every caller does the same with them, print the chain and fail. A missing capability or
 //! tool is such an error, never a skip.
 
+pub mod account;
 pub mod capture;
 pub mod case;
 pub mod certificates;
@@ -14,12 +15,15 @@ pub mod folder;
 pub mod gateway;
 pub mod inventory;
 pub mod lab;
+mod markdown;
 pub mod packet;
 pub mod packet_bench;
 pub mod path;
+pub mod peers;
 pub mod plain;
 pub mod poll;
 pub mod probe_bench;
+pub mod retry_bench;
 pub mod site;
 pub mod traffic;
 pub mod twin;

@@ -6,7 +6,7 @@
 //! measure the other work on them as well.
 
 mod cables;
-mod machine;
+pub(crate) mod machine;
 mod measure;
 mod metric;
 mod programs;

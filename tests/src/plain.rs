@@ -11,6 +11,7 @@ mod busy;
 mod connections;
 mod conversation;
 mod flood;
+mod idle;
 mod percentile;
 mod programs;
 mod server;
@@ -20,7 +21,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CpuSet, sched_setaffinity},
+};
 use serde_json::Value;
 
 pub use busy::Busy;
@@ -52,6 +56,18 @@ pub enum Verb {
         /// To whom, and how long
         #[command(flatten)]
         window: Window,
+    },
+    /// Open connections, have one answer on each, print `ready`, and report how they end
+    Idle {
+        /// To whom
+        #[arg(long)]
+        target: SocketAddr,
+        /// How many
+        #[arg(long)]
+        connections: usize,
+        /// For how long their end is waited for, in milliseconds
+        #[arg(long, value_parser = milliseconds, default_value = "30000")]
+        patience_ms: Duration,
     },
     /// Read all that the server can pour
     Streams {
@@ -124,6 +140,13 @@ pub fn stay_on(cpu: usize) -> Result<()> {
     sched_setaffinity(None, &only).with_context(|| format!("stay on CPU {cpu}"))
 }
 
+/// What a process begins with is often less than the connections of one benchmark.
+fn open_as_many_files_as_there_may_be() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .context("raise the limit of open files")
+}
+
 fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_millis)
 }
@@ -134,10 +157,14 @@ impl Verb {
     /// # Errors
     /// When it can't be done at all. A failed connection among many is in the report.
     pub fn run(&self) -> Result<Option<Value>> {
+        open_as_many_files_as_there_may_be()?;
         match self {
             Self::Serve { listen } => server::serve(listen).map(|()| None),
             Self::Connections { window, parallel } => connections::connections(window, *parallel).map(Some),
             Self::Conversation { window } => conversation::conversation(window).map(Some),
+            Self::Idle { target, connections, patience_ms } => {
+                idle::idle(*target, *connections, *patience_ms).map(Some)
+            }
             Self::Streams { window, streams } => streams::streams(window, *streams).map(Some),
             Self::Flood { target, object, interface, made_up } => {
                 flood::flood(*target, object, interface, *made_up).map(|()| None)

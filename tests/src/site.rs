@@ -192,7 +192,15 @@ impl Site {
     /// # Errors
     /// When it can't be started.
     pub fn watch(&self, service: Service) -> Result<Watcher> {
-        Ok(Watcher(self.client("watch", service, &["--interval", "20ms"])?))
+        self.watch_as(service, &["--interval", "20ms"])
+    }
+
+    /// Starts `lab-host watch` on the first client, with these arguments.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn watch_as(&self, service: Service, arguments: &[&str]) -> Result<Watcher> {
+        Ok(Watcher(self.client("watch", service, arguments)?))
     }
 
     /// Runs `lab-host transfer` on any host and against any address to its end, and hands its report on.

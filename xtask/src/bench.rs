@@ -39,6 +39,18 @@ enum What {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: Option<u32>,
     },
+    /// What clients notice when the primary dies or goes silent, beside nginx and HAProxy
+    Retry {
+        /// Only see that everything works: one short round, and no judgement about times
+        #[arg(long)]
+        quick: bool,
+        /// How often each is measured [default: 5]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: Option<u32>,
+        /// Write docs/benchmarks-retry.md
+        #[arg(long, conflicts_with = "quick")]
+        write: bool,
+    },
     /// Connections, latency, bulk, frames and CPU of whole paths, beside routing, nft, nginx and HAProxy
     Path {
         /// Only see that everything works: one short round, and no judgement about times
@@ -58,6 +70,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         What::Failover { runs } => failover(runs),
         What::Packet { quick, rounds } => packet(quick, rounds),
         What::Probes { quick, rounds } => probes(quick, rounds),
+        What::Retry { quick, rounds, write } => retry(quick, rounds, write),
         What::Path { quick, rounds, write } => path(quick, rounds, write),
     }
 }
@@ -97,14 +110,31 @@ fn probes(quick: bool, rounds: Option<u32>) -> Result<()> {
     run(&mut bench)
 }
 
+fn retry(quick: bool, rounds: Option<u32>, write: bool) -> Result<()> {
+    let peers = setup::for_peers()?;
+    let built = build_with_labs()?;
+    let mut bench = as_root(&[&program("bench-retry")]);
+    bench.arg("--balancer").arg(&built.binary).arg("--output").arg(target().join("bench"));
+    peers.tell(&mut bench);
+    if quick {
+        bench.arg("--quick");
+    }
+    if let Some(rounds) = rounds {
+        bench.arg("--rounds").arg(rounds.to_string());
+    }
+    if write {
+        bench.arg("--write").arg(root().join("docs/benchmarks-retry.md"));
+    }
+    run(&mut bench)
+}
+
 fn path(quick: bool, rounds: Option<u32>, write: bool) -> Result<()> {
     let peers = setup::for_peers()?;
     let object = path_object()?;
     let built = build_with_labs()?;
     let mut bench = as_root(&[&program("bench-path")]);
     bench.arg("--balancer").arg(&built.binary).arg("--object").arg(&object);
-    bench.arg("--nginx").arg(&peers.nginx).arg("--nginx-stream").arg(&peers.nginx_stream);
-    bench.arg("--haproxy").arg(&peers.haproxy).arg("--libraries").arg(&peers.libraries);
+    peers.tell(&mut bench);
     bench.arg("--output").arg(target().join("bench"));
     if quick {
         bench.args(["--window-ms", "200"]);

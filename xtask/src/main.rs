@@ -35,7 +35,7 @@ enum Verb {
     Vm(vm::Arguments),
     /// Show a failover of real TLS traffic in network namespaces
     Demo(demo::Arguments),
-    /// Measure: how long a failover takes, what a packet costs, or what a whole path gives beside its peers
+    /// Measure: how long a failover takes and what clients notice, what a packet costs, what a whole path gives
     Bench(bench::Arguments),
     /// Check formatting and lints, of the host's side and of the BPF side
     Lint,

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use balancer_tests::path::{PREFACE, Plan, Programs, Stand, measure, report};
+use balancer_tests::{
+    path::{PREFACE, Plan, Programs, Stand, measure, report},
+    peers::Peers,
+};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -22,16 +25,8 @@ struct Arguments {
     /// The BPF object with the programs that measure
     #[arg(long, value_name = "PATH")]
     object: PathBuf,
-    #[arg(long, value_name = "PATH", default_value = "nginx")]
-    nginx: PathBuf,
-    /// nginx's stream module, if it isn't built in
-    #[arg(long, value_name = "PATH")]
-    nginx_stream: Option<PathBuf>,
-    #[arg(long, value_name = "PATH", default_value = "haproxy")]
-    haproxy: PathBuf,
-    /// Where the libraries of nginx and HAProxy are, if not where the system has its own
-    #[arg(long, value_name = "PATH")]
-    libraries: Option<PathBuf>,
+    #[command(flatten)]
+    peers: Peers,
     /// How often each subject has its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -57,12 +52,12 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: Arguments) -> Result<()> {
-    let Arguments { balancer, object, nginx, nginx_stream, haproxy, libraries, .. } = arguments;
+    let Arguments { balancer, object, peers, .. } = arguments;
     for file in [&balancer, &object] {
         ensure!(file.is_file(), "{}: no such file; `cargo xtask bench path` makes it", file.display());
     }
     let lab_host = env::current_exe().context("find this program")?.with_file_name("lab-host");
-    let programs = Programs { balancer, lab_host, object, nginx, nginx_stream, haproxy, libraries };
+    let programs = Programs { balancer, lab_host, object, peers };
     let plan = Plan { rounds: arguments.rounds, window: Duration::from_millis(arguments.window_ms) };
 
     fs::create_dir_all(&arguments.output).with_context(|| format!("make {}", arguments.output.display()))?;

@@ -181,15 +181,16 @@ fn hold_lab(shape: Shape, label: &str) -> Result<()> {
     Ok(())
 }
 
-/// `250ms`, `5s`, `2m`.
+/// `3333us`, `250ms`, `5s`, `2m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit_ms = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        _ => return Err("write it as 250ms, 5s or 2m".to_owned()),
+    let unit_us = match &text[digits.len()..] {
+        "us" => 1,
+        "ms" => 1000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        _ => return Err("write it as 3333us, 250ms, 5s or 2m".to_owned()),
     };
     let count: u64 = digits.parse().map_err(|_| format!("{digits:?} is not a number"))?;
-    count.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
+    count.checked_mul(unit_us).map(Duration::from_micros).ok_or_else(|| "too long".to_owned())
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::peers::Peers;
+
 /// Where they are.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -11,12 +13,6 @@ pub struct Programs {
     pub lab_host: PathBuf,
     /// The BPF object of `balancer-ebpf/src/path`.
     pub object: PathBuf,
-    /// A program, or its name.
-    pub nginx: PathBuf,
-    /// Its stream module, if that isn't built in.
-    pub nginx_stream: Option<PathBuf>,
-    /// A program, or its name.
-    pub haproxy: PathBuf,
-    /// Where the libraries of both are, if not in the system's places.
-    pub libraries: Option<PathBuf>,
+    /// nginx and HAProxy.
+    pub peers: Peers,
 }

@@ -1,6 +1,6 @@
 //! The report: tables that read alike on a terminal and as Markdown, and what is to be known about them.
 
-use std::fmt::Write as _;
+use crate::markdown::{line, table};
 
 use super::{
     cables::Cables,
@@ -22,7 +22,7 @@ const NONE: &str = "-";
 #[must_use]
 pub fn report(samples: &Samples, plan: Plan, programs: &Programs) -> String {
     let mut text = String::from("## Machine\n\n");
-    for (what, is) in machine::describe(programs) {
+    for (what, is) in machine::describe(&programs.balancer, &programs.peers) {
         line(&mut text, format_args!("- {what}: {is}"));
     }
     let [hosts, gateway] = Cables::Wire.words();
@@ -102,45 +102,9 @@ fn shown(Middle { median, min, max }: &Middle) -> String {
     format!("{median:.decimals$} ({min:.decimals$} to {max:.decimals$})")
 }
 
-/// The first row is the header.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for (number, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        line(&mut text, format_args!("| {} |", cells.collect::<Vec<_>>().join(" | ")));
-        if number == 0 {
-            let rule = widths.iter().enumerate().map(|(column, &width)| {
-                if column == 0 { "-".repeat(width) } else { format!("{}:", "-".repeat(width - 1)) }
-            });
-            line(&mut text, format_args!("| {} |", rule.collect::<Vec<_>>().join(" | ")));
-        }
-    }
-    text
-}
-
-fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
-    // Writing to a String can't fail.
-    let _ = writeln!(text, "{what}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_is_markdown_and_aligned() {
-        let rows =
-            [vec![String::new(), "nft".to_owned()], vec!["round trip, µs".to_owned(), "17".to_owned()]];
-        assert_eq!(
-            table(&rows),
-            "|                | nft |\n| -------------- | --: |\n| round trip, µs |  17 |\n"
-        );
-    }
 
     #[test]
     fn what_was_not_measured_is_a_dash() {

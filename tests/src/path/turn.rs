@@ -1,7 +1,7 @@
 //! A subject's turn: it is set up on the gateway, and afterwards nothing of it is left. An XDP program on the interfaces
 //! costs everybody a little, so nobody runs while another one is measured.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -12,7 +12,7 @@ use crate::{
     poll::poll_until,
 };
 
-use super::{programs::Programs, stand::Stand, subject::Subject};
+use super::{stand::Stand, subject::Subject};
 
 /// Proxies need many ports for the connections that they make themselves; what balancer sends from is outside of this.
 const PROXY_PORTS: &str = "1024 65535";
@@ -96,17 +96,12 @@ fn start(stand: &Stand, subject: Subject) -> Result<Running> {
             Ok(Running::Nft)
         }
         Subject::Nginx => {
-            let file = lab.dir().join("nginx.conf");
-            fs::write(&file, nginx_configuration(stand, programs)).context("write nginx.conf")?;
-            let words = ["-p".into(), lab.dir().as_os_str().to_owned(), "-c".into(), file.into_os_string()];
-            let words = words.into_iter().chain(["-e".into(), "stderr".into()]);
-            proxy(gateway, programs, gateway.command(&programs.nginx, words))
+            gateway.set_sysctl("net/ipv4/ip_local_port_range", PROXY_PORTS)?;
+            programs.peers.nginx(lab, &nginx_configuration(stand)).map(Running::Process)
         }
         Subject::Haproxy => {
-            let file = lab.dir().join("haproxy.cfg");
-            fs::write(&file, haproxy_configuration(stand)).context("write haproxy.cfg")?;
-            let words = ["-db".into(), "-f".into(), file.into_os_string()];
-            proxy(gateway, programs, gateway.command(&programs.haproxy, words))
+            gateway.set_sysctl("net/ipv4/ip_local_port_range", PROXY_PORTS)?;
+            programs.peers.haproxy(lab, &haproxy_configuration(stand)).map(Running::Process)
         }
         Subject::Redirect => {
             let words = ["redirect", "--from", "wan0", "--to", "lan0"];
@@ -117,14 +112,6 @@ fn start(stand: &Stand, subject: Subject) -> Result<Running> {
 
 fn forward(gateway: &Host, does: bool) -> Result<()> {
     gateway.set_sysctl("net/ipv4/ip_forward", if does { "1" } else { "0" })
-}
-
-fn proxy(gateway: &Host, programs: &Programs, mut command: Command) -> Result<Running> {
-    gateway.set_sysctl("net/ipv4/ip_local_port_range", PROXY_PORTS)?;
-    if let Some(libraries) = &programs.libraries {
-        command.env("LD_LIBRARY_PATH", libraries);
-    }
-    gateway.spawn_command(command).map(Running::Process)
 }
 
 fn balancer_configuration(stand: &Stand) -> String {
@@ -171,14 +158,10 @@ fn nft_rules(stand: &Stand) -> String {
     )
 }
 
-fn nginx_configuration(stand: &Stand, programs: &Programs) -> String {
+fn nginx_configuration(stand: &Stand) -> String {
     let (target, backend) = (Subject::Nginx.target(stand.lab()), Subject::Nginx.backend(stand.lab()));
-    let module = programs.nginx_stream.as_ref();
-    let module = module.map(|module| format!("load_module {};\n", module.display())).unwrap_or_default();
     format!(
-        "{module}daemon off;
-pid nginx.pid;
-worker_processes {};
+        "worker_processes {};
 worker_rlimit_nofile 16384;
 events {{
     worker_connections 4096;

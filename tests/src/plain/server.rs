@@ -66,13 +66,18 @@ fn listener(address: &SocketAddr) -> Result<TcpListener> {
 /// # Errors
 /// When it doesn't; with what happened instead.
 pub fn echoes(target: SocketAddr, timeout: Duration) -> Result<()> {
+    answered(target, timeout).map(drop)
+}
+
+/// A connection on which a request has been answered.
+pub(super) fn answered(target: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     let mut connection = TcpStream::connect_timeout(&target, timeout).context("connect")?;
     connection.set_read_timeout(Some(timeout)).context("limit the time of an answer")?;
     let (request, mut answer) = ([ECHO; REQUEST_BYTES], [0; REQUEST_BYTES]);
     connection.write_all(&request).context("send a request")?;
     connection.read_exact(&mut answer).context("read the answer")?;
     ensure!(answer == request, "the answer is another one: {answer:?}");
-    Ok(())
+    Ok(connection)
 }
 
 enum Peer {

@@ -54,6 +54,16 @@ impl Watcher {
         })
     }
 
+    /// All attempts of one that ends by itself.
+    ///
+    /// # Errors
+    /// When it doesn't end within a minute, or not well.
+    pub fn finish(self) -> Result<Vec<Value>> {
+        let said = self.0.finish(Duration::from_secs(60))?;
+        let lines = said.lines().map(|line| serde_json::from_str(line).context("an attempt"));
+        lines.collect()
+    }
+
     /// All attempts that have ended so far; see `traffic/watch.rs`.
     #[must_use]
     pub fn attempts(&self) -> Vec<Value> {

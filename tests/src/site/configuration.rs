@@ -71,6 +71,14 @@ pub struct Options {
     pub interval: &'static str,
     /// Between probes, when something isn't.
     pub fast_interval: &'static str,
+    /// For one probe.
+    pub timeout: &'static str,
+    /// `reset` or `keep`.
+    pub on_backend_down: &'static str,
+    /// `probe`, `count` or `off`.
+    pub passive: &'static str,
+    /// `instant`, `retransmit` or `off`.
+    pub connect_retry: &'static str,
     /// `auto`, `native` or `generic`.
     pub xdp_mode: &'static str,
     /// One or more; clients talk to the first unless told otherwise.
@@ -87,6 +95,10 @@ impl Default for Options {
             fail_timeout: "2s",
             interval: "500ms",
             fast_interval: "125ms",
+            timeout: "500ms",
+            on_backend_down: "keep",
+            passive: "off",
+            connect_retry: "off",
             xdp_mode: "auto",
             pools: &[PASSWORDS],
             validity: Validity::Now,
@@ -116,7 +128,6 @@ pub(super) fn configuration(lab: &Lab, options: &Options, ca_file: &Path) -> Str
     text
 }
 
-/// What isn't carried out yet is switched off, so that there is nothing to warn of.
 fn write_pool(
     text: &mut String,
     lab: &Lab,
@@ -124,7 +135,8 @@ fn write_pool(
     options: &Options,
     ca_file: &Path,
 ) -> std::fmt::Result {
-    let Options { failback, max_fails, fail_timeout, interval, fast_interval, .. } = options;
+    let Options { failback, max_fails, fail_timeout, interval, fast_interval, timeout, .. } = options;
+    let Options { on_backend_down, passive, connect_retry, .. } = options;
     let vip = lab.vips()[pool.family];
     let forwarding = match pool.forwarding {
         Forwarding::Snat => "snat",
@@ -139,9 +151,9 @@ fn write_pool(
 name = "{}"
 forwarding = "{forwarding}"
 failback = "{failback}"
-on_backend_down = "keep"
-passive = "off"
-connect_retry = "off"
+on_backend_down = "{on_backend_down}"
+passive = "{passive}"
+connect_retry = "{connect_retry}"
 "#,
         pool.name
     )?;
@@ -155,7 +167,7 @@ connect_retry = "off"
 kind = "tls"
 interval = "{interval}"
 fast_interval = "{fast_interval}"
-timeout = "500ms"
+timeout = "{timeout}"
 server_name = "{SERVER_NAME}"
 ca_file = {ca_file:?}
 "#

@@ -85,6 +85,8 @@ pub enum AttemptError {
 pub struct Answered {
     /// The server's name for itself.
     pub name: String,
+    /// Who the client was to itself.
+    pub local: SocketAddr,
     /// Whom the server saw.
     pub peer: SocketAddr,
     /// From the SYN until both handshakes were done.
@@ -127,13 +129,14 @@ impl Target {
         let ask = async {
             let io = |stage| move |source| AttemptError::Io { stage, source };
             let tcp = self.connect().await.map_err(io(Stage::Connect))?;
+            let local = tcp.local_addr().map_err(io(Stage::Connect))?;
             stage = Stage::Handshake;
             let mut tls = self.shake_hands(tcp).await.map_err(io(Stage::Handshake))?;
             let connect = started.elapsed();
             stage = Stage::Answer;
             let answer = self.get(&mut tls).await.map_err(io(Stage::Answer))?;
             let (name, peer) = understood(&answer).ok_or_else(|| AttemptError::Answer(excerpt(&answer)))?;
-            Ok((tls, Answered { name, peer, connect, took: started.elapsed() }))
+            Ok((tls, Answered { name, local, peer, connect, took: started.elapsed() }))
         };
         let outcome = timeout_at(deadline, ask).await;
         let (tls, answered) = outcome.unwrap_or(Err(AttemptError::Timeout { stage }))?;

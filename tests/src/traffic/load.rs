@@ -190,8 +190,8 @@ mod tests {
 
     fn answered(name: &str, connect_ms: u64) -> Answered {
         let connect = Duration::from_millis(connect_ms);
-        let peer = SocketAddr::from(([10, 0, 2, 1], 4000));
-        Answered { name: name.to_owned(), peer, connect, took: connect }
+        let [local, peer] = [[203, 0, 113, 7], [10, 0, 2, 1]].map(|ip| SocketAddr::from((ip, 4000)));
+        Answered { name: name.to_owned(), local, peer, connect, took: connect }
     }
 
     #[test]

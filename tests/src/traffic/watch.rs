@@ -15,11 +15,12 @@ use tokio::{
 
 use super::{attempt::Target, load::millis};
 
-/// What a silent server can hold up at 10 ms and a timeout of 5 s. Beyond it attempts are left out.
-const IN_FLIGHT_MAX: usize = 512;
+/// What a silent server can hold up at 3 ms and a timeout of 5 s. Beyond it attempts are left out.
+const IN_FLIGHT_MAX: usize = 2048;
 
-/// Prints one JSON line per attempt as it ends: `{"t_ms", "unix_ms", "name" or "error", "took_ms"}`. Both times are of
-/// the attempt's start, `t_ms` from the first attempt on. Ends after `duration`, or with the process.
+/// Prints one JSON line per attempt as it ends: `{"t_ms", "unix_ms", "took_ms", "error"}`, or instead of an error
+/// `"name"`, `"connect_ms"` until both handshakes were done, and `"local"`, who the client was. Both times are of the
+/// attempt's start, `t_ms` from the first attempt on. Ends after `duration`, or with the process.
 ///
 /// # Errors
 /// When stdout is gone or the interval is zero.
@@ -54,12 +55,23 @@ async fn told_attempt(target: &Target, started: Instant) -> Result<()> {
     let at = Instant::now();
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let outcome = target.attempt().await;
-    let (key, text, took) = match outcome {
-        Ok(answered) => ("name", answered.name, answered.took),
-        Err(error) => ("error", error.to_string(), at.elapsed()),
+    let (t_ms, unix_ms) = (millis(at - started), millis(unix));
+    let line = match outcome {
+        Ok(answered) => json!({
+            "t_ms": t_ms,
+            "unix_ms": unix_ms,
+            "took_ms": millis(answered.took),
+            "name": answered.name,
+            "connect_ms": millis(answered.connect),
+            "local": answered.local,
+        }),
+        Err(error) => json!({
+            "t_ms": t_ms,
+            "unix_ms": unix_ms,
+            "took_ms": millis(at.elapsed()),
+            "error": error.to_string(),
+        }),
     };
-    let line =
-        json!({"t_ms": millis(at - started), "unix_ms": millis(unix), "took_ms": millis(took), key: text});
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("write to stdout")
 }

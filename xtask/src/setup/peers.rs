@@ -1,4 +1,4 @@
-//! nginx and HAProxy, beside which `bench path` measures.
+//! nginx and HAProxy, beside which `bench path` and `bench retry` measure.
 //!
 //! Those of the system if it has them. Else Debian's packages are unpacked below the target folder, not installed: their
 //! installation would start two services, on machines that only wanted to measure.
@@ -18,11 +18,19 @@ const PACKAGES: [&str; 3] = ["nginx", "libnginx-mod-stream", "haproxy"];
 const MODULES: [&str; 2] = ["usr/lib/nginx/modules", "usr/lib64/nginx/modules"];
 
 pub(crate) struct Peers {
-    pub(crate) nginx: PathBuf,
-    pub(crate) nginx_stream: PathBuf,
-    pub(crate) haproxy: PathBuf,
+    pub(super) nginx: PathBuf,
+    nginx_stream: PathBuf,
+    pub(super) haproxy: PathBuf,
     /// Where the libraries are that the system hasn't.
-    pub(crate) libraries: PathBuf,
+    libraries: PathBuf,
+}
+
+impl Peers {
+    /// Tells a benchmark where they are.
+    pub(crate) fn tell(&self, bench: &mut Command) {
+        bench.arg("--nginx").arg(&self.nginx).arg("--nginx-stream").arg(&self.nginx_stream);
+        bench.arg("--haproxy").arg(&self.haproxy).arg("--libraries").arg(&self.libraries);
+    }
 }
 
 /// All of them, if they are there.
