@@ -24,6 +24,7 @@ mod tables;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use balancer_common::abi::Signals;
 use balancer_common::verdict::Reason;
 
 use crate::lab::{Lab, Topology};
@@ -48,6 +49,7 @@ pub struct Case {
     name: String,
     given: Given,
     steps: Vec<Step>,
+    signals: Vec<(Member, Signals)>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +85,7 @@ impl Case {
     /// A case in the [`usual`] state.
     #[must_use]
     pub fn new(claim: &str) -> Self {
-        Self { name: claim.to_owned(), given: usual(), steps: Vec::new() }
+        Self { name: claim.to_owned(), given: usual(), steps: Vec::new(), signals: Vec::new() }
     }
 
     /// As [`Case::new`], about packets of one kind.
@@ -165,6 +167,13 @@ impl Case {
         self.packet(flow.syn()).expect(forwarded_to(flow.member).seen_as(flow.peer).opening())
     }
 
+    /// By all of it, this has been counted of a backend's part in connection attempts.
+    #[must_use]
+    pub fn signalled(mut self, member: Member, signals: Signals) -> Self {
+        self.signals.push((member, signals));
+        self
+    }
+
     /// What the case claims.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -187,6 +196,8 @@ impl Case {
     /// What isn't as expected.
     pub fn run(&self, gateway: &mut Gateway) -> Result<()> {
         let mut before = gateway.counters()?;
+        let signalled = self.signals.iter().map(|(member, _)| gateway.signals(*member));
+        let signalled = signalled.collect::<Result<Vec<_>>>()?;
         for (index, step) in self.steps.iter().enumerate() {
             let number = index + 1;
             match step {
@@ -202,7 +213,25 @@ impl Case {
                 }
             }
         }
+        for ((member, expected), before) in self.signals.iter().zip(signalled) {
+            let seen = since(before, gateway.signals(*member)?);
+            ensure!(seen == *expected, "{}: {expected:?} expected, {seen:?} seen", member.name);
+        }
         Ok(())
+    }
+}
+
+/// What was counted between two looks.
+fn since(before: Signals, after: Signals) -> Signals {
+    Signals {
+        syns: after.syns - before.syns,
+        syn_acks: after.syn_acks - before.syn_acks,
+        refused: after.refused - before.refused,
+        unreachable: after.unreachable - before.unreachable,
+        unanswered: after.unanswered - before.unanswered,
+        retried_refused: after.retried_refused - before.retried_refused,
+        retried_unanswered: after.retried_unanswered - before.retried_unanswered,
+        rescued: after.rescued - before.rescued,
     }
 }
 

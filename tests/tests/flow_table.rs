@@ -262,7 +262,7 @@ fn the_census_counts_each_open_flow_once_and_names_all_that_are_referred_to() {
         let mut program = Gateway::told(&usual())?;
         for scene in SCENES {
             program.begin_anew()?;
-            let [primary, backup] = scene.members().map(|member| program.slot(member));
+            let [primary, backup, _] = scene.members().map(|member| program.slot(member));
             let (primary, backup) = primary.zip(backup).context("both are in the plan")?;
             let (flow, other) = (scene.flow(), other(scene));
             establish(&mut program, flow)?;

@@ -7,14 +7,16 @@ use balancer_common::verdict::Reason;
 use super::counters::Counters;
 use super::gateway::{Action, Outcome};
 use super::given::Given;
-use super::model::{Arrival, Expected, model};
+use super::model::{Arrival, Expected, Input, model};
 use super::scene::{Member, Side};
-use crate::packet::{Mac, difference};
+use crate::packet::{Mac, Packet, difference};
 
 /// What a case expects of one packet.
 #[derive(Clone, Debug)]
 pub struct Expect {
     pub(super) fate: Fate,
+    /// What the packet is turned into before anything else is done to it.
+    instead: Option<Packet>,
     /// Where a client's packets come from now, if not from where they always did.
     pub(super) way_back: Option<(Side, Mac)>,
     /// How many flows the tables gain by it.
@@ -82,7 +84,7 @@ pub fn dropped(reason: Reason) -> Expect {
 
 impl Expect {
     fn new(fate: Fate) -> Self {
-        Self { fate, way_back: None, half_open: 0, established: 0, new_flows: 0 }
+        Self { fate, instead: None, way_back: None, half_open: 0, established: 0, new_flows: 0 }
     }
 
     /// In snat, the backend sees this address and port. It is said of packets that are forwarded to a backend.
@@ -102,6 +104,12 @@ impl Expect {
             panic!("{:?} has no port of the gateway's", self.fate)
         };
         Self { fate: Fate::ToBackend(member, peer), ..self }
+    }
+
+    /// It isn't the packet that came in which leaves, but this one in its frame.
+    #[must_use]
+    pub fn instead(self, packet: Packet) -> Self {
+        Self { instead: Some(packet), ..self }
     }
 
     /// The client is behind this neighbour now.
@@ -154,6 +162,8 @@ impl Expect {
         after: &Counters,
     ) -> Vec<String> {
         let mut differences = Vec::new();
+        let instead = self.instead.as_ref().map(|packet| Input::Tcp(Box::new(packet.clone())));
+        let arrival = Arrival { input: instead.as_ref().unwrap_or(arrival.input), ..arrival };
         let action = match self.fate {
             Fate::ToBackend(..) | Fate::ToClient(_) | Fate::Answered(_) => Action::Redirect,
             Fate::Passed(_) => Action::Pass,

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use balancer_user::dataplane::slots::Retry;
+
 use super::scene::{Forwarding, Member, POOLS, Scene, Service, Side};
 
 /// What SNAT ports the usual pools have: the contract's default.
@@ -12,6 +14,8 @@ pub const USUAL_SNAT_PORTS: [RangeInclusive<u16>; 2] = [1024..=32767, 61000..=65
 pub struct Given {
     pub(super) pools: Vec<Pool>,
     pub(super) unreachable: Vec<Member>,
+    pub(super) retry: Retry,
+    pub(super) are_alone: bool,
     pub(super) sides: Vec<Side>,
     pub(super) max_flows: u32,
     pub(super) max_half_open: u32,
@@ -38,6 +42,8 @@ pub fn usual() -> Given {
     Given {
         pools: POOLS.iter().map(pool).collect(),
         unreachable: Vec::new(),
+        retry: Retry::Off,
+        are_alone: false,
         sides: vec![Side::Wan, Side::Lan],
         max_flows: 64,
         max_half_open: 64,
@@ -61,6 +67,18 @@ impl Given {
     pub fn without_ipv6(mut self) -> Self {
         self.pools.retain(|pool| pool.scene.is_ipv4());
         self
+    }
+
+    /// This becomes of SYNs that a backend does not take; the pool's other backends come after the active one, in order.
+    #[must_use]
+    pub fn retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// No backend comes after the active one.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { are_alone: true, ..self }
     }
 
     /// The way to this backend isn't resolved.

@@ -71,6 +71,8 @@ pub struct Scene {
     pub primary: Member,
     /// Second in order.
     pub backup: Member,
+    /// Third in order.
+    pub spare: Member,
     /// A client whose port is one of the usual SNAT ports.
     pub client: SocketAddr,
     /// Another client with the same port.
@@ -82,20 +84,20 @@ pub struct Scene {
 }
 
 /// IPv4, backends see the gateway.
-pub static SNAT4: Scene = scene4("IPv4 snat", Forwarding::Snat, 10, ["server1", "server2"], &[]);
+pub static SNAT4: Scene = scene4("IPv4 snat", Forwarding::Snat, 10, ["server1", "server2", "server3"], &[]);
 /// IPv4, backends see the client.
-pub static DNAT4: Scene = scene4("IPv4 dnat", Forwarding::Dnat, 20, ["file1", "file2"], &[]);
+pub static DNAT4: Scene = scene4("IPv4 dnat", Forwarding::Dnat, 20, ["file1", "file2", "file3"], &[]);
 /// IPv6, backends see the gateway.
-pub static SNAT6: Scene = scene6("IPv6 snat", Forwarding::Snat, 0x10, ["server6-1", "server6-2"], &[]);
+pub static SNAT6: Scene = scene6("IPv6 snat", Forwarding::Snat, 0x10, ["server6-1", "server6-2", "server6-3"], &[]);
 /// IPv6, backends see the client.
-pub static DNAT6: Scene = scene6("IPv6 dnat", Forwarding::Dnat, 0x20, ["file6-1", "file6-2"], &[]);
+pub static DNAT6: Scene = scene6("IPv6 dnat", Forwarding::Dnat, 0x20, ["file6-1", "file6-2", "file6-3"], &[]);
 /// As [`SNAT4`], and nobody's business but its own.
-pub static MAIL: Scene = scene4("mail", Forwarding::Snat, 30, ["postman1", "postman2"], &[]);
+pub static MAIL: Scene = scene4("mail", Forwarding::Snat, 30, ["postman1", "postman2", "postman3"], &[]);
 /// As [`SNAT4`], with two SNAT addresses.
-pub static WIDE4: Scene = scene4("IPv4 wide", Forwarding::Snat, 40, ["wide1", "wide2"], &WIDE4_ADDRESSES);
+pub static WIDE4: Scene = scene4("IPv4 wide", Forwarding::Snat, 40, ["wide1", "wide2", "wide3"], &WIDE4_ADDRESSES);
 /// As [`SNAT6`], with two SNAT addresses.
 pub static WIDE6: Scene =
-    scene6("IPv6 wide", Forwarding::Snat, 0x40, ["wide6-1", "wide6-2"], &WIDE6_ADDRESSES);
+    scene6("IPv6 wide", Forwarding::Snat, 0x40, ["wide6-1", "wide6-2", "wide6-3"], &WIDE6_ADDRESSES);
 
 static WIDE4_ADDRESSES: [IpAddr; 2] = [lan4(2), lan4(3)];
 static WIDE6_ADDRESSES: [IpAddr; 2] = [lan6(2), lan6(3)];
@@ -118,7 +120,7 @@ const fn scene4(
     name: &'static str,
     forwarding: Forwarding,
     number: u8,
-    [primary, backup]: [&'static str; 2],
+    [primary, backup, spare]: [&'static str; 3],
     snat_addresses: &'static [IpAddr],
 ) -> Scene {
     let vip = IpAddr::V4(Ipv4Addr::new(203, 0, 113, number));
@@ -129,6 +131,7 @@ const fn scene4(
         api: Service { name: "api", listen: SocketAddr::new(vip, 8877), backend_port: 8877 },
         primary: Member { name: primary, address: lan4(number + 1), mac: [2, 0, 0, 4, number, 1] },
         backup: Member { name: backup, address: lan4(number + 2), mac: [2, 0, 0, 4, number, 2] },
+        spare: Member { name: spare, address: lan4(number + 3), mac: [2, 0, 0, 4, number, 3] },
         client: CLIENT4,
         other_client: OTHER_CLIENT4,
         gateway: lan4(1),
@@ -140,7 +143,7 @@ const fn scene6(
     name: &'static str,
     forwarding: Forwarding,
     number: u8,
-    [primary, backup]: [&'static str; 2],
+    [primary, backup, spare]: [&'static str; 3],
     snat_addresses: &'static [IpAddr],
 ) -> Scene {
     let last = number as u16;
@@ -152,6 +155,7 @@ const fn scene6(
         api: Service { name: "api", listen: SocketAddr::new(vip, 8877), backend_port: 8877 },
         primary: Member { name: primary, address: lan6(last + 1), mac: [2, 0, 0, 6, number, 1] },
         backup: Member { name: backup, address: lan6(last + 2), mac: [2, 0, 0, 6, number, 2] },
+        spare: Member { name: spare, address: lan6(last + 3), mac: [2, 0, 0, 6, number, 3] },
         client: CLIENT6,
         other_client: OTHER_CLIENT6,
         gateway: lan6(1),
@@ -189,8 +193,8 @@ impl Scene {
 
     /// Its backends in their order.
     #[must_use]
-    pub fn members(&self) -> [Member; 2] {
-        [self.primary, self.backup]
+    pub fn members(&self) -> [Member; 3] {
+        [self.primary, self.backup, self.spare]
     }
 
     /// A host that the cases otherwise don't know, behind the clients' router.

@@ -21,6 +21,8 @@ type Line4 = [u64; 8];
 type Line6 = [u64; 16];
 /// `abi::Count`, as words.
 type Count = [u64; 8];
+/// `abi::Handshake`, as words. The lower half of the first is when it began.
+type Handshake = [u64; size_of::<abi::Handshake>() / 8];
 
 /// The flow tables of both families.
 pub(super) struct FlowMaps {
@@ -28,6 +30,8 @@ pub(super) struct FlowMaps {
     established_4: Table<Line4>,
     half_open_6: Table<Line6>,
     established_6: Table<Line6>,
+    /// Of the handshakes of both families.
+    handshakes: [Array<MapData, Handshake>; 2],
     counts: [Array<MapData, Count>; 2],
     locks: Array<MapData, u64>,
     /// What was there when it was last looked for: no line comes or goes without being counted, and looking takes a system
@@ -60,6 +64,7 @@ impl FlowMaps {
             established_4: Table::of(ebpf, "ESTABLISHED_4", "ESTAB_TAGS_4", SLOTS_4)?,
             half_open_6: Table::of(ebpf, "HALF_OPEN_6", "HALF_TAGS_6", SLOTS_6)?,
             established_6: Table::of(ebpf, "ESTABLISHED_6", "ESTAB_TAGS_6", SLOTS_6)?,
+            handshakes: [array(ebpf, "HALF_PAST_4")?, array(ebpf, "HALF_PAST_6")?],
             counts: [array(ebpf, "COUNTS_4")?, array(ebpf, "COUNTS_6")?],
             locks: array(ebpf, "LOCKS")?,
             known: Cell::new(None),
@@ -113,10 +118,17 @@ impl FlowMaps {
     }
 
     pub(super) fn grow_older(&mut self, by: Duration) -> Result<()> {
-        self.half_open_4.grow_older(by)?;
+        let begun = [self.half_open_4.grow_older(by)?, self.half_open_6.grow_older(by)?];
+        for (handshakes, indices) in self.handshakes.iter_mut().zip(begun) {
+            for index in indices {
+                let mut handshake = handshakes.get(&index, 0)?;
+                let began = (handshake[0] as u32).wrapping_sub(ticks(by)?);
+                handshake[0] = handshake[0] & !u64::from(u32::MAX) | u64::from(began);
+                handshakes.set(index, handshake, 0)?;
+            }
+        }
         self.established_4.grow_older(by)?;
-        self.half_open_6.grow_older(by)?;
-        self.established_6.grow_older(by)
+        self.established_6.grow_older(by).map(drop)
     }
 
     pub(super) fn tear_apart(&mut self) -> Result<()> {
@@ -187,16 +199,16 @@ impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
         Ok(())
     }
 
-    fn grow_older(&mut self, by: Duration) -> Result<()> {
-        let resolution = clock_getres(ClockId::MonotonicCoarse);
-        let ticks = by.as_nanos() / (resolution.tv_nsec as u128 * u128::from(JIFFIES_PER_TICK));
-        for (index, line) in self.live()? {
+    /// The indices of those that did.
+    fn grow_older(&mut self, by: Duration) -> Result<Vec<u32>> {
+        let live = self.live()?;
+        for (index, line) in &live {
             let state = State(line.as_ref()[0]);
-            let seen = state.last_seen().wrapping_sub(ticks as u32);
+            let seen = state.last_seen().wrapping_sub(ticks(by)?);
             let older = State(u64::from(seen) << 32 | state.0 & u64::from(u32::MAX));
-            self.set_state(index, line, older)?;
+            self.set_state(*index, *line, older)?;
         }
-        Ok(())
+        Ok(live.into_iter().map(|(index, _)| index).collect())
     }
 
     /// Takes out the client's side of every flow.
@@ -213,6 +225,13 @@ impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
         }
         Ok(())
     }
+}
+
+/// So much of the program's time.
+fn ticks(time: Duration) -> Result<u32> {
+    let resolution = clock_getres(ClockId::MonotonicCoarse);
+    let ticks = time.as_nanos() / (resolution.tv_nsec as u128 * u128::from(JIFFIES_PER_TICK));
+    u32::try_from(ticks).context("a time that ticks can't tell")
 }
 
 /// How many answers each CPU has sent lately: a moment and a number, see `abi::Budget`.

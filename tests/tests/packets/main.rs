@@ -19,6 +19,7 @@ mod nonsense;
 mod partial;
 mod refused;
 mod relearning;
+mod retry;
 mod segments;
 mod snat;
 mod spoofed;
@@ -75,6 +76,7 @@ fn all_cases() -> Vec<Case> {
         partial::cases(),
         refused::cases(),
         relearning::cases(),
+        retry::cases(),
         snat::cases(),
         spoofed::cases(),
         strays::cases(),
