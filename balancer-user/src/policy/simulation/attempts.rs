@@ -87,6 +87,11 @@ impl Attempts {
         );
     }
 
+    /// Another backend is the active one, and the input may go on: what was said was of the one before.
+    pub(super) fn switched(&mut self) {
+        self.said = None;
+    }
+
     /// The input is over.
     pub(super) fn check(
         &mut self,

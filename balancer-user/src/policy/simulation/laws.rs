@@ -180,6 +180,7 @@ impl Laws {
                 } else if *reason == ActiveReason::BackendDown {
                     self.attempts[pool.0].moved(*to);
                 }
+                self.attempts[pool.0].switched();
             }
             Event::Health { pool, backend, from, to, .. } => {
                 let key = (*pool, *backend);
