@@ -78,20 +78,22 @@ fn open<A: Family>(
         if packet.has_partial_checksum(ctx) {
             return Verdict::drop(Reason::PartialChecksum);
         }
-        let Some(interface) = service::ingress_slot(ctx) else { return Verdict::drop(Reason::NoNextHop) };
-        draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     }
     draft.service_slot.set(service.slot);
     let slot = match service::route(service.pool) {
         Route::Backend(active) if is_again => service::successor(service.pool, active, draft.tried.get()),
         Route::Backend(slot) => slot,
-        Route::Hold => return Verdict::next(Stage::Hold),
+        Route::Hold if is_again || learn_client(ctx, packet, draft) => return Verdict::next(Stage::Hold),
+        Route::Hold => return Verdict::drop(Reason::NoNextHop),
         Route::Reject => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
         Route::Nobody => return Verdict::drop(Reason::NoBackend),
     };
     let Some(backend) = service::backend(slot) else { return Verdict::drop(Reason::NoBackend) };
     if let Err(verdict) = exit::<A>(packet.ip, service::next_hop(slot)) {
         return verdict;
+    }
+    if !is_again && !learn_client(ctx, packet, draft) {
+        return Verdict::drop(Reason::NoNextHop);
     }
     draft.backend_slot.set(slot);
     draft.first_sequence.set(packet.sequence());
@@ -112,6 +114,14 @@ fn open<A: Family>(
         Some(direction) => translate_apart(packet, &direction),
         None => Verdict::drop(Reason::HalfOpenFull),
     }
+}
+
+/// The way that the client's packets come is the way to it; `false`: through an interface that isn't known.
+#[inline(always)]
+fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) -> bool {
+    let Some(interface) = service::ingress_slot(ctx) else { return false };
+    draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
+    true
 }
 
 /// Makes both sides of the flow; no reason: it is there already.

@@ -88,13 +88,15 @@ pub static SNAT4: Scene = scene4("IPv4 snat", Forwarding::Snat, 10, ["server1", 
 /// IPv4, backends see the client.
 pub static DNAT4: Scene = scene4("IPv4 dnat", Forwarding::Dnat, 20, ["file1", "file2", "file3"], &[]);
 /// IPv6, backends see the gateway.
-pub static SNAT6: Scene = scene6("IPv6 snat", Forwarding::Snat, 0x10, ["server6-1", "server6-2", "server6-3"], &[]);
+pub static SNAT6: Scene =
+    scene6("IPv6 snat", Forwarding::Snat, 0x10, ["server6-1", "server6-2", "server6-3"], &[]);
 /// IPv6, backends see the client.
 pub static DNAT6: Scene = scene6("IPv6 dnat", Forwarding::Dnat, 0x20, ["file6-1", "file6-2", "file6-3"], &[]);
 /// As [`SNAT4`], and nobody's business but its own.
 pub static MAIL: Scene = scene4("mail", Forwarding::Snat, 30, ["postman1", "postman2", "postman3"], &[]);
 /// As [`SNAT4`], with two SNAT addresses.
-pub static WIDE4: Scene = scene4("IPv4 wide", Forwarding::Snat, 40, ["wide1", "wide2", "wide3"], &WIDE4_ADDRESSES);
+pub static WIDE4: Scene =
+    scene4("IPv4 wide", Forwarding::Snat, 40, ["wide1", "wide2", "wide3"], &WIDE4_ADDRESSES);
 /// As [`SNAT6`], with two SNAT addresses.
 pub static WIDE6: Scene =
     scene6("IPv6 wide", Forwarding::Snat, 0x40, ["wide6-1", "wide6-2", "wide6-3"], &WIDE6_ADDRESSES);

@@ -256,7 +256,8 @@ fn unreachable(scene: &'static Scene) -> Vec<Case> {
     let backup = flow.on(scene.backup);
     let syn = particular(flow, 5);
     let opened = |claim| instant(scene, claim).packet(syn.clone()).expect(stays(flow).opening());
-    let first_bytes = |bytes| about_syn(scene, &syn).about_first(bytes, about_syn(scene, &syn).quoted().unwrap());
+    let first_bytes =
+        |bytes| about_syn(scene, &syn).about_first(bytes, about_syn(scene, &syn).quoted().unwrap());
     let too_big = if scene.is_ipv4() { (3, 4) } else { (2, 0) };
     vec![
         completed(
@@ -311,18 +312,18 @@ fn swallowed(scene: &'static Scene) -> Vec<Case> {
     let repeating = |claim| retrying(scene, Retry::Repeated, claim).opening(flow);
     vec![
         completed(
-            refused(repeating("a refusal is swallowed, and the SYN goes on when it is repeated"), flow, backup),
+            refused(
+                repeating("a refusal is swallowed, and the SYN goes on when it is repeated"),
+                flow,
+                backup,
+            ),
             backup,
         )
         .signalled(scene.primary, REFUSED)
         .signalled(scene.backup, RESCUED),
-        refused(
-            refused(repeating("each backend may swallow one repetition"), flow, backup),
-            backup,
-            spare,
-        )
-        .packet(spare.refusal())
-        .expect(returned_to(scene.client).forgetting_the_handshake()),
+        refused(refused(repeating("each backend may swallow one repetition"), flow, backup), backup, spare)
+            .packet(spare.refusal())
+            .expect(returned_to(scene.client).forgetting_the_handshake()),
         repeating("what is repeated with another sequence number is another connection")
             .packet(flow.refusal())
             .expect(dropped(Reason::Refused))
