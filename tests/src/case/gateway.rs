@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
-use balancer_common::abi::{ActiveWord, Interface, NextHop, Traffic};
+use balancer_common::abi::{ActiveWord, Interface, NextHop, Signals, Traffic};
 use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
 use balancer_user::dataplane::cut::CutReport;
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
@@ -211,7 +211,29 @@ impl Gateway {
     /// Makes a backend the active one of this pool, or nobody.
     fn set_active(&self, scene: &Scene, member: Option<Member>) {
         let slot = member.and_then(|member| self.slot(member));
+        if let Some(member) = member {
+            self.set_successors(scene, member);
+        }
         self.set_word(scene, ActiveWord::new(slot.unwrap_or(0), 0, 0));
+    }
+
+    /// The backends that attempts go on to which the active one did not take: all behind it, in order.
+    fn set_successors(&self, scene: &Scene, active: Member) {
+        let behind = |member: &Member| *member != active && !self.given.are_alone;
+        let slots = scene.members().into_iter().filter(behind).filter_map(|member| self.slot(member));
+        let slots: Vec<u16> = slots.collect();
+        for (_, pool) in self.plan.iter().zip(&self.slots).filter(|(pool, _)| pool.name == scene.name) {
+            self.tables.set_successors(pool.pool.index, &slots);
+        }
+    }
+
+    /// What is counted of a backend's part in connection attempts.
+    ///
+    /// # Errors
+    /// When the plan has no such backend, or the table can't be read.
+    pub fn signals(&self, member: Member) -> Result<Signals> {
+        let slot = self.slot(member).context("a backend of the plan")?;
+        Ok(self.tables.signals(slot)?)
     }
 
     fn set_word(&self, scene: &Scene, word: ActiveWord) {

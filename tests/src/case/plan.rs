@@ -8,6 +8,9 @@ use balancer_user::dataplane::slots::{self, BackendPlan, PoolPlan, ServicePlan};
 use super::given::{Given, Pool};
 use super::scene::Forwarding;
 
+/// Longer than a tick of the program's clock on any kernel, and than a case takes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The program that a controller would load.
 pub(super) fn wanted(given: &Given) -> Wanted {
     let has = |is_ipv4: bool| given.pools.iter().any(|pool| pool.scene.is_ipv4() == is_ipv4);
@@ -22,10 +25,10 @@ pub(super) fn wanted(given: &Given) -> Wanted {
 
 /// The pools as a controller would hand them over.
 pub(super) fn pools(given: &Given) -> Vec<PoolPlan> {
-    given.pools.iter().map(pool).collect()
+    given.pools.iter().map(|one| pool(given, one)).collect()
 }
 
-fn pool(pool: &Pool) -> PoolPlan {
+fn pool(given: &Given, pool: &Pool) -> PoolPlan {
     let scene = pool.scene;
     let service = |service: super::Service| ServicePlan {
         name: service.name.into(),
@@ -41,8 +44,8 @@ fn pool(pool: &Pool) -> PoolPlan {
         },
         snat_addresses: scene.snat_addresses.to_vec(),
         snat_ports: pool.snat_ports.clone(),
-        retry: slots::Retry::Off,
-        connect_timeout: Duration::ZERO,
+        retry: given.retry,
+        connect_timeout: CONNECT_TIMEOUT,
         services: scene.services().map(service).into(),
         backends: scene.members().map(backend).into(),
     }
