@@ -70,6 +70,17 @@ pub struct Answer {
     pub client: String,
 }
 
+/// The first clients, by when they began, that this server has answered: as many as were sent on to it before it was
+/// everybody's.
+#[must_use]
+pub fn first_answered_by(server: &str, number: u64, attempts: &[Attempt]) -> Vec<String> {
+    let answered = attempts.iter().filter_map(|one| Some((one.started_ms, one.outcome.as_ref().ok()?)));
+    let mut by_it: Vec<_> = answered.filter(|(_, answer)| answer.server == server).collect();
+    by_it.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let number = usize::try_from(number).unwrap_or(usize::MAX);
+    by_it.into_iter().take(number).map(|(_, answer)| answer.client.clone()).collect()
+}
+
 /// What they come to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Account {
@@ -113,22 +124,20 @@ impl Attempt {
         Ok(Self { started_ms: number("unix_ms")?, outcome })
     }
 
-    /// Whether it ended because the primary, to which it was connected, failed.
+    /// Whether it ended because the primary, to which it was connected, failed. Who isn't connected yet is refused, not
+    /// reset.
     fn stood_at(&self, loss: Loss, error: &str) -> bool {
-        self.started_ms < loss.ended_ms && !error.starts_with("Connect:")
+        let was_connected = !error.starts_with("Connect:") || error.contains("reset");
+        self.started_ms < loss.ended_ms && was_connected
     }
 }
 
 impl Account {
-    /// What they come to; some of those that were answered are affected.
+    /// What they come to; of those that were answered, these clients are affected.
     ///
     /// # Errors
     /// When none was answered before the failure.
-    pub fn of(
-        attempts: &[Attempt],
-        loss: Loss,
-        is_affected: impl Fn(&Attempt, &Answer) -> bool,
-    ) -> Result<Self> {
+    pub fn of(attempts: &[Attempt], loss: Loss, affected: &[String]) -> Result<Self> {
         let answered = || attempts.iter().filter_map(|one| Some((one, one.outcome.as_ref().ok()?)));
         let is_before = |one: &Attempt, answer: &Answer| one.started_ms + answer.connect_ms < loss.began_ms;
         let mut usual_ms: Vec<_> = answered()
@@ -138,11 +147,11 @@ impl Account {
         let usual_ms = percentile(&mut usual_ms, 50).context("a connection before the failure")?;
 
         let mut account = Self { attempts: attempts.len(), ..Self::default() };
-        for (one, answer) in answered().filter(|(one, answer)| !is_before(one, answer)) {
+        for (_, answer) in answered().filter(|(one, answer)| !is_before(one, answer)) {
             account.delayed += usize::from(answer.connect_ms > DELAYED_MS);
             account.slow += usize::from(answer.connect_ms > SLOW_MS);
             account.slowest_ms = account.slowest_ms.max(answer.connect_ms);
-            if is_affected(one, answer) {
+            if affected.contains(&answer.client) {
                 account.added_ms.push(answer.connect_ms - usual_ms);
             }
         }
@@ -170,7 +179,7 @@ mod tests {
     const LOSS: Loss = Loss { began_ms: 1000.0, ended_ms: 1010.0 };
 
     fn answered(started_ms: f64, connect_ms: f64, server: &str) -> Attempt {
-        let (server, client) = (server.to_owned(), "203.0.113.7:40000".to_owned());
+        let (server, client) = (server.to_owned(), format!("203.0.113.7:{}", 40_000.0 + started_ms));
         Attempt { started_ms, outcome: Ok(Answer { connect_ms, server, client }) }
     }
 
@@ -183,12 +192,13 @@ mod tests {
         let attempts = [
             answered(900.0, 2.0, "server1"),
             failed(999.0, "Handshake: reset"),
-            failed(999.0, "Connect: refused"),
+            failed(999.0, "Connect: Connection reset by peer (os error 104)"),
+            failed(999.0, "Connect: Connection refused (os error 111)"),
             failed(1009.9, "Answer: no progress until the timeout"),
             failed(1010.0, "Handshake: reset"),
         ];
-        let account = Account::of(&attempts, LOSS, |_, _| false).unwrap();
-        assert_eq!((account.attempts, account.failed, account.stood), (5, 2, 2));
+        let account = Account::of(&attempts, LOSS, &[]).unwrap();
+        assert_eq!((account.attempts, account.failed, account.stood), (6, 2, 3));
         assert_eq!(account.errors.values().sum::<usize>(), 2);
     }
 
@@ -202,16 +212,16 @@ mod tests {
             answered(1020.0, 700.0, "server2"),
             answered(2000.0, 4.0, "server2"),
         ];
-        let account = Account::of(&attempts, LOSS, |one, _| one.started_ms < 2000.0).unwrap();
+        let account = Account::of(&attempts, LOSS, &first_answered_by("server2", 2, &attempts)).unwrap();
         assert_eq!(account.added_ms, [57.0, 697.0]);
         assert_eq!((account.delayed, account.slow, account.slowest_ms), (2, 1, 700.0));
-        assert!(Account::of(&attempts[4..], LOSS, |_, _| true).is_err(), "nothing to compare with");
+        assert!(Account::of(&attempts[4..], LOSS, &[]).is_err(), "nothing to compare with");
     }
 
     #[test]
     fn a_line_is_an_answer_or_an_error() {
         let line = json!({"unix_ms": 1.0, "took_ms": 3.0, "connect_ms": 2.0, "name": "server1",
-            "local": "203.0.113.7:40000"});
+            "local": "203.0.113.7:40001"});
         assert_eq!(Attempt::of(&line).unwrap(), answered(1.0, 2.0, "server1"));
         let line = json!({"unix_ms": 1.0, "took_ms": 3.0, "error": "Connect: refused"});
         assert_eq!(Attempt::of(&line).unwrap(), failed(1.0, "Connect: refused"));

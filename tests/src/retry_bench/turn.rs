@@ -1,15 +1,15 @@
 //! A subject's turn: a site of its own, connections at a steady rate, and in the middle of them the primary's failure.
 //!
-//! Who was affected is told by who stands between: a peer's log has whom it has sent on, and behind balancer it is who was
-//! answered by the backup before the pool had moved there.
+//! Who was affected is told by who stands between: a peer's log has whom it has sent on, and balancer counts them: as many
+//! were the first ones that the backup answered.
 
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
 use crate::{
-    account::{Account, Answer, Attempt, Loss, unix_ms},
+    account::{Account, Attempt, Loss, first_answered_by, unix_ms},
     gateway::PATIENCE,
     lab::{Process, Topology},
     peers::Peers,
@@ -77,26 +77,26 @@ impl Turn {
         let lines = watcher.finish()?;
         let attempts = lines.iter().map(Attempt::of).collect::<Result<Vec<_>>>()?;
 
-        let (is_affected, stats): (Box<IsAffected>, Value) = match &self.peer {
+        let (affected, told) = match &self.peer {
             None => {
-                let switched_ms = unix_ms(self.site.gateway.moved_to("server2")?)?;
                 let stats = self.site.gateway.verb(&["stats", "-o", "json"])?.expect(0)?.json()?;
-                let is_affected = move |one: &Attempt, answer: &Answer| {
-                    answer.server == "server2" && one.started_ms < switched_ms
-                };
-                (Box::new(is_affected), json!({"switched_ms": switched_ms, "stats": stats}))
+                let moved_ms = unix_ms(self.site.gateway.moved_to("server2")?)?;
+                let primary = self.site.gateway.stats_of("server1")?;
+                let number = primary["retried_refused"].as_u64().context("how many were sent on")?;
+                let affected = first_answered_by("server2", number, &attempts);
+                (affected, json!({"moved_ms": moved_ms, "stats": stats}))
             }
             Some(peer) => {
                 let sent_on = sent_on(self.subject, &peer.stdout());
                 let told = json!({"sent_on": sent_on});
-                (Box::new(move |_: &Attempt, answer: &Answer| sent_on.contains(&answer.client)), told)
+                (sent_on, told)
             }
         };
-        let account = Account::of(&attempts, loss, is_affected)?;
+        let account = Account::of(&attempts, loss, &affected)?;
         let raw = json!({
             "failed_from_ms": loss.began_ms,
             "failed_until_ms": loss.ended_ms,
-            "subject": stats,
+            "subject": told,
             "attempts": lines,
         });
         Ok(Told { account, raw })
@@ -112,8 +112,6 @@ impl Turn {
         })
     }
 }
-
-type IsAffected = dyn Fn(&Attempt, &Answer) -> bool;
 
 fn start_peer(subject: Subject, site: &Site, peers: &Peers) -> Result<Option<Process>> {
     let lab = site.lab();
