@@ -16,7 +16,7 @@ use crate::packet::{Mac, Packet, difference};
 pub struct Expect {
     pub(super) fate: Fate,
     /// What the packet is turned into before anything else is done to it.
-    instead: Option<Packet>,
+    instead: Option<Box<Packet>>,
     /// Where a client's packets come from now, if not from where they always did.
     pub(super) way_back: Option<(Side, Mac)>,
     /// How many flows the tables gain by it.
@@ -109,7 +109,7 @@ impl Expect {
     /// It isn't the packet that came in which leaves, but this one in its frame.
     #[must_use]
     pub fn instead(self, packet: Packet) -> Self {
-        Self { instead: Some(packet), ..self }
+        Self { instead: Some(Box::new(packet)), ..self }
     }
 
     /// The client is behind this neighbour now.
@@ -162,7 +162,7 @@ impl Expect {
         after: &Counters,
     ) -> Vec<String> {
         let mut differences = Vec::new();
-        let instead = self.instead.as_ref().map(|packet| Input::Tcp(Box::new(packet.clone())));
+        let instead = self.instead.clone().map(Input::Tcp);
         let arrival = Arrival { input: instead.as_ref().unwrap_or(arrival.input), ..arrival };
         let action = match self.fate {
             Fate::ToBackend(..) | Fate::ToClient(_) | Fate::Answered(_) => Action::Redirect,

@@ -181,15 +181,18 @@ fn particular(flow: Flow, words: u8) -> Packet {
     })
 }
 
+/// What is particular about a refusal.
+type Shape = fn(&mut Packet);
+
 fn of_every_shape(scene: &'static Scene) -> Vec<Case> {
     let flow = scene.flow();
     let backup = flow.on(scene.backup);
-    let shapes: [(&str, fn(&mut Packet)); 3] = [
+    let shapes: [(&str, Shape); 3] = [
         ("a bare refusal", |_| {}),
         ("a padded refusal", |packet| packet.ethernet.padding = vec![0x5a; 6]),
         ("a refusal with a long excuse", |packet| packet.payload = vec![0x5a; 301]),
     ];
-    let case = |words: u8, (shape, change): (&str, fn(&mut Packet))| {
+    let case = |words: u8, (shape, change): (&str, Shape)| {
         let syn = particular(flow, words);
         completed(
             instant(scene, &format!("{shape} becomes a SYN with {} bytes of options", words * 4))
@@ -265,8 +268,9 @@ fn unreachable(scene: &'static Scene) -> Vec<Case> {
     let backup = flow.on(scene.backup);
     let syn = particular(flow, 5);
     let opened = |claim| instant(scene, claim).packet(syn.clone()).expect(stays(flow).opening());
-    let first_bytes =
-        |bytes| about_syn(scene, &syn).about_first(bytes, about_syn(scene, &syn).quoted().unwrap());
+    let first_bytes = |bytes| {
+        about_syn(scene, &syn).about_first(bytes, about_syn(scene, &syn).quoted().expect("an error quotes"))
+    };
     let too_big = if scene.is_ipv4() { (3, 4) } else { (2, 0) };
     vec![
         completed(
