@@ -119,6 +119,21 @@ impl Verdict {
         }
     }
 
+    /// As a word, which is never 0.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0.get()
+    }
+
+    /// From its word; 0: none.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match NonZeroU64::new(word) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
+    }
+
     /// What it says.
     #[inline(always)]
     pub const fn outcome(self) -> Outcome {

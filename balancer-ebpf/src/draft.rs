@@ -71,6 +71,14 @@ impl<A> Draft<A> {
         unsafe { &*self.client.as_ptr() }
     }
 
+    /// Whether the SYN comes again, as some backends did not take it. Read anew each time: of a value that it has in a
+    /// register the verifier would walk all that follows twice.
+    #[inline(always)]
+    pub(crate) fn is_again(&self) -> bool {
+        // SAFETY: a cell's content, an aligned word.
+        unsafe { self.tried.as_ptr().read_volatile() != 0 }
+    }
+
     #[inline(always)]
     pub(crate) fn syn(&self) -> &SavedSyn {
         // SAFETY: as in `backend`.
@@ -89,6 +97,14 @@ impl<A> Draft<A> {
 pub(crate) fn draft<A: Family>() -> Option<&'static Draft<A>> {
     // SAFETY: this CPU's own element, and XDP runs to its end before the next packet of this CPU.
     A::drafts().get_ptr(0).map(|draft| unsafe { &*draft })
+}
+
+/// What follows is of no flow yet, and nobody has tried to take it.
+#[inline(always)]
+pub(crate) fn afresh<A: Family>() {
+    if let Some(draft) = draft::<A>() {
+        draft.tried.set(0);
+    }
 }
 
 /// Makes room for one more handshake: if there are as many as there may be, one that has been silent for longest in the

@@ -86,6 +86,7 @@ pub(crate) trait Family: WireAddress + 'static {
     fn claim() -> u32;
     fn complete() -> u32;
     fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32;
+    fn make(pool: u32, backend: u32, port: u32) -> u64;
 }
 
 /// The maps of a family.
@@ -138,7 +139,7 @@ macro_rules! maps {
 macro_rules! subprograms {
     ($hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident) => {
+     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
         #[inline(always)]
         fn hash_word(key: &FlowKey<Self>) -> u64 {
             subprograms::$hash_word(key)
@@ -217,6 +218,11 @@ macro_rules! subprograms {
         #[inline(always)]
         fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32 {
             subprograms::$promote(client, client_state, backend, backend_state)
+        }
+
+        #[inline(always)]
+        fn make(pool: u32, backend: u32, port: u32) -> u64 {
+            subprograms::$make(pool, backend, port)
         }
     };
 }
@@ -323,7 +329,8 @@ impl Family for Address4 {
         save_options_4,
         claim_4,
         complete_4,
-        promote_4
+        promote_4,
+        make_4
     );
 }
 
@@ -431,6 +438,7 @@ impl Family for Address6 {
         save_options_6,
         claim_6,
         complete_6,
-        promote_6
+        promote_6,
+        make_6
     );
 }

@@ -14,6 +14,7 @@ use balancer_common::verdict::{Outcome, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
 use crate::craft::Craft;
+use crate::draft;
 use crate::established::established;
 use crate::flow_table;
 use crate::handshake::handshake;
@@ -53,9 +54,12 @@ fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Retry) {
         verdict = retry::<A>(ctx);
     }
-    let is_again = verdict.outcome() == Outcome::Next(Stage::Again);
-    if is_again || verdict.outcome() == Outcome::Next(Stage::Unknown) {
-        verdict = unknown::<A>(ctx, is_again);
+    if verdict.outcome() == Outcome::Next(Stage::Unknown) {
+        draft::afresh::<A>();
+        verdict = Verdict::next(Stage::Again);
+    }
+    if verdict.outcome() == Outcome::Next(Stage::Again) {
+        verdict = unknown::<A>(ctx);
     }
     if verdict.outcome() == Outcome::Next(Stage::Hold) { hold::<A>(ctx) } else { verdict }
 }

@@ -10,13 +10,13 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Address4, Address6, FlowKey};
+use balancer_common::abi::{Address4, Address6, FlowKey, Port};
 use balancer_common::table::{self, Hash, Refused};
 
 use crate::direction::Direction;
 use crate::memory::{Established, HalfOpen, KeyLocks};
 use crate::parse;
-use crate::{draft, flow_table, promotion};
+use crate::{draft, flow_table, promotion, unknown};
 
 /// A line's index on its way through a function that can only return integers: one more, and 0 for none.
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ pub(crate) extern "C" fn is_wrong_sum(ctx: *mut xdp_md, tcp_at: u32, words: u32,
 macro_rules! subprograms {
     ($family:ty, $hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident) => {
+     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
@@ -197,6 +197,12 @@ macro_rules! subprograms {
                 Direction::at(backend, backend_state),
             )
         }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $make(pool: u32, backend: u32, port: u32) -> u64 {
+            unknown::try_make::<$family>(pool as u16, backend as u16, Port::new(port as u16))
+        }
     };
 }
 
@@ -217,7 +223,8 @@ subprograms!(
     save_options_4,
     claim_4,
     complete_4,
-    promote_4
+    promote_4,
+    make_4
 );
 subprograms!(
     Address6,
@@ -236,5 +243,6 @@ subprograms!(
     save_options_6,
     claim_6,
     complete_6,
-    promote_6
+    promote_6,
+    make_6
 );

@@ -13,31 +13,28 @@ use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
 use crate::draft::{self, Draft};
 use crate::family::Family;
 use crate::flow_table::{self, Refused};
-use crate::forward::{exit, translate_apart};
+use crate::forward::{exit, translate};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
 use crate::{service, signals};
 
 /// What becomes of it: for a service only a SYN may go on. From a backend a SYN is a connection of its own.
 #[inline(never)]
-pub(crate) fn unknown<A: Family>(ctx: &XdpContext, is_again: bool) -> Verdict {
+pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
     draft.client.set(packet.key());
-    if !is_again {
-        draft.tried.set(0);
-    }
     let key = draft.client();
     let service = service::find(key);
     if service.is_none() && !service::is_from_backend(key) {
         // What comes again was of a service: there is none any more.
-        return if is_again { Verdict::drop(Reason::NoBackend) } else { Verdict::PASS };
+        return if draft.is_again() { Verdict::drop(Reason::NoBackend) } else { Verdict::PASS };
     }
     match (packet.kind(), service) {
         (Kind::Syn, Some(service)) => {
             // What comes again may have come from elsewhere, and there nobody asked.
-            let verdict = open(ctx, &mut packet, draft, service, is_again);
-            if is_again { verdict.unanswered() } else { verdict }
+            let verdict = open(ctx, &mut packet, draft, service);
+            if draft.is_again() { verdict.unanswered() } else { verdict }
         }
         (Kind::Syn, None) => Verdict::PASS,
         // Of a backend whose client was sent on to another: it is told that nobody waits any more.
@@ -68,10 +65,8 @@ fn open<A: Family>(
     packet: &mut Packet<'_, A>,
     draft: &Draft<A>,
     service: &Service,
-    is_again: bool,
 ) -> Verdict {
-    let Some(pool) = service::pool(service.pool) else { return Verdict::drop(Reason::NoBackend) };
-    if !is_again {
+    if !draft.is_again() {
         if is_spoofed(ctx, draft.client(), service.pool) {
             return Verdict::drop(Reason::SpoofedSource);
         }
@@ -81,18 +76,21 @@ fn open<A: Family>(
     }
     draft.service_slot.set(service.slot);
     let slot = match service::route(service.pool) {
-        Route::Backend(active) if is_again => service::successor(service.pool, active, draft.tried.get()),
+        Route::Backend(active) if draft.is_again() => {
+            service::successor(service.pool, active, draft.tried.get())
+        }
         Route::Backend(slot) => slot,
-        Route::Hold if is_again || learn_client(ctx, packet, draft) => return Verdict::next(Stage::Hold),
+        Route::Hold if draft.is_again() || learn_client(ctx, packet, draft) => {
+            return Verdict::next(Stage::Hold);
+        }
         Route::Hold => return Verdict::drop(Reason::NoNextHop),
         Route::Reject => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
         Route::Nobody => return Verdict::drop(Reason::NoBackend),
     };
-    let Some(backend) = service::backend(slot) else { return Verdict::drop(Reason::NoBackend) };
     if let Err(verdict) = exit::<A>(packet.ip, service::next_hop(slot)) {
         return verdict;
     }
-    if !is_again && !learn_client(ctx, packet, draft) {
+    if !draft.is_again() && !learn_client(ctx, packet, draft) {
         return Verdict::drop(Reason::NoNextHop);
     }
     draft.backend_slot.set(slot);
@@ -100,18 +98,22 @@ fn open<A: Family>(
     if !draft::reserve_half_open::<A>() {
         return Verdict::drop(Reason::HalfOpenFull);
     }
-    let source = Source { pool, backend, slot, port: service.backend_port };
     draft::save_syn(ctx, packet, draft);
-    if let Err(refused) = make(&source, draft) {
-        flow_table::give_back::<A, HalfOpen>();
-        // What another CPU has made of another copy of the SYN is as good.
-        if let Some(reason) = refused {
-            return Verdict::drop(reason);
-        }
+    let port = service.backend_port.number();
+    if let Some(verdict) = Verdict::from_word(A::make(service.pool.into(), slot.into(), port.into())) {
+        return verdict;
     }
     signals::syn_sent(slot);
-    match flow_table::direction::<A, HalfOpen>(draft.client()) {
-        Some(direction) => translate_apart(packet, &direction),
+    first::<A>(ctx)
+}
+
+/// The first packet of a flow that was just made. It is read anew: older kernels find the stack too small for what was read
+/// before.
+#[inline(never)]
+fn first<A: Family>(ctx: &XdpContext) -> Verdict {
+    let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
+    match flow_table::direction::<A, HalfOpen>(&packet.key()) {
+        Some(direction) => translate(&mut packet, &direction),
         None => Verdict::drop(Reason::HalfOpenFull),
     }
 }
@@ -122,6 +124,20 @@ fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Dra
     let Some(interface) = service::ingress_slot(ctx) else { return false };
     draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     true
+}
+
+/// [`Family::make`]: both sides of the draft's flow, to this backend of this pool; the word of what becomes of the SYN if
+/// there is no flow.
+#[inline(always)]
+pub(crate) fn try_make<A: Family>(pool: u16, slot: u16, port: Port) -> u64 {
+    let made = match (service::pool(pool), service::backend(slot), draft::draft::<A>()) {
+        (Some(pool), Some(backend), Some(draft)) => make(&Source { pool, backend, slot, port }, draft),
+        _ => Err(Some(Reason::NoBackend)),
+    };
+    let Err(refused) = made else { return 0 };
+    flow_table::give_back::<A, HalfOpen>();
+    // What another CPU has made of another copy of the SYN is as good.
+    refused.map_or(0, |reason| Verdict::drop(reason).to_word())
 }
 
 /// Makes both sides of the flow; no reason: it is there already.
