@@ -41,22 +41,17 @@ impl AttemptKeys {
             retry: table.choice("connect_retry", &RETRY),
             timeout: table.duration("connect_timeout", SHORTEST_DURATION),
         };
-        if let Some(timeout) = &keys.timeout {
-            let fault = match timeout.value {
-                long if long > LONGEST => Fault::new(
-                    format!(
-                        "\"{}\" is longer than a handshake is kept after its client's last SYN",
-                        duration::Shown(long)
-                    ),
-                    format!("write at most \"{}\"", duration::Shown(LONGEST)),
+        if let Some(Located { value: long, span }) = keys.timeout
+            && long > LONGEST
+        {
+            let fault = Fault::new(
+                format!(
+                    "\"{}\" is longer than a handshake is kept after its client's last SYN",
+                    duration::Shown(long)
                 ),
-                other if other != CONNECT_TIMEOUT && keys.are_off() => Fault::new(
-                    "means nothing with passive = \"off\" and connect_retry = \"off\": nobody waits for an answer",
-                    "leave it out, or write another value for one of them",
-                ),
-                _ => return keys,
-            };
-            table.error(timeout.span, "connect_timeout", fault);
+                format!("write at most \"{}\"", duration::Shown(LONGEST)),
+            );
+            table.error(span, "connect_timeout", fault);
         }
         keys
     }
@@ -66,15 +61,24 @@ impl AttemptKeys {
     pub(super) fn judge(&self, failover: Failover, probes: &[Option<Probe>], notes: &Notes<'_>) {
         let is_unprobed = |probe: &Option<Probe>| matches!(probe, Some(Probe { check: Check::None, .. }));
         if !probes.is_empty() && probes.iter().all(is_unprobed) {
-            let what =
-                "no service of the pool is probed: there is nothing that a client's failure could ask for";
-            if let Some(Located { value: Passive::Probe, span }) = self.passive {
-                notes.error(span, "pool.passive", Fault::new(what, "write \"count\" or \"off\""));
+            let written = self.passive.as_ref().filter(|found| found.value == Passive::Probe);
+            if let Some(span) = written.map(|found| found.span).or(self.silent) {
+                notes.warning(
+                    span,
+                    "no service of the pool is probed: there is nothing that a client's failure could ask for, and \
+                     nothing tells that a backend fails; write passive = \"count\", or \"off\" to accept that",
+                );
             }
-            if let Some(pool) = self.silent {
-                let instead = "write passive = \"count\", or \"off\" to accept that";
-                notes.warning(pool, format!("{what}, and nothing tells that a backend fails; {instead}"));
-            }
+        }
+        if let Some(Located { value, span }) = self.timeout
+            && value != CONNECT_TIMEOUT
+            && self.are_off()
+        {
+            notes.warning(
+                span,
+                "`connect_timeout` does nothing with passive = \"off\" and connect_retry = \"off\": nobody waits for an \
+                 answer",
+            );
         }
         if let Some(Located { value: ConnectRetry::Instant | ConnectRetry::Retransmit, span }) = self.retry
             && failover == Failover::Manual

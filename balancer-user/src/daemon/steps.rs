@@ -50,8 +50,15 @@ impl Daemon {
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         let backends = self.to_be_cut(cut);
         let keeps_syns = self.keeps_syns(cut.pool);
+        let active = self.parts.tables.active(self.parts.slots[cut.pool.0].pool.index).backend();
+        let waiting = active.filter(|_| keeps_syns).map(|active| self.waiting(cut.pool, Some(active)));
         let gate = self.gate();
         tokio::task::spawn_blocking(move || {
+            // While their flows are there, the packet path knows whom they waited for, and counts them as sent on.
+            if let (Some(waiting), Ok(gate)) = (waiting, &gate) {
+                let report = gate.pass(|entrance| flows.replay(&waiting, entrance));
+                let _ = done.blocking_send(Done::Replayed(cut.pool, report));
+            }
             let mut syns = Syns::default();
             let ends = backends.map(|backends| {
                 let reports = flows.cut_all(&backends, keeps_syns.then_some(&mut syns));

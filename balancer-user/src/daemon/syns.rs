@@ -54,8 +54,13 @@ impl Daemon {
         self.parts.plan[pool.0].retry != Retry::Off || hooks.iter().any(|hook| hook.when == HookWhen::Before)
     }
 
-    /// SYNs of a pool come in once more: those that are held, and those that wait for the answer of another backend than
-    /// the one in this slot.
+    /// Those of a pool that are held, and those that wait for the answer of another backend than the one in this slot.
+    pub(super) fn waiting(&self, pool: PoolIndex, not_at: Option<u16>) -> Waiting {
+        let services = self.parts.slots[pool.0].services.iter().map(|slot| slot.index).collect();
+        Waiting { services, not_at }
+    }
+
+    /// SYNs of a pool that [wait](Self::waiting) come in once more.
     pub(super) fn replay(&self, pool: PoolIndex, not_at: Option<u16>) {
         let gate = match self.gate() {
             Ok(gate) => gate,
@@ -64,8 +69,7 @@ impl Daemon {
                 return;
             }
         };
-        let services = self.parts.slots[pool.0].services.iter().map(|slot| slot.index).collect();
-        let waiting = Waiting { services, not_at };
+        let waiting = self.waiting(pool, not_at);
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         tokio::task::spawn_blocking(move || {
             let report = gate.pass(|entrance| flows.replay(&waiting, entrance));

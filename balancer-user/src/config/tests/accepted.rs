@@ -301,9 +301,15 @@ fn attempts_that_can_do_nothing_are_warned_of() {
     let unprobed = replaced(PROBE, "kind = \"none\"");
     let silent = unprobed.replace(PASSIVE, "");
     let manual = replaced(RETRY, "connect_retry = \"retransmit\"\nfailover = \"manual\"");
-    for (text, line, words) in
-        [(&silent, 4, "passive = \"count\""), (&manual, 8, "`connect_retry` does nothing")]
-    {
+    let written = unprobed.replace(PASSIVE, "passive = \"probe\"");
+    let idle = replaced(PASSIVE, "passive = \"off\"\nconnect_timeout = \"1s\"");
+    let line_of = |text: &str, key: &str| text.lines().position(|line| line.contains(key)).unwrap() + 1;
+    for (text, line, words) in [
+        (&silent, 4, "passive = \"count\""),
+        (&written, line_of(&written, "passive"), "no service of the pool is probed"),
+        (&idle, line_of(&idle, "connect_timeout"), "nobody waits for an answer"),
+        (&manual, 8, "`connect_retry` does nothing"),
+    ] {
         let warnings = config(text).warnings;
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert_eq!((warnings[0].line, warnings[0].message.contains(words)), (line, true), "{warnings:?}");

@@ -155,12 +155,9 @@ fn what_clients_attempts_say_must_be_something_that_can_be_done() {
         (RETRY, "connect_retry = «\"retry\"", "did you mean `retransmit`?"),
         (PASSIVE, "connect_timeout = «\"0s\"", "is too short"),
         (PASSIVE, "connect_timeout = «\"10001ms\"", "longer than a handshake is kept"),
-        (PASSIVE, "passive = \"off\"\nconnect_timeout = «\"1s\"", "nobody waits for an answer"),
     ]);
     // A wrong value says nothing about the others.
     assert_each(&[(PASSIVE, "connect_timeout = \"1s\"\npassive = «\"of\"", "did you mean `off`?")]);
-    let unprobed = replaced(PROBE, "kind = \"none\"");
-    assert_refused(&unprobed.replace(PASSIVE, "passive = «\"probe\""), "no service of the pool is probed");
 }
 
 #[test]
