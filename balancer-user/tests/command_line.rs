@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 const STATUS: &str = r#"{ "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z", "daemon": null,
   "attachments": [], "drops": {}, "degraded": [], "pools": [ {
     "name": "passwords", "active": null, "state": "all_down", "since": "2026-01-02T03:01:01.678Z",
-    "reason": "initial", "failback": "manual", "services": [], "backends": [], "transition": null } ] }"#;
+    "reason": "initial", "failback": "manual", "services": [], "backends": [], "transition": null, "last_failover": null } ] }"#;
 
 fn balancer(socket: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
@@ -137,7 +137,7 @@ fn a_wrong_command_line_exits_2_and_help_and_version_0() {
     let version = run(nowhere, &["--version"]);
     assert_exit(&version, 0);
     assert!(
-        text(&version.stdout).starts_with("balancer 0.1.0 (layout v4, object "),
+        text(&version.stdout).starts_with("balancer 0.1.0 (layout v5, object "),
         "{}",
         text(&version.stdout)
     );

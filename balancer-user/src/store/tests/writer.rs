@@ -201,6 +201,8 @@ async fn no_write_waits_for_a_reader_and_no_more_wait_than_may() {
     }
     drop(sender);
     assert!(refusals.recv_timeout(PATIENCE).unwrap(), "refused while others wait");
+    store.save(numbered(6));
+    assert_eq!(store.saved(PATIENCE).await, Ok(()), "all have been asked while the first one reads");
     drop(go_on);
     let answered = refusals.iter().filter(|is_refused| !is_refused).count();
     assert!((1..=128).contains(&answered), "{answered} waited");

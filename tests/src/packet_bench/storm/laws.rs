@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, MapData};
-use balancer_common::abi::{Address, Address4, Address6, FlowKey, NextHop, Port, Seed, WireAddress, socket};
+use balancer_common::abi::{
+    Address, Address4, Address6, FlowKey, Handshake, NextHop, Past, Port, Seed, WireAddress, socket,
+};
 use balancer_common::flow::Seen;
 use balancer_common::nat::Deltas;
 use balancer_common::table::{Hash, Kind, State, WAYS};
@@ -24,8 +26,8 @@ pub(super) struct Tables {
 
 /// Those of a family, whose lines have so many words.
 struct Family<A, const LINE: usize> {
-    established: Table<A, LINE, 3>,
-    half_open: Table<A, LINE, 9>,
+    established: Table<A, LINE, { size_of::<Past>() / 8 }>,
+    half_open: Table<A, LINE, { size_of::<Handshake>() / 8 }>,
     counts: Array<MapData, [u64; 8]>,
 }
 
