@@ -317,11 +317,12 @@ pub(crate) fn save_syn<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draf
     // SAFETY: a cell's content in a map, which nobody else refers to.
     let syn = unsafe { &mut *draft.syn.as_ptr() };
     syn.window = packet.tcp.window;
-    syn.options_length = length as u8;
+    let had_data = packet.end_of_data() != packet.sequence();
+    syn.options_length = length as u8 | if had_data { SavedSyn::HAD_DATA } else { 0 };
     syn.flags = packet.flags();
     syn.traffic_class = A::traffic_class(packet.ip);
     syn.hops = A::hops_left(packet.ip);
-    syn.padding = 0;
+    syn.check = packet.kept_check();
 }
 
 /// [`Family::save_options`]: so many bytes of TCP options from there into the draft's SYN.

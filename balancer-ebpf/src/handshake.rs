@@ -11,7 +11,7 @@ use crate::forward::{exit, translate_apart, way_out};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
 use crate::signals::{self, Why};
-use crate::{draft, promotion, report, retry};
+use crate::{draft, promotion, report, retry, service};
 
 /// What becomes of it; next: it belongs to an established flow now, or opens a new one and the old one is forgotten.
 #[inline(never)]
@@ -113,6 +113,7 @@ fn from_backend<A: Family>(
         }
         Kind::Rst if answers => {
             if is_refusal(packet, &client)
+                && service::came_from(ctx, backend.backend())
                 && let Some(verdict) = retry::refused(&client, &backend, Why::Refused)
             {
                 return verdict;

@@ -185,6 +185,17 @@ impl<'a, A: Family> Packet<'a, A> {
         self.sequence().wrapping_add(data as u32)
     }
 
+    /// The checksum less what is in the header and a SYN that is sent again hasn't: acknowledgement, urgent pointer,
+    /// reserved bits.
+    #[inline(always)]
+    pub(crate) fn kept_check(&self) -> [u8; 2] {
+        let [a, b, c, d] = self.tcp.ack_seq;
+        let reserved = [flag_word(self.tcp)[0] & 0xf, 0];
+        let dropped = [[a, b], [c, d], self.tcp.urg_ptr, reserved];
+        let sum = Sum::from(u32::from(u16::from_ne_bytes(self.tcp.check)));
+        dropped.into_iter().fold(sum, |sum, word| sum.word(u16::from_ne_bytes(word))).folded()
+    }
+
     /// Whether the sender left the checksum of this SYN or SYN-ACK to hardware: the field has the pseudo-header's sum, and
     /// isn't right. Segments with data are not judged.
     #[inline(always)]

@@ -43,6 +43,16 @@ impl Attempt {
         Some(Self { pool, pool_slot, backend, tried })
     }
 
+    /// Whether the pool has moved since: now the attempt would be with another one.
+    #[inline(always)]
+    fn is_left_behind(&self) -> bool {
+        let before = self.tried & !service::tried_bit(self.backend);
+        match service::route(self.pool_slot) {
+            Route::Backend(active) => service::successor(self.pool_slot, active, before) != self.backend,
+            Route::Hold | Route::Reject | Route::Nobody => true,
+        }
+    }
+
     /// Whether there is somebody behind this backend who may take it, now or when the pool is not on hold any more.
     #[inline(always)]
     fn can_go_on(&self) -> bool {
@@ -96,26 +106,31 @@ pub(crate) fn repeated<A: Family>(
     let was_refused = backend.seen().has(Seen::RST);
     let is_late = client.age(now())? >= ticks_up(u64::from(attempt.pool.connect_timeout_ms) * 1_000_000);
     if is_late && !was_refused {
-        signals::failed(client.key(), client.service(), attempt.backend, Why::Unanswered);
+        signals::unanswered(attempt.backend);
     }
     let may_go_on = matches!(attempt.pool.retry, RETRY_INSTANT | RETRY_REPEATED)
-        && (was_refused || is_late || !service::is_active(attempt.backend));
+        && (was_refused || is_late || attempt.is_left_behind());
     if !may_go_on || !attempt.can_go_on() {
         return None;
     }
     draft::again(client, attempt.tried)?;
-    let why = if was_refused { Why::Refused } else { Why::Unanswered };
-    Some(if let_go(client, why) { Verdict::next(Stage::Again) } else { Verdict::drop(Reason::BadHandshake) })
+    if !let_go(client) {
+        return Some(Verdict::drop(Reason::BadHandshake));
+    }
+    if was_refused {
+        signals::went_on_refused(attempt.backend);
+    } else if is_late {
+        signals::went_on_unanswered(attempt.backend);
+    }
+    Some(Verdict::next(Stage::Again))
 }
 
 /// Takes the attempt from its backend; `false`: somebody else has.
 #[inline(always)]
-fn let_go<A: Family>(client: &Direction<A, HalfOpen>, why: Why) -> bool {
-    let backend = client.backend();
+fn let_go<A: Family>(client: &Direction<A, HalfOpen>) -> bool {
     let is_ours = flow_table::forget(*client);
     if is_ours {
         flow_table::note_retry::<A>();
-        signals::went_on(backend, why);
     }
     is_ours
 }
@@ -127,6 +142,11 @@ pub(crate) fn retry<A: Craft>(ctx: &XdpContext) -> Verdict {
     let Some(client) = flow_table::direction::<A, HalfOpen>(draft.client()) else {
         return Verdict::drop(Reason::Refused);
     };
+    let refused_by = client.backend();
+    if draft.tried.get() & service::tried_bit(refused_by) == 0 {
+        // Another CPU has sent it on meanwhile.
+        return Verdict::drop(Reason::Refused);
+    }
     let options = draft.syn().options_length as usize & !3;
     if !resize(ctx, EthHdr::LEN + A::BYTES + TCP_BYTES + options) {
         if let Some(backend) = client.twin() {
@@ -134,9 +154,10 @@ pub(crate) fn retry<A: Craft>(ctx: &XdpContext) -> Verdict {
         }
         return Verdict::drop(Reason::NoHeadRoom);
     }
-    if !let_go(&client, Why::Refused) || write::<A>(ctx, draft, options).is_none() {
+    if !let_go(&client) || write::<A>(ctx, draft, options).is_none() {
         return Verdict::drop(Reason::Refused);
     }
+    signals::went_on_refused(refused_by);
     Verdict::next(Stage::Again)
 }
 

@@ -81,17 +81,19 @@ pub(crate) fn tried_bit(backend: u16) -> u64 {
     1 << (backend & 63)
 }
 
-/// The backend that a SYN goes to which these did not take: the active one, or the first behind it; 0: nobody is left.
+/// The backend that a SYN goes to which these did not take: the active one, or the first behind it to which there is a
+/// way; 0: nobody is left.
 #[inline(never)]
 pub(crate) fn successor(pool: u16, active: u16, tried: u64) -> u16 {
-    if tried & tried_bit(active) == 0 {
+    let may_take = |slot| tried & tried_bit(slot) == 0 && next_hop(slot).is_some();
+    if may_take(active) {
         return active;
     }
     let Some(Successors(slots)) = SUCCESSORS.get(u32::from(pool)) else { return 0 };
     for slot in slots {
         // SAFETY: an aligned half word of the map, read once.
         let slot = unsafe { core::ptr::from_ref(slot).read_volatile() };
-        if slot == 0 || tried & tried_bit(slot) == 0 {
+        if slot == 0 || may_take(slot) {
             return slot;
         }
     }
@@ -140,6 +142,12 @@ pub(crate) fn interface(slot: u16) -> Option<&'static Interface> {
 #[inline(always)]
 pub(crate) fn came_through(ctx: &XdpContext, slot: u16) -> bool {
     interface(slot).is_some_and(|interface| interface.ifindex == ctx.ingress_ifindex() as u32)
+}
+
+/// Whether the packet came in the way that packets to this backend go: what others say in its name isn't believed.
+#[inline(always)]
+pub(crate) fn came_from(ctx: &XdpContext, backend: u16) -> bool {
+    next_hop(backend).is_some_and(|hop| came_through(ctx, hop.interface))
 }
 
 /// The slot of the interface that the packet came in through.

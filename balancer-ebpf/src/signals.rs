@@ -9,13 +9,12 @@ use balancer_common::limits::{FAILURE_MOMENT_NS, FAILURES_PER_MOMENT};
 use crate::family::Family;
 use crate::maps::{FAILURES, SIGNALS, WATCHES};
 
-/// Why a backend did not take an attempt.
+/// How a backend refuses an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Why {
     Refused = Failure::REFUSED,
     Unreachable = Failure::UNREACHABLE,
-    Unanswered = Failure::UNANSWERED,
 }
 
 /// A new flow's SYN was sent.
@@ -37,22 +36,31 @@ pub(crate) fn answered(backend: u16, is_rescue: bool) {
     }
 }
 
-/// An attempt went on from this backend to another.
+/// An attempt went on to another backend, as this one refused it.
 #[inline(always)]
-pub(crate) fn went_on(backend: u16, why: Why) {
-    count(backend, |signals| match why {
-        Why::Refused | Why::Unreachable => signals.retried_refused += 1,
-        Why::Unanswered => signals.retried_unanswered += 1,
-    });
+pub(crate) fn went_on_refused(backend: u16) {
+    count(backend, |signals| signals.retried_refused += 1);
 }
 
-/// A backend did not take an attempt of the client with this tuple.
+/// An attempt went on to another backend, as this one said nothing.
+#[inline(always)]
+pub(crate) fn went_on_unanswered(backend: u16) {
+    count(backend, |signals| signals.retried_unanswered += 1);
+}
+
+/// A client repeated its SYN, to which nothing had come for too long. Counted, and not told: only the controller, which
+/// looks for such clients itself, knows whether it was a SYN that deserves an answer.
+#[inline(always)]
+pub(crate) fn unanswered(backend: u16) {
+    count(backend, |signals| signals.unanswered += 1);
+}
+
+/// A backend refused an attempt of the client with this tuple.
 #[inline(always)]
 pub(crate) fn failed<A: Family>(client: &FlowKey<A>, service: u16, backend: u16, why: Why) {
     count(backend, |signals| match why {
         Why::Refused => signals.refused += 1,
         Why::Unreachable => signals.unreachable += 1,
-        Why::Unanswered => signals.unanswered += 1,
     });
     let flow = u64::from(client.source.low_bits()) << 16 | u64::from(client.source_port.number());
     tell(flow, service, backend, why);

@@ -103,6 +103,47 @@ fn who_was_answered_or_has_no_backend_yet_is_left_alone() {
     .unwrap();
 }
 
+/// Their silence says nothing about a server: it was right not to answer.
+#[test]
+fn who_deserves_no_answer_is_neither_told_of_nor_sent_on() {
+    const SIGNED: [u8; 20] = [1, 1, 19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    on_a_gateway("rescuewrong", || {
+        let mut program = Gateway::told(&usual())?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            let mut rescuer = program.rescuer(rule(Retry::Instant));
+            let tcp = if scene.client.is_ipv4() { 14 + 20 } else { 14 + 40 };
+            let syn = |port, change: fn(&mut Packet)| {
+                let client = SocketAddr::new(scene.other_client.ip(), port);
+                scene.flow().of(client).syn().with(change).to_frame()
+            };
+            let mut frames = vec![
+                syn(20_000, |packet| packet.options = SIGNED.to_vec()),
+                syn(20_001, |packet| packet.payload = vec![7; 10]),
+            ];
+            // Sequence number, acknowledgement, reserved bits, window, urgent pointer.
+            for (port, wrong) in (20_002..).zip([4, 8, 12, 14, 18]) {
+                let mut frame = syn(port, |_| ());
+                frame[tcp + wrong] ^= 1;
+                frames.push(frame);
+            }
+            for frame in frames {
+                let outcome = program.run(Side::Wan, &frame)?;
+                ensure!(outcome.action == Action::Redirect, "{}: {:?}", scene.name, outcome.action);
+            }
+            let found = rescuer.look_at(at(LATE));
+            ensure!(found.unanswered.is_empty() && found.waiting.is_empty(), "{}: {found:?}", scene.name);
+            // What the header has and nobody needs is no fault.
+            let odd = |packet: &mut Packet| packet.acknowledgement = 0x0102_0304;
+            forwarded(&mut program, &scene.flow().syn().with(odd))?;
+            let found = rescuer.look_at(at(LATE));
+            ensure!(found.unanswered.len() == 1, "{}: {found:?}", scene.name);
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn where_clients_repeat_themselves_nothing_comes_in() {
     on_a_gateway("rescuetold", || {

@@ -148,7 +148,7 @@ pub struct SavedSyn {
     pub options: [u32; 10],
     /// The window, as it stands in the header.
     pub window: [u8; 2],
-    /// Bytes of options.
+    /// Bytes of options, whole words; and [`SavedSyn::HAD_DATA`].
     pub options_length: u8,
     /// TCP flags: SYN, and what goes with it (ECN).
     pub flags: u8,
@@ -156,8 +156,14 @@ pub struct SavedSyn {
     pub traffic_class: u8,
     /// TTL or hop limit.
     pub hops: u8,
-    /// Zero.
-    pub padding: u16,
+    /// The checksum that it came with, less what was in the header and isn't kept: it is that of what is written anew, if it
+    /// was right.
+    pub check: [u8; 2],
+}
+
+impl SavedSyn {
+    /// In [`SavedSyn::options_length`]: data followed, which isn't kept, so nobody knows whether its checksum was right.
+    pub const HAD_DATA: u8 = 1;
 }
 
 /// [`Past`] of a half-open flow; the SYN stands at the client's line.

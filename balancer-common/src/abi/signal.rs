@@ -31,7 +31,7 @@ pub struct Signals {
     pub refused: u64,
     /// An ICMP error came instead.
     pub unreachable: u64,
-    /// A client repeated its SYN, to which nothing had come back.
+    /// A client repeated its SYN, to which nothing had come back for too long.
     pub unanswered: u64,
     /// Attempts that went on from here to another backend, as this one refused them.
     pub retried_refused: u64,
@@ -55,13 +55,13 @@ pub struct Watch {
     pub lost: u64,
 }
 
-/// A connection attempt that its backend did not take, as the controller is told of it.
+/// A connection attempt that its backend refused, as the controller is told of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     /// Tells clients' flows apart.
     pub flow: u64,
-    /// One of [`Failure::REFUSED`], [`Failure::UNREACHABLE`], [`Failure::UNANSWERED`].
+    /// One of [`Failure::REFUSED`], [`Failure::UNREACHABLE`].
     pub what: u32,
     /// Slot of the service.
     pub service: u16,
@@ -74,8 +74,6 @@ impl Failure {
     pub const REFUSED: u32 = 1;
     /// By an ICMP error.
     pub const UNREACHABLE: u32 = 2;
-    /// Nothing had come back when its client repeated it.
-    pub const UNANSWERED: u32 = 3;
 }
 
 const _: () = assert!(size_of::<Successors>() == 2 * MAX_SUCCESSORS);

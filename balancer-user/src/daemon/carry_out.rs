@@ -74,10 +74,23 @@ impl Daemon {
             Route::Nobody => ActiveWord::new(0, mark, change),
         };
         self.parts.tables.set_active(slots.pool.index, word);
-        let not_at = word.backend().filter(|_| self.parts.plan[decision.pool.0].retry != Retry::Off);
+        let not_at = self.not_at(decision.pool, word);
         let has_moved = before.backend().is_some() && before.backend() != word.backend() && not_at.is_some();
         if has_moved || (before.route() == abi::Route::Hold && decision.route != Route::Hold) {
             self.replay(decision.pool, not_at);
+        }
+    }
+
+    /// At whom else clients of the pool need not wait.
+    fn not_at(&self, pool: PoolIndex, word: ActiveWord) -> Option<u16> {
+        word.backend().filter(|_| self.parts.plan[pool.0].retry != Retry::Off)
+    }
+
+    /// Whoever waits since before the daemon was there, if the pool's word says where they shall go.
+    pub(super) fn replay_all(&self, pool: PoolIndex) {
+        let word = self.parts.tables.active(self.parts.slots[pool.0].pool.index);
+        if word.route() != abi::Route::Hold {
+            self.replay(pool, self.not_at(pool, word));
         }
     }
 

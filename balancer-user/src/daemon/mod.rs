@@ -358,6 +358,7 @@ impl Daemon {
             self.transmit(interface, Some(lack));
         }
         self.ready = true;
+        (0..self.parts.slots.len()).for_each(|pool| self.replay_all(PoolIndex(pool)));
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         info!(event = "ready", pid = std::process::id());

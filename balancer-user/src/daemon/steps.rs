@@ -51,7 +51,8 @@ impl Daemon {
         let backends = self.to_be_cut(cut);
         let keeps_syns = self.keeps_syns(cut.pool);
         let active = self.parts.tables.active(self.parts.slots[cut.pool.0].pool.index).backend();
-        let waiting = active.filter(|_| keeps_syns).map(|active| self.waiting(cut.pool, Some(active)));
+        let waiting =
+            active.filter(|_| keeps_syns && self.ready).map(|active| self.waiting(cut.pool, Some(active)));
         let gate = self.gate();
         tokio::task::spawn_blocking(move || {
             // While their flows are there, the packet path knows whom they waited for, and counts them as sent on.

@@ -62,6 +62,10 @@ impl Daemon {
 
     /// SYNs of a pool that [wait](Self::waiting) come in once more.
     pub(super) fn replay(&self, pool: PoolIndex, not_at: Option<u16>) {
+        if !self.ready {
+            // Nobody knows yet in which mode interfaces are; it is done when they are open.
+            return;
+        }
         let gate = match self.gate() {
             Ok(gate) => gate,
             Err(error) => {

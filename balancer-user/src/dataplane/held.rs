@@ -137,27 +137,95 @@ impl<A: Header> Syn<A> {
         Some(Self { line: table.read(met)?, sequence, saved })
     }
 
-    fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<(), DataplaneError> {
-        let Self { line, sequence, saved } = self;
-        let client = NextHop::from_word(line.client);
-        let interface = entrance.exits.interface(client.interface);
-        let interface = interface
-            .ok_or(DataplaneError::NoInterface(format!("in the client's slot {}", client.interface)))?;
-        let options = saved.options.map(u32::to_ne_bytes);
+    /// Whether a server had to answer it: its checksum was right, and it asked for no signature that only some may ask for.
+    /// One with data is not judged, so it isn't taken for one.
+    pub(super) fn deserves_an_answer(&self) -> bool {
+        if self.saved.options_length & SavedSyn::HAD_DATA != 0 {
+            return false;
+        }
+        let options = self.options();
+        let checksum = self.segment(&options, [0; 6], [0; 6]).checksum();
+        checksum == self.saved.check && !asks_for_signature(&options)
+    }
+
+    /// As they stand in its header.
+    fn options(&self) -> Vec<u8> {
+        let options = self.saved.options.map(u32::to_ne_bytes);
         let options = options.as_flattened();
-        let options = &options[..options.len().min(usize::from(saved.options_length) & !3)];
-        let segment = Segment {
+        options[..options.len().min(usize::from(self.saved.options_length) & !3)].to_vec()
+    }
+
+    fn segment<'a>(
+        &self,
+        options: &'a [u8],
+        source_mac: [u8; 6],
+        destination_mac: [u8; 6],
+    ) -> Segment<'a, A> {
+        let Self { line, sequence, saved } = self;
+        Segment {
             sequence: *sequence,
             flags: saved.flags,
             window: saved.window,
             options,
             hops: saved.hops,
             traffic_class: saved.traffic_class,
-            ..Segment::new(line.key, client.mac, interface.mac)
-        };
-        segment.write(frame);
+            ..Segment::new(line.key, source_mac, destination_mac)
+        }
+    }
+
+    fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<(), DataplaneError> {
+        let client = NextHop::from_word(self.line.client);
+        let interface = entrance.exits.interface(client.interface);
+        let interface = interface
+            .ok_or(DataplaneError::NoInterface(format!("in the client's slot {}", client.interface)))?;
+        self.segment(&self.options(), client.mac, interface.mac).write(frame);
         let is_generic = entrance.generic.contains(&interface.ifindex);
         let mode = if is_generic { Mode::Generic } else { Mode::Native };
         entrance.program.feed(frame, interface.ifindex, mode)
+    }
+}
+
+/// Whether a SYN with these options is signed (TCP MD5 and TCP-AO): a server that has no key for its client drops it without
+/// a word.
+fn asks_for_signature(options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const MD5: u8 = 19;
+    const AO: u8 = 29;
+    let mut rest = options;
+    while let [kind, behind @ ..] = rest {
+        rest = match (*kind, behind) {
+            (END, _) => return false,
+            (NOTHING, _) => behind,
+            (MD5 | AO, _) => return true,
+            // The length counts kind and length.
+            (_, [length, ..]) if *length >= 2 => rest.get(usize::from(*length)..).unwrap_or_default(),
+            _ => return false,
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_a_signature_is_found_behind_other_options() {
+        let usual = [2, 4, 5, 0xb4, 4, 2, 8, 10, 19, 29, 0, 0, 0, 0, 0, 0, 1, 3, 3, 7];
+        let md5: Vec<u8> = [&usual[..], &[1, 1, 19, 18], &[0; 16]].concat();
+        let cases: [(&[u8], bool); 8] = [
+            (&[], false),
+            (&usual, false),
+            (&md5, true),
+            (&[29, 16, 0, 0], true),
+            (&[1, 1, 0, 19], false),
+            (&[2, 0, 19, 18], false),
+            (&[2, 200, 19, 18], false),
+            (&[2], false),
+        ];
+        for (options, is_signed) in cases {
+            assert_eq!(asks_for_signature(options), is_signed, "{options:?}");
+        }
     }
 }

@@ -147,8 +147,8 @@ impl<A: WireAddress> MappedTable<A> {
             let half = if at % 2 == 0 { [0, 1, 2, 3] } else { [4, 5, 6, 7] };
             *option = u32::from_ne_bytes(half.map(|byte: usize| bytes[byte]));
         }
-        let [a, b, options_length, flags, traffic_class, hops, ..] = word(5);
-        SavedSyn { options, window: [a, b], options_length, flags, traffic_class, hops, padding: 0 }
+        let [a, b, options_length, flags, traffic_class, hops, c, d] = word(5);
+        SavedSyn { options, window: [a, b], options_length, flags, traffic_class, hops, check: [c, d] }
     }
 
     /// The other direction of a line.

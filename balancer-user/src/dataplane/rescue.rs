@@ -167,6 +167,9 @@ impl Look<'_> {
             } else if both.is_refused() != is_refused {
                 // It is met at its other line.
                 continue;
+            } else if !is_refused && !Syn::of(table, client).is_some_and(|syn| syn.deserves_an_answer()) {
+                // It says nothing about its backend, and gets no better chance at another.
+                settled.add(client);
             } else if step.goes_on {
                 waiting.push(due);
             } else {

@@ -5,6 +5,8 @@ use balancer_common::checksum::Sum;
 
 const PROTOCOL_TCP: u8 = 6;
 const TCP_BYTES: usize = 20;
+/// Where a TCP header has its checksum.
+const CHECK: usize = 16;
 /// What an IP header has beside addresses and lengths, as the kernel's own packets have it.
 const HOPS: u8 = 64;
 
@@ -65,7 +67,15 @@ impl<A: Header> Segment<'_, A> {
         let pseudo_header = self.key.destination.sum(self.key.source.sum(Sum::from(0)));
         let pseudo_header = pseudo_header.number(PROTOCOL_TCP.into()).number(length as u16);
         let [a, b] = pseudo_header.and(sum(&frame[tcp..])).checksum();
-        (frame[tcp + 16], frame[tcp + 17]) = (a, b);
+        (frame[tcp + CHECK], frame[tcp + CHECK + 1]) = (a, b);
+    }
+
+    /// The checksum that it has in a frame.
+    pub(super) fn checksum(&self) -> [u8; 2] {
+        let mut frame = Vec::new();
+        self.write(&mut frame);
+        let check = frame.len() - self.options.len() - TCP_BYTES + CHECK;
+        [frame[check], frame[check + 1]]
     }
 }
 
