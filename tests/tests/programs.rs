@@ -43,18 +43,20 @@ fn a_program_decides_who_is_up_and_another_hears_that_none_is() -> Result<()> {
     let folder = Folder::new()?;
     let site = site("programs", &folder.script("probe", PROBE)?, &folder.script("notify", NOTIFY)?)?;
     assert_eq!(site.gateway.status()?.active(), "server1");
+    let tells = |wanted: &[&str]| {
+        poll_until(PATIENCE, "each role to be told", || {
+            let roles = folder.lines("roles");
+            let missing = wanted.iter().find(|told| !roles.iter().any(|line| line == **told));
+            missing.map_or(Ok(()), |told| Err(format!("{told} in {roles:?}")))
+        })
+    };
+    tells(&["passwords server1 10001 active", "passwords server1 8877 active"])?;
 
     fs::write(folder.at("server1"), "read only\n\u{1b}[2Jno primary\n")?;
     let status = site.gateway.wait_until("the failover", |status| status.active() == "server2")?;
     let reason = status.reason("server1");
     assert!(reason.ends_with(": exit_code 7: [2Jno primary"), "{reason}");
-    let told =
-        ["passwords server1 10001 active", "passwords server1 8877 standby", "passwords server2 8877 active"];
-    poll_until(PATIENCE, "each role to be told", || {
-        let roles = folder.lines("roles");
-        let missing = told.iter().find(|told| !roles.iter().any(|line| line == **told));
-        missing.map_or(Ok(()), |told| Err(format!("{told} in {roles:?}")))
-    })?;
+    tells(&["passwords server1 8877 standby", "passwords server2 8877 active"])?;
 
     assert_eq!(folder.lines("events"), Vec::<String>::new(), "nobody is wanted yet");
     fs::write(folder.at("server2"), "")?;
