@@ -62,8 +62,7 @@ pub(crate) fn failed<A: Family>(client: &FlowKey<A>, service: u16, backend: u16,
         Why::Refused => signals.refused += 1,
         Why::Unreachable => signals.unreachable += 1,
     });
-    let flow = u64::from(client.source.low_bits()) << 16 | u64::from(client.source_port.number());
-    tell(flow, service, backend, why);
+    tell(client.number(), service, backend, why);
 }
 
 /// A subprogram, as it is much to have in several places.

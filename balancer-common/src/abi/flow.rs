@@ -38,6 +38,12 @@ impl<A: WireAddress> FlowKey<A> {
         }
     }
 
+    /// Tells clients' flows apart, well enough to know whether two are one: of who sends the low bits and the port.
+    #[inline(always)]
+    pub fn number(&self) -> u64 {
+        u64::from(self.source.low_bits()) << 16 | u64::from(self.source_port.number())
+    }
+
     /// Both ports as the word that they are in a header.
     #[inline(always)]
     pub const fn ports(&self) -> u32 {

@@ -59,7 +59,7 @@ pub struct Watch {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
-    /// Tells clients' flows apart.
+    /// The [`number`](super::FlowKey::number) of the client's flow.
     pub flow: u64,
     /// One of [`Failure::REFUSED`], [`Failure::UNREACHABLE`].
     pub what: u32,

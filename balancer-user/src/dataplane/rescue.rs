@@ -248,9 +248,7 @@ impl Told {
 /// As it is told.
 fn attempt<A: WireAddress>(both: &Both<A>) -> Attempt {
     let Line { key, service, backend, .. } = both.client;
-    // The same number as the packet path has for it.
-    let flow = u64::from(key.source.low_bits()) << 16 | u64::from(key.source_port.number());
-    Attempt { flow, what: What::Unanswered, service, backend }
+    Attempt { flow: key.number(), what: What::Unanswered, service, backend }
 }
 
 #[cfg(test)]
