@@ -84,6 +84,32 @@ fn who_is_not_answered_in_time_comes_in_once_more_and_is_told_of_once() {
 }
 
 #[test]
+fn who_could_not_go_on_comes_in_again_when_there_is_somebody_else_and_is_not_told_of_again() {
+    let lab = Lab::new("rescueanew", &Topology::two_armed()).unwrap();
+    let rescued = || -> Result<()> {
+        let mut program = Gateway::told(&usual().alone())?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            let mut rescuer = program.rescuer(rule(Retry::Instant));
+            forwarded(&mut program, &syn(scene.flow()))?;
+            let found = rescuer.look_at(at(LATE));
+            ensure!((found.unanswered.len(), found.waiting.is_empty()) == (1, false), "{}", scene.name);
+            rescuer.begin_anew();
+            let anew = rescuer.look_at(at(LATE));
+            ensure!(
+                (anew.unanswered.len(), anew.waiting.is_empty()) == (0, false),
+                "{}: {anew:?}",
+                scene.name
+            );
+            let again = rescuer.look_at(at(LATE));
+            ensure!(again.unanswered.is_empty() && again.waiting.is_empty(), "{}: {again:?}", scene.name);
+        }
+        Ok(())
+    };
+    lab.gateway().enter(rescued).unwrap().unwrap();
+}
+
+#[test]
 fn who_was_answered_or_has_no_backend_yet_is_left_alone() {
     on_a_gateway("rescuenot", || {
         let mut program = Gateway::told(&usual())?;

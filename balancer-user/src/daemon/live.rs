@@ -34,6 +34,8 @@ pub(super) struct Live {
     next_look: Option<Instant>,
     /// The last SYNs that a look found could not all come in.
     is_stuck: bool,
+    /// Somebody may take attempts that nobody could.
+    is_anew: bool,
     services: BTreeMap<u16, (PoolIndex, ServiceIndex)>,
     backends: BTreeMap<u16, (PoolIndex, BackendIndex)>,
     /// By pool; none: nothing was written yet.
@@ -64,6 +66,7 @@ impl Live {
             next_look: rescuer.patience().map(|_| Instant::now()),
             rescuer: Some(rescuer),
             is_stuck: false,
+            is_anew: false,
             services: services.collect(),
             backends: backends.collect(),
             successors: vec![None; slots.len()],
@@ -130,6 +133,9 @@ impl Daemon {
             self.live.rescuer = Some(rescuer);
             return;
         };
+        if std::mem::take(&mut self.live.is_anew) {
+            rescuer.begin_anew();
+        }
         let done = self.done.0.clone();
         tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
@@ -171,6 +177,7 @@ impl Daemon {
             let slot = |backend: &BackendIndex| slots.backends[backend.0].index;
             let written: Vec<u16> = successors.iter().map(slot).collect();
             self.parts.tables.set_successors(slots.pool.index, &written);
+            self.live.is_anew |= !written.is_empty();
             self.live.successors[pool] = Some(successors);
         }
     }

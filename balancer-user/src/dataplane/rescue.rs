@@ -3,7 +3,7 @@
 //!
 //! A look only finds them. What it says of backends is for the policy; the SYNs come in once more, like a client's own
 //! repetition, only earlier, and the packet path finds them another backend. Each attempt is found once: one that went on
-//! is a line's new life, and one that could not is its client's business.
+//! is a line's new life, and one that could not is its client's business, until there is somebody else to go to.
 //!
 //! A look reads the words of handshakes that it has not settled yet, a few milliseconds for a full table of them, and
 //! nothing at all without handshakes. Deliberately not here: where an attempt goes on, and when the next look is.
@@ -83,13 +83,15 @@ pub struct Rescuer {
     rules: BTreeMap<u16, Rule>,
     settled_4: Settled,
     settled_6: Settled,
+    /// Those who could not go on may be able to now.
+    is_anew: bool,
 }
 
 impl Rescuer {
     /// The rules of services, by slot.
     #[must_use]
     pub fn new(flows: Arc<FlowTable>, rules: BTreeMap<u16, Rule>) -> Self {
-        Self { flows, rules, settled_4: Settled::default(), settled_6: Settled::default() }
+        Self { flows, rules, settled_4: Settled::default(), settled_6: Settled::default(), is_anew: false }
     }
 
     /// How long a look may be put off when there was no handshake at the last one: what came just after it isn't late
@@ -105,6 +107,12 @@ impl Rescuer {
         self.flows.fill().half_open > 0
     }
 
+    /// Somebody may take attempts that nobody could before: the next look has them come in once more, and tells
+    /// nothing of them again.
+    pub const fn begin_anew(&mut self) {
+        self.is_anew = true;
+    }
+
     /// Looks over all handshakes once.
     pub fn look(&mut self) -> Found {
         self.look_at(monotonic_ns())
@@ -114,7 +122,8 @@ impl Rescuer {
     pub fn look_at(&mut self, now_ns: u64) -> Found {
         let clock = &self.flows.clock;
         let (now, into_tick) = (clock.tick_at(now_ns), clock.elapsed_of_tick_at(now_ns));
-        let look = Look { rules: &self.rules, clock, now, into_tick };
+        let is_anew = std::mem::take(&mut self.is_anew);
+        let look = Look { rules: &self.rules, clock, now, into_tick, is_anew };
         let mut told = Told::default();
         let waiting = Syns {
             v4: look.over::<Address4>(&self.flows.v4, &mut self.settled_4, &mut told),
@@ -130,6 +139,8 @@ struct Look<'a> {
     clock: &'a FlowClock,
     now: u32,
     into_tick: Duration,
+    /// What is settled may go on nevertheless.
+    is_anew: bool,
 }
 
 /// An attempt whose time has come.
@@ -155,10 +166,14 @@ impl Look<'_> {
             // A refusal is marked where it came from.
             let is_refused = seen(met).has(Seen::FROM_BACKEND.and(Seen::RST));
             let client = if is_refused { table.met(table.past(met.index).twin) } else { Some(met) };
-            let is_open = |client: &Met| seen(*client).is_from_client() && !settled.has(*client);
-            let Some(client) = client.filter(is_open) else { continue };
+            let Some(client) = client.filter(|client| seen(*client).is_from_client()) else { continue };
+            let is_settled = settled.has(client);
+            if is_settled && !self.is_anew {
+                continue;
+            }
             let began = table.past(client.index).began;
             let Some((age, step)) = self.due(table.slots(client), began, is_refused) else { continue };
+            let step = Step { is_told: step.is_told && !is_settled, ..step };
             // Half a flow: in the making, or left over.
             let Some(both) = both(table, client) else { continue };
             let due = Due { met: client, age, step, attempt: attempt(&both) };
