@@ -48,6 +48,11 @@ pub(crate) static ACTIVE: Array<u64, MAX_POOLS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static SUCCESSORS: Array<Successors, MAX_POOLS, MMAPABLE> = Array::new();
 
+/// Whom each service's next connection is to try, before the active backend: a backend's slot; 0: nobody. Writers: the
+/// controller puts one there, through its mapping; the packet path takes it out, by compare-and-swap.
+#[btf_map]
+pub(crate) static TRIALS: Array<u64, MAX_SERVICES, MMAPABLE> = Array::new();
+
 /// Backends by slot. Writer: controller.
 #[btf_map]
 pub(crate) static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();

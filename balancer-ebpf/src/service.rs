@@ -4,14 +4,15 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
-    ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, Roles, Route, Service, ServiceKey,
-    Successors, port_roles,
+    ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, RETRY_INSTANT, RETRY_REPEATED,
+    Roles, Route, Service, ServiceKey, Successors, port_roles,
 };
 
+use crate::atomics::compare_exchange;
 use crate::family::Family;
 use crate::maps::{
     ACTIVE, ADDRESSES, BACKENDS, INTERFACE_SLOTS, INTERFACES, NEXT_HOPS, POOLS, PORTS, SERVICES, SNAT_CYCLES,
-    SUCCESSORS,
+    SUCCESSORS, TRIALS,
 };
 
 /// The service that a packet with this tuple is for.
@@ -73,6 +74,35 @@ pub(crate) fn pool(slot: u16) -> Option<&'static Pool> {
 #[inline(always)]
 pub(crate) fn route(pool: u16) -> Route {
     ACTIVE.get(u32::from(pool)).map_or(Route::Nobody, |word| ActiveWord(*word).route())
+}
+
+/// The backend that a SYN goes to which nobody has been asked to take yet: the active one, but for one connection that is
+/// another's trial. Without a way to the active one it need not wait, if it might go on from there.
+#[inline(never)]
+pub(crate) fn first(service: &Service, active: u16) -> u16 {
+    let trial = trial(service.slot);
+    if trial != 0 {
+        return trial;
+    }
+    let may_go_on = |pool: &Pool| matches!(pool.retry, RETRY_INSTANT | RETRY_REPEATED);
+    if next_hop(active).is_none() && pool(service.pool).is_some_and(may_go_on) {
+        return successor(service.pool, active, 0);
+    }
+    active
+}
+
+/// Whom the service's next connection is to try; 0: nobody. Taken by one SYN alone.
+#[inline(never)]
+pub(crate) fn trial(service: u16) -> u16 {
+    let Some(trial) = TRIALS.get_ptr_mut(u32::from(service)) else { return 0 };
+    // SAFETY: an aligned word of the map.
+    let backend = unsafe { trial.read_volatile() };
+    if backend == 0 || next_hop(backend as u16).is_none() {
+        return 0;
+    }
+    // SAFETY: as above.
+    let is_taken = unsafe { compare_exchange(trial, backend, 0) } == backend;
+    if is_taken { backend as u16 } else { 0 }
 }
 
 /// How a backend is noted among those that did not take a SYN.

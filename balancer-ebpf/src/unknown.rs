@@ -79,12 +79,16 @@ fn open<A: Family>(
         Route::Backend(active) if draft.is_again() => {
             service::successor(service.pool, active, draft.tried.get())
         }
-        Route::Backend(slot) => slot,
+        Route::Backend(active) => service::first(service, active),
         Route::Hold if draft.is_again() || learn_client(ctx, packet, draft) => {
             return Verdict::next(Stage::Hold);
         }
         Route::Hold => return Verdict::drop(Reason::NoNextHop),
-        Route::Reject => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
+        Route::Reject if draft.is_again() => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
+        Route::Reject => match service::trial(service.slot) {
+            0 => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
+            backend => backend,
+        },
         Route::Nobody => return Verdict::drop(Reason::NoBackend),
     };
     if let Err(verdict) = exit::<A>(packet.ip, service::next_hop(slot)) {

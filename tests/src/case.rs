@@ -71,6 +71,8 @@ pub enum Change {
     Reject(&'static Scene),
     /// The way to this backend isn't known any more.
     LoseWay(Member),
+    /// The next connection of its pool's services tries this backend.
+    Trial(Member),
     /// No flow gets a packet for this long.
     Silence(Duration),
     /// The device of this side is gone, from the whole lab.
@@ -251,6 +253,7 @@ fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
             Ok(())
         }
         Change::LoseWay(member) => gateway.lose_way(member),
+        Change::Trial(member) => gateway.put_on_trial(member),
         Change::Silence(duration) => gateway.grow_older(duration),
         Change::Pull(side) => gateway.pull(side),
         Change::Locks(taken) => gateway.set_locks(taken),

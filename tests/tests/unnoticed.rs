@@ -1,9 +1,11 @@
 //! A server fails, and only clients' own connection attempts tell: they go on to the other one, the pool follows, and how
 //! long that took is told. Probes are too rare to help.
 
-use anyhow::Result;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
 use balancer_tests::{
-    gateway::Status,
+    gateway::{PATIENCE, Status},
     lab::Topology,
     site::{Options, POOL, Programs, Site, WEB},
 };
@@ -42,6 +44,47 @@ fn clients_that_nobody_answers_go_on_and_how_long_that_took_is_told() -> Result<
     let newest: Vec<&Value> = chain.take(2).collect();
     assert_eq!(newest, ["answered", "transition"], "{why}");
     Ok(())
+}
+
+/// Nothing is probed: connections tell that a server fails, and one at a time whether it is back.
+#[test]
+fn without_probes_clients_find_out_that_a_server_is_back_and_notice_nothing() -> Result<()> {
+    let options = Options {
+        failback: "auto",
+        fail_timeout: "1s",
+        passive: "count",
+        connect_retry: "instant",
+        ..Options::default()
+    };
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    let mut site = Site::prepare("untried", &Topology::two_armed(), options, &programs)?;
+    let configuration = site.configuration(options);
+    let (head, rest) = configuration.split_once("[pool.probe]").context("a probe")?;
+    let (_, rest) = rest.split_once("[[pool.service]]").context("a service")?;
+    let unprobed = format!("{head}[pool.probe]\nkind = \"none\"\n\n[[pool.service]]{rest}");
+    site.gateway.configure(&unprobed)?;
+    (0..2).try_for_each(|server| site.serve(server))?;
+    site.gateway.start(&[])?;
+
+    site.kill(0);
+    serve_until(&site, "the pool has moved", |status| status.active() == "server2")?;
+    serve_until(&site, "a trial has failed", |status| status.reason("server1").contains("on trial"))?;
+    site.serve(0)?;
+    serve_until(&site, "it has returned", |status| status.active() == "server1" && status.is("server1", "up"))
+}
+
+/// Clients come until it is so, and none of them fails.
+fn serve_until(site: &Site, what: &str, is_so: impl Fn(&Status) -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let report = site.load(WEB, &["--connections", "10", "--parallel", "2"])?;
+        ensure!(report["failed"] == 0, "{what}: {report}");
+        let status = site.gateway.status()?;
+        if is_so(&status) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{what}: {status}");
+    }
 }
 
 fn site(label: &str) -> Result<Site> {

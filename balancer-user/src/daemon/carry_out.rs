@@ -30,6 +30,7 @@ impl Daemon {
             is_news = true;
         }
         self.write_successors();
+        self.set_trials();
         let took = decided.elapsed();
         while let Some(cut) = self.policy.poll_cut() {
             self.cut(cut);

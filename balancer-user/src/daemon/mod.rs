@@ -24,6 +24,7 @@ mod steps;
 mod story;
 mod syns;
 mod telling;
+mod trials;
 mod view;
 mod ways;
 
@@ -66,6 +67,7 @@ use self::orders::Waiting;
 use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
 use self::steps::Done;
+use self::trials::Trials;
 use self::ways::Change;
 
 pub use self::check::check;
@@ -187,6 +189,7 @@ struct Daemon {
     cuts: Cuts,
     live: Live,
     failovers: Failovers,
+    trials: Trials,
     degraded_told: Told,
     /// What was done beside the loop.
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
@@ -268,6 +271,7 @@ impl Daemon {
             cuts: Cuts::default(),
             live: Live::new(failures, rescuer, &parts.slots),
             failovers: Failovers::default(),
+            trials: Trials::default(),
             degraded_told: Told::default(),
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
@@ -308,14 +312,17 @@ impl Daemon {
             let deadline = self.policy.poll_timeout().map(|moment| self.clock.instant(moment));
             let deadline = deadline.unwrap_or_else(|| Instant::now() + LONG);
             let look = self.live.next_look().unwrap_or_else(|| Instant::now() + LONG);
-            let answer = self.failovers.next_look().map(|moment| self.clock.instant(moment));
-            let answer = answer.unwrap_or_else(|| Instant::now() + LONG);
+            let answer = self.failovers.next_look().into_iter().chain(self.trials.next_look()).min();
+            let answer = answer.map_or_else(|| Instant::now() + LONG, |moment| self.clock.instant(moment));
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
                 Some(done) = self.done.1.recv() => self.done(done),
                 attempts = self.live.heard() => self.failed(&attempts),
                 () = sleep_until(look.into()) => self.look(),
-                () = sleep_until(answer.into()) => self.watch_failovers(),
+                () = sleep_until(answer.into()) => {
+                    self.watch_failovers();
+                    self.watch_trials();
+                }
                 Some(change) = changes.recv() => self.changed(change),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use balancer_common::abi::{Signals, Successors, Watch};
-use balancer_common::limits::{MAX_POOLS, MAX_SUCCESSORS};
+use balancer_common::limits::{MAX_POOLS, MAX_SERVICES, MAX_SUCCESSORS};
 
 use super::DataplaneError;
 use super::clock::Jiffies;
-use super::tables::{clear, take, take_array};
+use super::tables::{clear, take, take_array, take_words};
 use super::words::MappedWords;
 
 const MAP: &str = "SIGNALS";
@@ -26,6 +26,7 @@ const LOST: usize = 3;
 /// The maps that hold it.
 pub(super) struct SignalTables {
     successors: MappedWords,
+    trials: MappedWords,
     signals: PerCpuArray<MapData, Signals>,
     watches: MappedWords,
 }
@@ -34,6 +35,7 @@ impl SignalTables {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
         Ok(Self {
             successors: take_array(ebpf, "SUCCESSORS", SUCCESSOR_WORDS)?,
+            trials: take_words(ebpf, "TRIALS", MAX_SERVICES)?,
             signals: take(ebpf, MAP)?,
             watches: take_array(ebpf, "WATCHES", WATCH_WORDS)?,
         })
@@ -47,6 +49,16 @@ impl SignalTables {
                 self.successors.store(first + at, word);
             }
         }
+    }
+
+    /// By service's slot: the backend that its next connection is to try, by slot; 0: nobody.
+    pub(super) fn set_trial(&self, service: u16, backend: u16) {
+        self.trials.store(service.into(), backend.into());
+    }
+
+    /// Whether nobody has taken it yet.
+    pub(super) fn awaits_trial(&self, service: u16) -> bool {
+        self.trials.load(service.into()) != 0
     }
 
     /// Empties the lists that name one of these backends, by slot.

@@ -13,7 +13,9 @@ use balancer_common::abi::{
     RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Service, ServiceKey, Signals, Tally, Traffic,
     name_bytes, name_text,
 };
-use balancer_common::limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES, MAX_SNAT_ADDRESSES};
+use balancer_common::limits::{
+    MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES, MAX_SERVICES, MAX_SNAT_ADDRESSES,
+};
 use balancer_common::ports;
 use balancer_common::verdict::Reason;
 
@@ -137,6 +139,7 @@ impl Tables {
         // Traffic goes on meanwhile, and must not go on to somebody else who has their place now.
         let new = slots.iter().flat_map(|pool| &pool.backends).filter(|slot| slot.fresh);
         self.signals.forget_successors(&new.map(|slot| slot.index).collect());
+        (0..MAX_SERVICES as u16).for_each(|service| self.set_trial(service, 0));
         for (pool, slots) in plan.iter().zip(slots) {
             for (backend, slot) in pool.backends.iter().zip(&slots.backends) {
                 if !slot.fresh {
@@ -229,6 +232,16 @@ impl Tables {
     /// first. More than there is room for are left out.
     pub fn set_successors(&self, pool: u16, backends: &[u16]) {
         self.signals.set_successors(pool, backends);
+    }
+
+    /// The next connection of the service in this slot tries this backend, by slot, before the active one; with 0 none does.
+    pub fn set_trial(&self, service: u16, backend: u16) {
+        self.signals.set_trial(service, backend);
+    }
+
+    /// Whether no connection has been taken for it yet.
+    pub fn awaits_trial(&self, service: u16) -> bool {
+        self.signals.awaits_trial(service)
     }
 
     /// The way to a backend: our address towards it, then the word that makes the way usable. `None`: there is none.

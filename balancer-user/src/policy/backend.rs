@@ -154,11 +154,21 @@ impl Backend {
         let Some(target) = self.targets.get_mut(failure.service.0) else { return false };
         // Then it gets no new flows: what failed is an older one.
         let is_late = is_down || target.is_out_of_use();
-        let counts = !is_late && self.suspicion.add(failure, spacing, now);
+        let is_trial = target.is_on_trial();
+        let counts = !is_late && (is_trial || self.suspicion.add(failure, spacing, now));
         if counts {
-            target.blame(format!("live traffic: {}, 2 flows", failure.what.words()), now);
+            let flows = if is_trial { "on trial" } else { "2 flows" };
+            target.blame(format!("live traffic: {}, {flows}", failure.what.words()), now);
         }
         counts
+    }
+
+    /// The service whose next connection is its trial: one after the other, as one answer can't tell them apart.
+    pub(super) fn trial(&self) -> Option<ServiceIndex> {
+        let may_be_tried = self.is_ready() && self.health == Health::Probation;
+        let (service, _) =
+            self.targets().filter(|_| may_be_tried).find(|(_, target)| target.is_on_trial())?;
+        Some(service)
     }
 
     /// The failure that explains its health: that of the service which is worst.

@@ -30,6 +30,7 @@ mod switching;
 mod target;
 mod timers;
 mod transition;
+mod trial;
 mod view;
 
 #[cfg(test)]
@@ -368,7 +369,7 @@ fn build(pools: Vec<PoolSettings>, seed: u64, now: Moment) -> Vec<Pool> {
                     Schedule::new(probe, seed, nth - 1, count, now)
                 });
                 let monitor = Monitor::new(&backend, service.probe.map_or(1, |probe| probe.rise));
-                Target::new(service.name.clone(), monitor, schedule, backend.cold)
+                Target::new(service.name.clone(), monitor, schedule, backend.cold, pool.tries_live())
             });
             let targets = targets.collect();
             backends.push(Backend::new(backend, targets, now));

@@ -46,6 +46,16 @@ pub struct PoolSettings {
     pub backends: Vec<BackendSettings>,
 }
 
+impl PoolSettings {
+    /// Whether a service that isn't probed is tried by live connections when its time down is over: only where it matters
+    /// to a pool that returns by itself, where they also tell that it fails, and where nobody but the active backend's
+    /// place is taken by hooks.
+    pub(super) fn tries_live(&self) -> bool {
+        let waits = self.hooks.iter().any(|hook| hook.when == HookWhen::Before);
+        matches!(self.failback, Failback::Auto { .. }) && self.passive == Passive::Count && !waits
+    }
+}
+
 /// Whether a pool returns by itself to the first eligible backend in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failback {

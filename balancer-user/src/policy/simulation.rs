@@ -128,7 +128,10 @@ fn act(world: &mut World, dice: &mut Dice) {
         14 => world.hooks_take(dice.below(Duration::from_secs(5)), pick(dice, 2) == 0),
         15 => world.cuts_take(dice.below(Duration::from_secs(15))),
         16 => world.restart(),
-        17 => world.answer(pool, backend),
+        17 => {
+            let services = world.settings[pool].services.len() as u64;
+            world.prove(pool, backend, usize::try_from(pick(dice, services)).unwrap());
+        }
         18..21 => clients_fail(world, dice, pool, backend),
         _ => {
             let _ = world.command(&Command { pool: name, ask: ask_from(dice, to) });
@@ -199,7 +202,18 @@ fn make_peace(world: &mut World) {
             }
         }
         world.run(Duration::from_secs(60));
+        clients_come(world);
     }
+}
+
+/// Whoever is on trial has it, until nobody is.
+fn clients_come(world: &mut World) {
+    for p in 0..world.settings.len() {
+        while let Some((service, backend)) = world.policy.trials(PoolIndex(p)).first().copied() {
+            world.prove(p, backend.0, service.0);
+        }
+    }
+    world.run(Duration::from_secs(60));
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -50,6 +50,8 @@ pub(super) struct Target {
     queued: bool,
     /// Of a cold standby: not probed.
     asleep: bool,
+    /// Without probes, live connections decide in probation.
+    tries_live: bool,
 }
 
 impl Target {
@@ -58,8 +60,9 @@ impl Target {
         monitor: Monitor,
         schedule: Option<Schedule>,
         asleep: bool,
+        tries_live: bool,
     ) -> Self {
-        Self { service, monitor, schedule, queued: false, asleep }
+        Self { service, monitor, schedule, queued: false, asleep, tries_live }
     }
 
     /// The end of its time down, the bound of its probe in flight, or its next probe, unless that waits for its turn.
@@ -79,8 +82,8 @@ impl Target {
         }
         if self.monitor.down_until().is_some() {
             self.monitor.handle(Input::Elapsed, now);
-            // Without probes nothing decides: it is as good as one that nothing is known of.
-            if self.asleep || self.schedule.is_none() {
+            // Where nothing decides it is as good as one that nothing is known of.
+            if self.asleep || (self.schedule.is_none() && !self.tries_live) {
                 self.monitor.forget();
             }
             self.plan(Pace::AtOnce, now);
@@ -152,6 +155,19 @@ impl Target {
         }
     }
 
+    /// Whether live connections decide whether it is up again.
+    pub(super) fn is_on_trial(&self) -> bool {
+        let decides = self.tries_live && self.schedule.is_none() && !self.asleep;
+        decides && self.monitor.health() == Health::Probation
+    }
+
+    /// A client's connection attempt was answered; in a trial that is a good signal.
+    pub(super) fn prove(&mut self, now: Moment) {
+        if self.is_on_trial() {
+            self.monitor.handle(Input::Good, now);
+        }
+    }
+
     pub(super) fn stalled(&mut self, late: Duration) -> bool {
         self.schedule.as_mut().is_some_and(|schedule| schedule.stalled(late))
     }
@@ -170,10 +186,10 @@ impl Target {
         }
     }
 
-    /// What it says about its backend: a service that isn't probed says only that it fails.
+    /// What it says about its backend: a service that isn't probed says only that it fails, or has passed its trial.
     pub(super) fn health(&self) -> Option<Health> {
         let health = self.monitor.health();
-        (self.schedule.is_some() || !health.may_stay()).then_some(health)
+        (self.schedule.is_some() || health != Health::Unknown).then_some(health)
     }
 
     /// The failure that explains its health, `service: failure`, and how much that weighs.

@@ -93,6 +93,7 @@ mod a_restart;
 mod a_stall;
 mod a_switch;
 mod a_switch_over_a_restart;
+mod a_trial;
 mod maintenance;
 mod probes;
 mod the_operator;

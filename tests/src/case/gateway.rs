@@ -196,6 +196,8 @@ impl Gateway {
 
     fn tell_ways_and_active(&mut self) -> Result<()> {
         let [(_, interface), _] = INTERFACE_SLOTS;
+        let services = self.slots.iter().flat_map(|slots| &slots.services);
+        services.for_each(|service| self.tables.set_trial(service.index, 0));
         for pool in self.given.clone().pools {
             for member in pool.scene.members() {
                 let slot = self.slot(member).context("a backend of the plan")?;
@@ -270,6 +272,20 @@ impl Gateway {
         let scene = pool.scene;
         self.is_as_given = false;
         self.set_active(scene, Some(member));
+        Ok(())
+    }
+
+    /// Has the next connection of its pool's services try a backend.
+    ///
+    /// # Errors
+    /// When the plan has no such backend.
+    pub fn put_on_trial(&mut self, member: Member) -> Result<()> {
+        let (pool, _) = self.given.member(member.address).context("a backend of the plan")?;
+        let slot = self.slot(member).context("a backend of the plan")?;
+        self.is_as_given = false;
+        let pools = self.plan.iter().zip(&self.slots).filter(|(plan, _)| plan.name == pool.scene.name);
+        let services = pools.flat_map(|(_, slots)| &slots.services);
+        services.for_each(|service| self.tables.set_trial(service.index, slot));
         Ok(())
     }
 

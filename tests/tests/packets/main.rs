@@ -25,6 +25,7 @@ mod snat;
 mod spoofed;
 mod strays;
 mod translation;
+mod trials;
 mod untouched;
 mod vanished;
 
@@ -78,6 +79,7 @@ fn all_cases() -> Vec<Case> {
         relearning::cases(),
         retry::cases(),
         snat::cases(),
+        trials::cases(),
         spoofed::cases(),
         strays::cases(),
         translation::cases(),

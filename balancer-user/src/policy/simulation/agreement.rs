@@ -75,7 +75,10 @@ fn live_beside_the_model(seed: u64) {
             0..3 => world.set(0, b, Condition::Fine),
             3..6 => world.set(0, b, Condition::Refusing),
             6 => world.set(0, b, Condition::Silent),
-            7 => world.answer(0, b),
+            7 => {
+                let services = world.settings[0].services.len() as u64;
+                world.prove(0, b, usize::try_from(pick(&mut dice, services)).unwrap());
+            }
             8..11 => {
                 for _ in 0..pick(&mut dice, 6) {
                     let services = world.settings[0].services.len() as u64;

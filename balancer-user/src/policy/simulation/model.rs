@@ -101,6 +101,9 @@ impl Model {
         if self.pool.passive != Passive::Count || is_late {
             return;
         }
+        if self.is_on_trial(b, s) {
+            return self.tried(b, s, false);
+        }
         self.attempts[b].push((now, failure.flow));
         let since = |at: &Moment| failure.answered.is_none_or(|answered| *at > answered);
         let flows: BTreeSet<_> =
@@ -114,6 +117,32 @@ impl Model {
             self.look();
             self.decide();
         }
+    }
+
+    /// A client was answered, which decides where no probe does.
+    pub(super) fn answered(&mut self, b: usize, s: usize, now: Moment) {
+        self.advance(now);
+        if self.is_on_trial(b, s) {
+            self.tried(b, s, true);
+        }
+    }
+
+    fn tried(&mut self, b: usize, s: usize, good: bool) {
+        self.signals[b][s].push((self.now, good));
+        self.look();
+        self.decide();
+    }
+
+    fn is_on_trial(&self, b: usize, s: usize) -> bool {
+        let is_probed = self.pool.services[s].probe.is_some();
+        !is_probed
+            && self.tries_live()
+            && self.said[b].get(s).is_some_and(|said| said.health == Health::Probation)
+    }
+
+    /// The pool returns by itself, and connections tell of failures.
+    fn tries_live(&self) -> bool {
+        self.pool.failback != Failback::Manual && self.pool.passive == Passive::Count
     }
 
     pub(super) fn agree(&mut self, view: &PoolView, successors: &[BackendIndex], now: Moment) {
@@ -148,7 +177,8 @@ impl Model {
         let of = |b: usize| {
             let services = self.pool.services.iter().zip(&self.signals[b]);
             let services = services.filter(|_| self.admin[b] != Admin::Disabled);
-            let rise = |service: &ServiceSettings| service.probe.map(|probe| probe.rise);
+            let trial = self.tries_live().then_some(1);
+            let rise = |service: &ServiceSettings| service.probe.map(|probe| probe.rise).or(trial);
             services
                 .map(|(service, signals)| read(signals, &self.pool.backends[b], rise(service), self.now))
                 .collect()
@@ -165,7 +195,7 @@ impl Model {
                 }
             }
             let says = said.iter().zip(&self.pool.services).filter_map(|(said, service)| {
-                (service.probe.is_some() || said.health == Health::Down).then_some(said.health)
+                (service.probe.is_some() || said.health != Health::Unknown).then_some(said.health)
             });
             let worst = says.max().unwrap_or(Health::Unknown);
             if worst != self.health[b].0 {

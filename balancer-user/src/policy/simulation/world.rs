@@ -219,6 +219,17 @@ impl World {
         self.answers.insert((pool, backend), self.now);
     }
 
+    /// The data plane has seen that a backend answered a client of this service.
+    pub(in crate::policy) fn prove(&mut self, pool: usize, backend: usize, service: usize) {
+        self.answer(pool, backend);
+        if let Some(model) = self.models.get_mut(pool) {
+            model.answered(backend, service, self.now);
+        }
+        let (pool, backend, service) = (PoolIndex(pool), BackendIndex(backend), ServiceIndex(service));
+        self.policy.handle_answer(pool, service, backend, self.now);
+        self.drain(None);
+    }
+
     pub(in crate::policy) fn command(&mut self, command: &Command) -> Result<Accepted, Refusal> {
         let answer = self.policy.handle_command(command, self.now);
         for (model, pool) in self.models.iter_mut().zip(&self.settings) {

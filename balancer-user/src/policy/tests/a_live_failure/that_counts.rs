@@ -147,21 +147,16 @@ fn outdates_the_probe_in_flight() {
 
 #[test]
 fn tells_of_a_service_that_is_not_probed() {
-    for failback in [Failback::Manual, Failback::Auto { delay: Duration::ZERO }] {
-        let mut world = set_up(Passive::Count, |pool| {
-            pool.failback = failback;
-            pool.services[0].probe = None;
-        });
-        assert_eq!(world.view().backends[P].health, Health::Unknown);
-        (1..=2).for_each(|flow| world.fail(failed(&world, flow, None)));
-        assert_eq!((world.active(), world.view().backends[P].health), (Some(B), Health::Down));
-        world.run(FAIL_TIMEOUT - TICK);
-        assert_eq!(world.view().backends[P].health, Health::Down);
-        world.run(TICK);
-        let view = &world.view().backends[P];
-        assert_eq!((view.health, view.fails, view.reason.as_deref()), (Health::Unknown, 0, None));
-        assert_eq!(world.active(), Some(B));
-    }
+    let mut world = set_up(Passive::Count, |pool| pool.services[0].probe = None);
+    assert_eq!(world.view().backends[P].health, Health::Unknown);
+    (1..=2).for_each(|flow| world.fail(failed(&world, flow, None)));
+    assert_eq!((world.active(), world.view().backends[P].health), (Some(B), Health::Down));
+    world.run(FAIL_TIMEOUT - TICK);
+    assert_eq!(world.view().backends[P].health, Health::Down);
+    world.run(TICK);
+    let view = &world.view().backends[P];
+    assert_eq!((view.health, view.fails, view.reason.as_deref()), (Health::Unknown, 0, None));
+    assert_eq!(world.active(), Some(B));
 }
 
 /// What nobody asks for doesn't make the backend unknown.
