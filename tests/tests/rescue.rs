@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use balancer_tests::case::{Action, Flow, Gateway, SCENES, SNAT4, Scene, Side, on_a_gateway, usual};
+use balancer_tests::case::{
+    Action, CLIENT_ISN, Flow, Gateway, SCENES, SNAT4, Scene, Side, on_a_gateway, usual,
+};
 use balancer_tests::gateway::PATIENCE;
 use balancer_tests::lab::{Lab, Topology};
-use balancer_tests::packet::{Packet, difference};
+use balancer_tests::packet::{Packet, difference, read_back};
 use balancer_tests::twin::Wire;
 use balancer_user::dataplane::failures::What;
 use balancer_user::dataplane::rescue::Rule;
@@ -68,7 +70,7 @@ fn who_is_not_answered_in_time_comes_in_once_more_and_is_told_of_once() {
             let seen = (attempt.flow, attempt.what, Some(attempt.backend));
             let told = (number(scene.client), What::Unanswered, program.slot(scene.primary));
             ensure!(seen == told, "{}: {attempt:?}, {told:?}", scene.name);
-            let report = program.take_in(late.waiting)?;
+            let report = program.take_in(&late.waiting)?;
             ensure!((report.sent, report.failed) == (1, 0), "{}: {report:?}", scene.name);
             // To the program this SYN is as young as it is, so it goes where it went.
             let frame = wire.next(Instant::now() + PATIENCE)?.context("no frame came")?;
@@ -205,13 +207,47 @@ fn a_thousand_come_in_one_after_the_other() {
                 break;
             }
             ensure!(!found.unanswered.is_empty() && found.unanswered.len() < 100, "few are told");
-            sent.push(program.take_in(found.waiting)?.sent);
+            sent.push(program.take_in(&found.waiting)?.sent);
         }
         let all: u64 = sent.iter().sum();
         ensure!(all == u64::from(CLIENTS) && sent.len() > 1, "{sent:?}");
         Ok(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_server_that_was_left_is_told_that_nobody_waits_and_one_that_was_not_is_not() {
+    let lab = Lab::new("rescueleft", &Topology::two_armed()).unwrap();
+    let wire = Wire::open(lab.backend(0), "eth0").unwrap();
+    let told = || -> Result<()> {
+        let mut program = Gateway::told(&usual().retry(Retry::Instant))?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            let flow = scene.flow();
+            forwarded(&mut program, &syn(flow))?;
+            let stays = program.rescuer(rule(Retry::Instant)).look_at(at(LATE)).waiting;
+            program.tell_left(&stays, scene.primary)?;
+            program.grow_older(LATE)?;
+            let leaves = program.rescuer(rule(Retry::Instant)).look().waiting;
+            program.take_in(&leaves)?;
+            program.tell_left(&leaves, scene.primary)?;
+            let next = || wire.next(Instant::now() + PATIENCE)?.context("no frame came");
+            let moved = read_back(&next()?).tcp_destination().map(|to| to.ip());
+            ensure!(moved == Some(scene.backup.address), "{}: the SYN went to {moved:?}", scene.name);
+            let reset =
+                Packet::new(flow.peer, flow.backend()).rst().seq(CLIENT_ISN.wrapping_add(1)).with(|packet| {
+                    packet.ethernet.source = Side::Lan.mac();
+                    packet.ethernet.destination = scene.primary.mac;
+                    (packet.ip.id, packet.ip.flow_label, packet.window) = (0, 0, 0);
+                });
+            if let Some(difference) = difference(&reset.to_frame(), &next()?) {
+                anyhow::bail!("{}:\n{difference}", scene.name);
+            }
+        }
+        Ok(())
+    };
+    lab.gateway().enter(told).unwrap().unwrap();
 }
 
 /// A pool has moved: whoever waits for an answer of another backend need not wait for it.
@@ -250,7 +286,7 @@ fn cut_keeps(program: &mut Gateway, scene: &'static Scene) -> Result<()> {
     let (report, syns) = program.cut_and_keep(scene.primary)?;
     ensure!((report.flows, report.resets_sent) == (1, 0), "the client isn't told: {report:?}");
     ensure!(program.counters()?.half_open_entries == 0, "the flow is gone");
-    ensure!(program.take_in(syns)?.sent == 1, "its SYN comes in");
+    ensure!(program.take_in(&syns)?.sent == 1, "its SYN comes in");
     ensure!(backend_of_the_flow(program)? == 0, "and is held");
     program.activate(scene.backup)?;
     ensure!(program.replay(scene)?.sent == 1, "until the pool has a backend");

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use balancer_common::abi::NextHop;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, warn};
 
 use crate::dataplane::failures::{Attempt, Failures, What};
 use crate::dataplane::held::ReplayReport;
 use crate::dataplane::rescue::Rescuer;
-use crate::dataplane::slots::PoolSlots;
+use crate::dataplane::slots::{Forwarding, PoolSlots};
 use crate::policy::{BackendIndex, LiveFailure, LiveKind, Moment, PoolIndex, ServiceIndex};
 
 use super::Daemon;
@@ -136,19 +137,29 @@ impl Daemon {
         if std::mem::take(&mut self.live.is_anew) {
             rescuer.begin_anew();
         }
-        let done = self.done.0.clone();
+        let (flows, ways, done) = (self.flows.clone(), self.ways_unseen(), self.done.0.clone());
         tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let found = rescuer.look();
             let report = if found.waiting.is_empty() {
                 ReplayReport::default()
             } else {
-                gate.pass(|entrance| found.waiting.come_in(entrance))
+                let report = gate.pass(|entrance| found.waiting.come_in(entrance));
+                flows.tell_left(&found.waiting, &ways, gate.exits());
+                report
             };
             let (unanswered, took) = (found.unanswered, begun.elapsed());
             // The loop has ended: nobody looks any more.
             let _ = done.blocking_send(Done::Looked(Box::new(Looked { rescuer, unanswered, report, took })));
         });
+    }
+
+    /// The ways to backends whose late answers the packet path doesn't know as such, by slot.
+    fn ways_unseen(&self) -> BTreeMap<u16, NextHop> {
+        let pools = self.parts.plan.iter().zip(&self.parts.slots);
+        let dnat = pools.filter(|(plan, _)| plan.forwarding == Forwarding::Dnat);
+        let backends = dnat.flat_map(|(_, slots)| &slots.backends);
+        backends.filter_map(|slot| Some((slot.index, self.parts.tables.way(slot.index)?))).collect()
     }
 
     /// A look has ended.

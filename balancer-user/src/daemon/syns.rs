@@ -29,6 +29,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// What frames leave by.
+    pub(super) const fn exits(&self) -> &Exits {
+        &self.exits
+    }
+
     /// Not on the loop's thread: others may be having theirs come in.
     pub(super) fn pass(&self, come_in: impl FnOnce(Entrance<'_>) -> ReplayReport) -> ReplayReport {
         let program = self.program.blocking_lock();

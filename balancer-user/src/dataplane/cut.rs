@@ -153,7 +153,7 @@ fn take_out<A: WireAddress>(table: &MappedTable<A>, met: Met) -> bool {
 }
 
 /// Tells both sides of flows that they have ended.
-struct Resets<'a> {
+pub(super) struct Resets<'a> {
     exits: &'a Exits,
     socket: Option<FrameSocket>,
     frame: Vec<u8>,
@@ -162,7 +162,7 @@ struct Resets<'a> {
 }
 
 impl<'a> Resets<'a> {
-    fn new(exits: &'a Exits) -> Self {
+    pub(super) fn new(exits: &'a Exits) -> Self {
         let (socket, problem) = match FrameSocket::open() {
             Ok(socket) => (Some(socket), None),
             Err(problem) => (None, Some(problem)),
@@ -199,7 +199,7 @@ impl<'a> Resets<'a> {
     }
 
     /// Sends a segment this way; `false`: it didn't leave.
-    fn send<A: Header>(&mut self, segment: Segment<'_, A>, hop: NextHop) -> bool {
+    pub(super) fn send<A: Header>(&mut self, segment: Segment<'_, A>, hop: NextHop) -> bool {
         let (Some(socket), Some(interface)) = (&mut self.socket, self.exits.interface(hop.interface)) else {
             return false;
         };

@@ -8,6 +8,7 @@
 //!
 //! Where the kernel can't be given frames (before Linux 5.18), the clients' own repetitions do the same, later.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -62,8 +63,10 @@ pub struct Syns {
 /// A client's SYN, as the packet path has kept it.
 #[derive(Debug)]
 pub(super) struct Syn<A: WireAddress> {
-    line: Line<A>,
-    sequence: u32,
+    /// Where it stood.
+    pub(super) met: Met,
+    pub(super) line: Line<A>,
+    pub(super) sequence: u32,
     saved: SavedSyn,
 }
 
@@ -100,10 +103,10 @@ impl<A: Header> FamilyTables<A> {
 
 impl Syns {
     /// Has them come in once more, in their order.
-    pub fn come_in(self, entrance: Entrance<'_>) -> ReplayReport {
+    pub fn come_in(&self, entrance: Entrance<'_>) -> ReplayReport {
         let mut report = ReplayReport::default();
-        report.take_in(self.v4.into_iter(), entrance);
-        report.take_in(self.v6.into_iter(), entrance);
+        report.take_in(self.v4.iter(), entrance);
+        report.take_in(self.v6.iter(), entrance);
         report
     }
 
@@ -115,10 +118,10 @@ impl Syns {
 }
 
 impl ReplayReport {
-    fn take_in<A: Header>(&mut self, syns: impl Iterator<Item = Syn<A>>, entrance: Entrance<'_>) {
+    fn take_in<A: Header>(&mut self, syns: impl Iterator<Item: Borrow<Syn<A>>>, entrance: Entrance<'_>) {
         let mut frame = Vec::new();
         for syn in syns {
-            match syn.come_in(entrance, &mut frame) {
+            match syn.borrow().come_in(entrance, &mut frame) {
                 Ok(()) => self.sent += 1,
                 Err(problem) => {
                     self.failed += 1;
@@ -134,7 +137,7 @@ impl<A: Header> Syn<A> {
     pub(super) fn of(table: &MappedTable<A>, met: Met) -> Option<Self> {
         let (sequence, saved) = (table.past(met.index).first_sequence, table.saved_syn(met.index));
         // Read last: if the line is still the same, so was the SYN.
-        Some(Self { line: table.read(met)?, sequence, saved })
+        Some(Self { met, line: table.read(met)?, sequence, saved })
     }
 
     /// Whether a server had to answer it: its checksum was right, and it asked for no signature that only some may ask for.
@@ -161,7 +164,7 @@ impl<A: Header> Syn<A> {
         source_mac: [u8; 6],
         destination_mac: [u8; 6],
     ) -> Segment<'a, A> {
-        let Self { line, sequence, saved } = self;
+        let Self { line, sequence, saved, .. } = self;
         Segment {
             sequence: *sequence,
             flags: saved.flags,

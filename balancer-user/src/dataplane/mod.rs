@@ -5,7 +5,7 @@
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
 //! `clock` their time), `cut` ends them (`cut_all` those of several backends), `held` sends those on their way that wait
 //! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take, `rescue`
-//! looks for those that nobody answers, `neighbours` knows the way to backends, `features` what drivers can do. Deliberately
+//! looks for those that nobody answers, `left` tells whom they have left, `neighbours` knows the way to backends, `features` what drivers can do. Deliberately
 //! absent: any opinion about which backend should be active.
 
 pub mod attach;
@@ -19,6 +19,7 @@ pub mod features;
 pub mod flows;
 mod generic;
 pub mod held;
+mod left;
 mod lines;
 pub mod neighbours;
 pub mod object;

@@ -297,6 +297,12 @@ impl Tables {
         })
     }
 
+    /// The way to a backend, if there is one.
+    pub fn way(&self, backend: u16) -> Option<NextHop> {
+        let way = NextHop::from_word(self.next_hops.load(backend.into()));
+        (way.interface != 0).then_some(way)
+    }
+
     /// The slot that flows know this interface by, or a free one: never used, or its device is gone.
     pub fn interface_slot(&self, ifindex: u32) -> Result<u16, DataplaneError> {
         let mut free = None;

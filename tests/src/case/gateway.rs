@@ -333,8 +333,19 @@ impl Gateway {
     ///
     /// # Errors
     /// When the tables can't be read.
-    pub fn take_in(&self, syns: Syns) -> Result<ReplayReport> {
+    pub fn take_in(&self, syns: &Syns) -> Result<ReplayReport> {
         self.enter(|entrance| syns.come_in(entrance))
+    }
+
+    /// Tells a backend that these SYNs have left it, if they have. The calling thread is in the gateway.
+    ///
+    /// # Errors
+    /// When the plan has no such backend, or the tables can't be read.
+    pub fn tell_left(&self, syns: &Syns, member: Member) -> Result<()> {
+        let slot = self.slot(member).context("a backend of the plan")?;
+        let way = self.tables.way(slot).context("a way to it")?;
+        self.flows.tell_left(syns, &[(slot, way)].into(), &self.tables.exits(0)?);
+        Ok(())
     }
 
     fn enter(&self, come_in: impl FnOnce(Entrance<'_>) -> ReplayReport) -> Result<ReplayReport> {
