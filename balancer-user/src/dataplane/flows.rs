@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::sleep;
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -29,6 +30,11 @@ const HELD_IDLE: Duration = Duration::from_nanos(HELD_IDLE_NS);
 const CLOSED_IDLE: Duration = Duration::from_secs(15);
 /// One side has ended, the other may take its time; but a vanished peer must not hold a place for hours.
 const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
+
+/// A walk over a large table rests after so many lines, some ten milliseconds of work at the most, and for so long: whoever
+/// else wants its processor has it.
+const STRETCH: u32 = 1 << 17;
+const REST: Duration = Duration::from_millis(1);
 
 /// How long flows live without a packet.
 #[derive(Clone, Copy, Debug)]
@@ -375,7 +381,12 @@ impl<A: WireAddress> Counted<A> {
     fn sweep(&self, counts: &MappedWords, mut judge: impl FnMut(&MappedTable<A>, Met) -> Fate) {
         let before = read_count(counts, self.count);
         let (mut there, mut swept) = (0_i64, 0);
+        let mut stretch = 0;
         for met in self.table.live() {
+            if met.index / STRETCH != stretch {
+                stretch = met.index / STRETCH;
+                sleep(REST);
+            }
             match judge(&self.table, met) {
                 Fate::Kept => there += 1,
                 Fate::Passed => {}
