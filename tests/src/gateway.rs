@@ -98,6 +98,11 @@ impl Gateway {
             .with_context(|| format!("write {}", self.configuration.display()))
     }
 
+    /// The next start is of this program.
+    pub fn set_binary(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+    }
+
     /// Where the configuration is.
     #[must_use]
     pub fn configuration(&self) -> &Path {
@@ -181,6 +186,14 @@ impl Gateway {
         let Some(mut daemon) = self.daemon.take() else { bail!("the daemon does not run") };
         daemon.signal(Signal::TERM)?;
         daemon.finish(PATIENCE).map(drop)
+    }
+
+    /// Sends the daemon a signal.
+    ///
+    /// # Errors
+    /// When it isn't running, or the kernel refuses.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.daemon.as_mut().context("the daemon does not run")?.signal(signal)
     }
 
     /// The daemon's process id.

@@ -25,6 +25,7 @@ pub mod poll;
 pub mod probe_bench;
 pub mod retry_bench;
 pub mod site;
+pub mod soak;
 pub mod traffic;
 pub mod twin;
 pub mod wire;

@@ -8,6 +8,7 @@ mod lint;
 mod rooms;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -31,6 +32,8 @@ enum Verb {
     Build,
     /// Run every test; the last line is "N passed, N failed, N skipped"
     Test(test::Arguments),
+    /// Do to the gateway under load what it has to live through, for half an hour; the last line is as for `test`
+    Soak(soak::Arguments),
     /// Run the packet path's tests on other kernels, in virtual machines
     Vm(vm::Arguments),
     /// Show a failover of real TLS traffic in network namespaces
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => setup::setup(&arguments),
         Verb::Build => build::build().map(drop),
         Verb::Test(arguments) => test::test(&arguments),
+        Verb::Soak(arguments) => soak::soak(&arguments),
         Verb::Vm(arguments) => vm::vm(&arguments),
         Verb::Demo(arguments) => demo::demo(&arguments),
         Verb::Bench(arguments) => bench::bench(&arguments),

@@ -1,6 +1,7 @@
 //! Runs every test: those of the host's side, then those that need root and a kernel.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -26,39 +27,47 @@ pub(crate) struct Tally {
 }
 
 pub(crate) fn test(arguments: &Arguments) -> Result<()> {
-    if !is_root() {
-        bail!("the tests in namespaces need root: run `cargo xtask test` as root");
-    }
-    setup::for_labs()?;
-    let built = build()?;
-    let bench_object = bench_object()?;
+    let mut kernel = in_labs()?;
     let mut tally = Tally::default();
     let filter = arguments.filter.as_slice();
 
     let mut host = cargo();
     host.args(["test", "--no-fail-fast", "--release"])
         .args(["--package", "balancer-common", "--package", "balancer-user", "--package", "xtask"])
-        .env("BALANCER_BPF_OBJECT", &built.object)
+        .env("BALANCER_BPF_OBJECT", &kernel.object)
         .args(filter);
     tally.count(&mut host)?;
+    tally.count(kernel.command.args(filter))?;
+    tally.conclude()
+}
 
-    let mut kernel = cargo();
-    kernel
+/// The tests that need root and a kernel, with everything built that they need.
+pub(crate) struct InLabs {
+    pub(crate) command: Command,
+    object: PathBuf,
+}
+
+pub(crate) fn in_labs() -> Result<InLabs> {
+    if !is_root() {
+        bail!("the tests in namespaces need root: run `cargo xtask` as root");
+    }
+    setup::for_labs()?;
+    let built = build()?;
+    let bench_object = bench_object()?;
+    let mut command = cargo();
+    command
         .args(["test", "--no-fail-fast", "--release", "--package", "balancer-tests"])
-        .args(filter)
         .env("BALANCER_BPF_OBJECT", &built.object)
         .env("BALANCER_BENCH_OBJECT", bench_object)
         .env("BALANCER_BINARY", &built.binary)
         // Each lab has its own namespaces, so tests run side by side; two at a time, as a lab keeps a core busy.
         .env("RUST_TEST_THREADS", "2");
-    tally.count(&mut kernel)?;
-
-    tally.conclude()
+    Ok(InLabs { command, object: built.object })
 }
 
 impl Tally {
     /// Runs `cargo test`, shows what it prints, and adds up its result lines.
-    fn count(&mut self, command: &mut Command) -> Result<()> {
+    pub(crate) fn count(&mut self, command: &mut Command) -> Result<()> {
         let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
         let output = child.stdout.take().context("cargo test has an output")?;
         for line in BufReader::new(output).lines() {

@@ -9,6 +9,8 @@ use balancer_tests::{
     plain, probe_bench,
     traffic::{
         attempt::Target,
+        echo,
+        ending::Ending,
         load::{self, Plan},
         server, transfer, watch,
     },
@@ -35,7 +37,7 @@ enum Verb {
         #[arg(long)]
         name: String,
     },
-    /// Make many connections and print one JSON report; exit 1 if any of them failed
+    /// Make many connections and print one JSON report, at SIGTERM too; exit 1 if any of them failed
     Load {
         #[command(flatten)]
         target: TargetArguments,
@@ -64,6 +66,21 @@ enum Verb {
         /// End after this long [default: never]
         #[arg(long, value_parser = duration)]
         duration: Option<Duration>,
+    },
+    /// Send back what comes, without TLS; prints `ready` once listening
+    Echo {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Hold connections to `echo`, and print one JSON report at SIGTERM; `ready` once all are open
+    Hold {
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        target: SocketAddr,
+        #[arg(long, default_value_t = 100)]
+        flows: u64,
+        /// From one record of a connection to the next
+        #[arg(long, value_parser = duration, default_value = "200ms")]
+        every: Duration,
     },
     /// Move bytes in one connection and print a JSON report; exit 1 if they don't all come through
     Transfer {
@@ -132,7 +149,9 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Load { target, connections, parallel, rate, duration, expect } => {
             let plan = Plan { connections, parallel, rate, duration, expect };
-            let report = runtime.block_on(load::load(&target.into_target()?, &plan))?;
+            let target = target.into_target()?;
+            let loaded = async { load::load(&target, &plan, &Ending::by_sigterm()?).await };
+            let report = runtime.block_on(loaded)?;
             let is_flawless = report.is_flawless();
             println!("{}", report.to_json());
             if !is_flawless {
@@ -141,6 +160,11 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Watch { target, interval, duration } => {
             runtime.block_on(watch::watch(&target.into_target()?, interval, duration))?;
+        }
+        Verb::Echo { listen } => runtime.block_on(echo::serve(listen))?,
+        Verb::Hold { target, flows, every } => {
+            let held = async { echo::hold(target, flows, every, &Ending::by_sigterm()?).await };
+            println!("{}", runtime.block_on(held)?);
         }
         Verb::Transfer { target, up, down } => {
             println!("{}", runtime.block_on(transfer::transfer(&target.into_target()?, up, down))?);

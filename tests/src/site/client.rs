@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{gateway::PATIENCE, lab::Process, poll::poll_until};
@@ -22,6 +23,15 @@ impl Load {
             .with_context(|| format!("report of load: {:?} {:?}", self.0.stdout(), self.0.stderr()))?;
         ensure!(status.success() == (report["failed"] == 0), "{status}, but the report is {report}");
         Ok(report)
+    }
+
+    /// Has it make no more connections; the report.
+    ///
+    /// # Errors
+    /// As [`Load::report`].
+    pub fn end(mut self) -> Result<Value> {
+        self.0.signal(Signal::TERM)?;
+        self.report()
     }
 
     /// Whether it still makes connections.

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::attempt::{Answered, AttemptError, Target};
+use super::ending::Ending;
 
 /// Four bytes each are kept for the percentiles.
 const CONNECTIONS_MAX: u64 = 1_000_000;
@@ -52,11 +53,11 @@ pub struct Report {
     took: Duration,
 }
 
-/// Carries the plan out; a failed connection is a line in the report, not an error.
+/// Carries the plan out, or as much of it as there is time for; a failed connection is a line in the report, not an error.
 ///
 /// # Errors
 /// When the plan makes no sense.
-pub async fn load(target: &Target, plan: &Plan) -> Result<Report> {
+pub async fn load(target: &Target, plan: &Plan, ending: &Ending) -> Result<Report> {
     ensure!(plan.parallel > 0, "--parallel must be at least 1");
     ensure!(
         (1..=CONNECTIONS_MAX).contains(&plan.connections),
@@ -84,7 +85,7 @@ pub async fn load(target: &Target, plan: &Plan) -> Result<Report> {
         while let Some(done) = running.try_join_next() {
             report.take(Some(done), started, plan);
         }
-        if plan.duration.is_some_and(|duration| started.elapsed() >= duration) {
+        if ending.is_here() || plan.duration.is_some_and(|duration| started.elapsed() >= duration) {
             break;
         }
         let target = target.clone();
