@@ -13,6 +13,7 @@ pub mod duration;
 pub mod exit;
 pub mod hooks;
 pub mod notify;
+pub mod observe;
 pub mod policy;
 pub mod probe;
 pub mod program;

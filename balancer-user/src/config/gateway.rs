@@ -8,7 +8,7 @@ use super::notes::Says;
 use super::problem::Fault;
 use super::source::{Located, Span};
 use super::table::Table;
-use super::{Gateway, XdpMode, addresses, names};
+use super::{Gateway, Http, XdpMode, addresses, names};
 
 const MAX_FLOWS: u32 = 262_144;
 const MAX_HALF_OPEN: u32 = 65_536;
@@ -68,10 +68,11 @@ fn interfaces(table: &mut Table<'_>) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Reads `[http]`; all of it is refused as not supported yet.
-pub(super) fn read_http(top: &mut Table<'_>) {
-    let Some(mut table) = top.table("http") else { return };
-    table.required_text("listen", "listen = \"127.0.0.1:9464\"", addresses::socket);
+/// Reads `[http]`.
+pub(super) fn read_http(top: &mut Table<'_>) -> Option<Http> {
+    let mut table = top.table("http")?;
+    let listen = table.required_text("listen", "listen = \"127.0.0.1:9464\"", addresses::socket);
     table.text("token_file", names::path);
     table.finish();
+    Some(Http { listen: listen?.value })
 }

@@ -58,6 +58,8 @@ use table::Table;
 pub struct Config {
     /// What concerns the machine.
     pub gateway: Gateway,
+    /// What machines are shown, if they are shown anything.
+    pub http: Option<Http>,
     /// At least one.
     pub pools: Vec<Pool>,
     /// What a person should know, in the order of the text.
@@ -88,6 +90,13 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// What is run for every event that wants a person.
     pub notify: Option<CommandLine>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http {
+    /// Where `/metrics` is.
+    pub listen: SocketAddr,
 }
 
 /// Where in the kernel an XDP program runs.
@@ -394,14 +403,16 @@ pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
     let read = syntax::tree(&source.text, &notes).and_then(|tree| {
         let mut top = Table::top(&tree, &notes);
         let gateway = gateway::read(&mut top);
-        gateway::read_http(&mut top);
+        let http = gateway::read_http(&mut top);
         let pools = pool::read_all(&mut top);
         top.finish();
-        gateway.zip(pools)
+        Some((gateway?, http, pools?))
     });
     let (claims, warnings) = notes.conclude()?;
     match read {
-        Some((gateway, pools)) => Ok(Parsed { config: Config { gateway, pools, warnings }, claims, source }),
+        Some((gateway, http, pools)) => {
+            Ok(Parsed { config: Config { gateway, http, pools, warnings }, claims, source })
+        }
         // A reader that drops something must note why; were one not to, nothing may start from what is left.
         None => Err(ConfigErrors::unreadable(
             name,

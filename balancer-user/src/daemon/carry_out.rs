@@ -10,8 +10,9 @@ use tracing::{error, info, warn};
 use crate::control::server::Request;
 use crate::dataplane::attach;
 use crate::dataplane::slots::Retry;
+use crate::observe::tallies::Target;
 use crate::policy::{Decision, HookRun, PoolIndex, ProbeTicket, Route, Signal, TransitionView};
-use crate::probe::{LocalFault, Outcome, Role};
+use crate::probe::{Failure as ProbeFailure, LocalFault, Outcome, Role};
 
 use super::census::Waiter;
 use super::listing::Order;
@@ -145,9 +146,22 @@ impl Daemon {
             if let Some(expires) = outcome.certificate_expires {
                 self.certificate_shown((&ticket).into(), expires, at);
             }
+            self.tally_probe(&ticket, &outcome);
             self.probes.record(&ticket, LastProbe { at, outcome }, self.clock.now());
         }
         self.policy.handle_signal(ticket, signal, self.clock.now());
+    }
+
+    fn tally_probe(&self, ticket: &ProbeTicket, outcome: &Outcome) {
+        let Some(tallies) = &self.tallies else { return };
+        let pool = &self.parts.config.pools[ticket.pool.0];
+        let target = Target {
+            pool: pool.name.clone(),
+            backend: pool.backends[ticket.backend.0].name.clone(),
+            service: pool.services[ticket.service.0].name.clone(),
+        };
+        let failure = outcome.result.as_ref().err().map(ProbeFailure::token);
+        tallies.probed(target, outcome.took, failure, outcome.certificate_expires);
     }
 
     fn probe_fault(&self, ticket: &ProbeTicket, fault: &LocalFault) {

@@ -114,6 +114,11 @@ impl Failover {
 impl Daemon {
     /// The policy has told this; it may be the beginning of a failover, or be one.
     pub(super) fn measure(&mut self, event: &Event) {
+        if let (Some(tallies), Event::Transition { pool, reason, .. }) = (&self.tallies, event)
+            && !matches!(reason, ActiveReason::Initial | ActiveReason::Restored)
+        {
+            tallies.moved(self.pool_name(*pool), reason.token(), SystemTime::now());
+        }
         match event {
             Event::Switching {
                 id, pool, from: Some(from), to, reason: ActiveReason::BackendDown, ..
@@ -153,6 +158,9 @@ impl Daemon {
             }
             let Some(at) = self.answered(slot) else { continue };
             let Some(failover) = self.failovers.answered(pool, at).cloned() else { continue };
+            if let (Some(tallies), Some(recovery)) = (&self.tallies, failover.recovery) {
+                tallies.recovered(failover.detection.unwrap_or_default() + recovery);
+            }
             let (from, to) = (self.backend_name(pool, failover.from), self.backend_name(pool, failover.to));
             let Some(evidence) = failover.evidence(from, to) else { continue };
             let pool = self.pool_name(pool);

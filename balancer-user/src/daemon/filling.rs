@@ -52,6 +52,14 @@ impl Filling {
 impl Daemon {
     /// The tables were looked at.
     pub(super) fn filled(&mut self, fill: Fill) {
+        if let Some(tallies) = &self.tallies {
+            for (table, gauge, flows) in [
+                ("established", &self.filling.established, fill.established),
+                ("half_open", &self.filling.half_open, fill.half_open),
+            ] {
+                tallies.filled(table, flows as f64 / gauge.max as f64);
+            }
+        }
         for evidence in self.filling.is(fill).into_iter().flatten() {
             self.alarm(Entry::filling(evidence));
         }

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
@@ -50,6 +51,7 @@ use crate::dataplane::{DataplaneError, Kind};
 use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
+use crate::observe::{self, Tallies};
 use crate::policy::{BackendIndex, Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::program;
@@ -126,11 +128,15 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
-    let Started { parts, flows, failures, watch, listener, socket, store, remembered } =
+    let Started { parts, flows, failures, watch, listener, socket, http, store, remembered } =
         start::start(options).await?;
     let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
+    let tallies = http.as_ref().map(|_| Arc::new(Tallies::default()));
+    let shown = http
+        .zip(tallies.clone())
+        .map(|(listener, tallies)| tokio::spawn(observe::serve(listener, requests.clone(), tallies)));
     let serving = tokio::spawn(server::serve(listener, requests, async {
         let _ = stopped.await;
     }));
@@ -139,9 +145,11 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
 
     let flows = (Arc::new(flows), walked, failures);
     let mut daemon = Daemon::new(parts, flows, (store, remembered), options.version);
+    daemon.tallies = tallies;
     let outcome = daemon.serve(&mut signals, from_clients, from_kernel, from_counter).await;
 
     watching.abort();
+    shown.iter().for_each(JoinHandle::abort);
     daemon.tell_the_end(outcome.as_ref().err(), options.detach_on_exit);
     let _ = stop_serving.send(());
     let _ = serving.await;
@@ -198,6 +206,8 @@ struct Daemon {
     /// Clients that were told that their flow has ended.
     resets_sent: BTreeMap<(PoolIndex, BackendIndex), u64>,
     notifier: Option<Notifier>,
+    /// What only `/metrics` tells, if that is wanted.
+    tallies: Option<Arc<Tallies>>,
     store: Store,
     journal: Journal,
     /// What the store was last given.
@@ -277,6 +287,7 @@ impl Daemon {
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
             notifier: gateway.notify.clone().map(Notifier::new),
+            tallies: None,
             parts,
             policy,
             clock,

@@ -4,11 +4,12 @@
 //! by [`Parts::open_for_traffic`].
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
@@ -57,6 +58,8 @@ pub(super) struct Started {
     pub(super) watch: Watch,
     pub(super) listener: UnixListener,
     pub(super) socket: ControlSocket,
+    /// For `[http]`.
+    pub(super) http: Option<TcpListener>,
     pub(super) store: Store,
     pub(super) remembered: Remembered,
 }
@@ -94,7 +97,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
             return Err(failure);
         }
     };
-    let Assembly { probers, dataplane, neighbours, listener, socket } = assembly;
+    let Assembly { probers, dataplane, neighbours, listener, socket, http } = assembly;
     let Dataplane { plan, slots, tables, flows, failures, program, watch } = dataplane;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
@@ -104,7 +107,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
     let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, can_feed, neighbours };
-    Ok(Started { parts, flows, failures, watch, listener, socket, store, remembered })
+    Ok(Started { parts, flows, failures, watch, listener, socket, http, store, remembered })
 }
 
 /// After a start that failed: what it pinned goes.
@@ -120,6 +123,7 @@ struct Assembly {
     neighbours: Neighbours,
     listener: UnixListener,
     socket: ControlSocket,
+    http: Option<TcpListener>,
 }
 
 /// What there is in the kernel, and what it was told.
@@ -143,6 +147,10 @@ impl Assembly {
             .map_err(|error| Failure::new(Exit::Config, error))?;
         let neighbours = Neighbours::connect()?;
         refuse_foreign_programs(config, pins, &neighbours).await?;
+        let http = match &config.http {
+            Some(http) => Some(listen(http.listen).await?),
+            None => None,
+        };
         let (socket, listener) = ControlSocket::bind(&options.socket)?;
         let made = Self::dataplane(config, pins, &neighbours, options.replace).await;
         let dataplane = match made {
@@ -152,7 +160,7 @@ impl Assembly {
                 return Err(error.into());
             }
         };
-        Ok(Self { probers, dataplane, neighbours, listener, socket })
+        Ok(Self { probers, dataplane, neighbours, listener, socket, http })
     }
 
     async fn dataplane(
@@ -213,6 +221,19 @@ impl Assembly {
         let watch = Watch { neighbours: Neighbours::connect()?, interfaces, backends };
         Ok(Dataplane { plan, slots, tables, flows, failures, program, watch })
     }
+}
+
+/// Where `/metrics` will be.
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "[http] listen: {address}: {error}: write an address of this gateway and a port that nobody has \
+                 (`ss -ltnp` shows who)"
+            ),
+        )
+    })
 }
 
 /// Before anything is made: an interface with a program that isn't in our pins ends the start.

@@ -128,7 +128,7 @@ fn the_example_of_the_contract_comes_through() {
         idle_timeout: secs(7500),
         notify: None,
     };
-    assert_eq!(config(EXAMPLE), Config { gateway, pools: vec![pool], warnings: vec![] });
+    assert_eq!(config(EXAMPLE), Config { gateway, http: None, pools: vec![pool], warnings: vec![] });
 }
 
 #[test]

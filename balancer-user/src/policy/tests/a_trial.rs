@@ -74,14 +74,10 @@ fn is_one_service_at_a_time() {
 #[test]
 fn is_nobodys_where_it_would_decide_nothing() {
     let hook = HookSettings { name: "fence".to_owned(), when: HookWhen::Before, on_error: OnError::Hold };
-    let cases: [(&str, fn(&mut PoolSettings)); 2] = [
-        ("the operator returns", |pool| pool.failback = Failback::Manual),
-        ("probes decide", |pool| pool.services = vec![service("web")]),
-    ];
-    for (what, change) in cases {
-        let world = on_trial(change);
-        assert_eq!(trials(&world), [], "{what}");
-    }
+    let manual = on_trial(|pool| pool.failback = Failback::Manual);
+    assert_eq!(trials(&manual), [], "the operator returns");
+    let probed = on_trial(|pool| pool.services = vec![service("web")]);
+    assert_eq!(trials(&probed), [], "probes decide");
     let mut pool = PoolSettings { passive: Passive::Count, ..trio(Failback::Auto { delay: Duration::ZERO }) };
     pool.services = vec![unprobed("web")];
     pool.hooks = vec![hook];
