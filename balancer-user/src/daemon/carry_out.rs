@@ -5,10 +5,9 @@
 use std::time::{Instant, SystemTime};
 
 use balancer_common::abi::{self, ActiveWord};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::control::server::Request;
-use crate::dataplane::attach;
 use crate::dataplane::slots::Retry;
 use crate::observe::tallies::Target;
 use crate::policy::{Decision, HookRun, PoolIndex, ProbeTicket, Route, Signal, TransitionView};
@@ -178,7 +177,7 @@ impl Daemon {
     pub(super) fn changed(&mut self, change: Change) {
         let written = match change {
             Change::Way(backend, Ok((source, hop))) => {
-                self.missing.ways.remove(&backend);
+                self.no_ways.remove(&backend);
                 self.parts.tables.set_way(backend, Some((source, hop)))
             }
             Change::Way(backend, Err(problem)) => {
@@ -188,17 +187,11 @@ impl Daemon {
                     problem = %problem,
                     "the backend can't be reached from here",
                 );
-                self.missing.ways.insert(backend, problem);
+                self.no_ways.insert(backend, problem);
                 self.parts.tables.set_way(backend, None)
             }
-            Change::Interface(slot, facts) => self.parts.tables.set_interface(slot, facts),
-            Change::InterfaceLost(interface, problem) => {
-                error!(event = "interface", interface = %interface, problem, "no traffic passes this interface");
-                self.missing.interfaces.insert(interface, problem);
-                Ok(())
-            }
-            Change::Transmit(interface, lack) => {
-                self.transmit(interface, lack);
+            Change::Interface(name, device) => {
+                self.interface_changed(&name, device);
                 Ok(())
             }
             Change::FirstRound => {
@@ -209,26 +202,6 @@ impl Daemon {
         if let Err(error) = written {
             error!(event = "dataplane", error = %error, "the kernel's tables may be behind");
         }
-    }
-
-    /// What an interface lacks for packets to be sent there has changed; told once, if it matters.
-    pub(super) fn transmit(&mut self, interface: String, lack: Option<String>) {
-        let known = self.missing.transmit.get(&interface);
-        if self.is_native() && known != lack.as_ref() {
-            match &lack {
-                Some(lack) => warn!(event = "transmit", interface = %interface, "{lack}"),
-                None => info!(event = "transmit", interface = %interface, "packets are sent there again"),
-            }
-        }
-        match lack {
-            Some(lack) => self.missing.transmit.insert(interface, lack),
-            None => self.missing.transmit.remove(&interface),
-        };
-    }
-
-    /// Whether a program runs natively: then it sends packets through drivers.
-    pub(super) fn is_native(&self) -> bool {
-        !attach::native(&self.attachments).is_empty()
     }
 
     /// A client of the control socket wants something.

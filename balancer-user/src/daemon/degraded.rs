@@ -47,14 +47,8 @@ impl Daemon {
     fn troubles(&self) -> BTreeMap<String, String> {
         let disk = self.store.written().borrow().degraded();
         let disk = disk.into_iter().map(|(what, words)| (what.to_owned(), words));
-        let lost = self.missing.interfaces.iter();
-        let lost = lost.map(|(interface, problem)| (interface, *problem));
-        let absent = self.absent_interfaces().map(|interface| (interface, "it does not exist"));
-        let interfaces = lost.chain(absent).map(|(interface, problem)| {
-            (
-                format!("interface {interface}"),
-                format!("interface {interface}: {problem}: no traffic passes it"),
-            )
+        let interfaces = self.interfaces.problems().map(|(interface, problem)| {
+            (format!("interface {interface}"), format!("interface {interface}: {problem}"))
         });
         let cuts = self.cuts.failing().map(|(cut, problem)| {
             let pool = self.pool_name(cut.pool);
@@ -66,13 +60,6 @@ impl Daemon {
             (whose, words)
         });
         disk.chain(interfaces).chain(cuts).collect()
-    }
-
-    /// Of those in the configuration; before programs are attached nobody knows.
-    fn absent_interfaces(&self) -> impl Iterator<Item = &String> {
-        let interfaces = self.parts.config.gateway.interfaces.iter().filter(|_| self.ready);
-        interfaces
-            .filter(|interface| self.attachments.iter().all(|attachment| attachment.interface != **interface))
     }
 }
 

@@ -12,6 +12,7 @@ mod cuts;
 mod degraded;
 mod failovers;
 mod filling;
+mod interfaces;
 mod journal;
 mod listing;
 mod live;
@@ -63,6 +64,7 @@ use self::cuts::Cuts;
 use self::degraded::Told;
 use self::failovers::Failovers;
 use self::filling::Filling;
+use self::interfaces::Interfaces;
 use self::journal::{Entry, Journal};
 use self::live::Live;
 use self::orders::Waiting;
@@ -70,7 +72,7 @@ use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
 use self::steps::Done;
 use self::trials::Trials;
-use self::ways::Change;
+use self::ways::{Wanted, Ways};
 
 pub use self::check::check;
 
@@ -78,8 +80,6 @@ pub use self::check::check;
 const REQUESTS: usize = 64;
 /// Outcomes of probes that wait for the loop: as many as can be in flight.
 const OUTCOMES: usize = crate::policy::MAX_IN_FLIGHT;
-/// Changes of ways that wait for the loop; more make the watcher wait.
-const CHANGES: usize = 64;
 /// How often flows are looked at for those whose time is over: a third of the shortest lifetime.
 const SWEEP_EVERY: Duration = Duration::from_secs(3);
 /// When there is nothing to wait for: it isn't never, as that has no moment.
@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
-    let Started { parts, flows, failures, watch, listener, socket, http, store, remembered } =
+    let Started { parts, interfaces, watcher, flows, failures, listener, socket, http, store, remembered } =
         start::start(options).await?;
     let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
@@ -140,15 +140,13 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let serving = tokio::spawn(server::serve(listener, requests, async {
         let _ = stopped.await;
     }));
-    let (changes, from_kernel) = mpsc::channel(CHANGES);
-    let watching = tokio::spawn(ways::watch(watch, changes));
-
     let flows = (Arc::new(flows), walked, failures);
-    let mut daemon = Daemon::new(parts, flows, (store, remembered), options.version);
+    let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
+    let kernel = (interfaces, Ways::start(watcher, wanted));
+    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), options.version);
     daemon.tallies = tallies;
-    let outcome = daemon.serve(&mut signals, from_clients, from_kernel, from_counter).await;
+    let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
 
-    watching.abort();
     shown.iter().for_each(JoinHandle::abort);
     daemon.tell_the_end(outcome.as_ref().err(), options.detach_on_exit);
     let _ = stop_serving.send(());
@@ -186,9 +184,10 @@ struct Daemon {
     policy: Policy,
     clock: Clock,
     version: &'static str,
-    attachments: Vec<Attachment>,
-    /// Why an interface or a way is missing, by what it is about.
-    missing: view::Missing,
+    interfaces: Interfaces,
+    ways: Ways,
+    /// Why there is no way to a backend, by its slot.
+    no_ways: BTreeMap<u16, String>,
     probes: ProbeLog,
     flows: Arc<FlowTable>,
     certificates: Certificates,
@@ -258,6 +257,7 @@ impl Clock {
 impl Daemon {
     fn new(
         parts: Parts,
+        (interfaces, ways): (Interfaces, Ways),
         (flows, walked, failures): (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>),
         (store, remembered): (Store, Remembered),
         version: &'static str,
@@ -292,8 +292,9 @@ impl Daemon {
             policy,
             clock,
             version,
-            attachments: Vec::new(),
-            missing: view::Missing::default(),
+            interfaces,
+            ways,
+            no_ways: BTreeMap::new(),
             store,
             journal,
             saved: remembered.state,
@@ -308,7 +309,6 @@ impl Daemon {
         &mut self,
         signals: &mut Signals,
         mut requests: mpsc::Receiver<Request>,
-        mut changes: mpsc::Receiver<Change>,
         mut walked: mpsc::Receiver<Walked>,
     ) -> Result<(), Failure> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -334,7 +334,7 @@ impl Daemon {
                     self.watch_failovers();
                     self.watch_trials();
                 }
-                Some(change) = changes.recv() => self.changed(change),
+                Some(change) = self.ways.change() => self.changed(change),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),
                 () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),
@@ -357,25 +357,12 @@ impl Daemon {
 
     /// The first decision is in the kernel: services become reachable, programs go onto their interfaces.
     async fn open_for_traffic(&mut self) -> Result<(), Failure> {
-        let lacks;
-        (self.attachments, lacks) = self.parts.open_for_traffic().await?;
-        // What the drivers lacked before doesn't count: many get it with the program.
-        self.missing.transmit.clear();
-        for attachment in &self.attachments {
-            info!(
-                event = "attached",
-                interface = %attachment.interface,
-                mode = attachment.mode.name(),
-                program_id = attachment.program_id,
-            );
-            if let Some(warning) = &attachment.warning {
-                warn!(event = "attached", interface = %attachment.interface, "{warning}");
-            }
-        }
-        for (interface, lack) in lacks {
-            self.transmit(interface, Some(lack));
-        }
+        let attachments = self.parts.open_for_traffic().await?;
+        attachments.iter().for_each(Attachment::log);
+        self.interfaces.opened(attachments);
         self.ready = true;
+        self.settle_all();
+        self.watch();
         (0..self.parts.slots.len()).for_each(|pool| self.replay_all(PoolIndex(pool)));
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

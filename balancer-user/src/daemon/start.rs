@@ -3,11 +3,12 @@
 //! Nothing here touches traffic: services become reachable and programs are attached only after the first decision,
 //! by [`Parts::open_for_traffic`].
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use balancer_common::abi::Interface;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Mutex;
@@ -16,7 +17,7 @@ use tracing::{info, warn};
 use crate::config::{self, Config, MissingInterface, Surroundings};
 use crate::control::socket::ControlSocket;
 use crate::dataplane::DataplaneError;
-use crate::dataplane::attach::{self, Attachment, Target};
+use crate::dataplane::attach::{self, Attachment, ModeChoice, Target};
 use crate::dataplane::failures::Failures;
 use crate::dataplane::flows::{FlowTable, Lifetimes};
 use crate::dataplane::neighbours::Neighbours;
@@ -29,7 +30,7 @@ use crate::exit::{Exit, Failure};
 use crate::probe::Prober;
 use crate::store::{Remembered, Store};
 
-use super::ways::{Watch, Watched};
+use super::interfaces::Interfaces;
 use super::{Options, failed, memory, plan};
 
 /// What the loop works with.
@@ -47,7 +48,7 @@ pub(super) struct Parts {
     pub(super) program: Arc<Mutex<Loaded>>,
     /// Whether the kernel can do the latter.
     pub(super) can_feed: bool,
-    neighbours: Neighbours,
+    kernel: Arc<Neighbours>,
 }
 
 /// A start that went well.
@@ -55,7 +56,9 @@ pub(super) struct Started {
     pub(super) parts: Parts,
     pub(super) flows: FlowTable,
     pub(super) failures: AsyncFd<Failures>,
-    pub(super) watch: Watch,
+    pub(super) interfaces: Interfaces,
+    /// For the watcher of interfaces and ways.
+    pub(super) watcher: Neighbours,
     pub(super) listener: UnixListener,
     pub(super) socket: ControlSocket,
     /// For `[http]`.
@@ -97,8 +100,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
             return Err(failure);
         }
     };
-    let Assembly { probers, dataplane, neighbours, listener, socket, http } = assembly;
-    let Dataplane { plan, slots, tables, flows, failures, program, watch } = dataplane;
+    let Assembly { probers, dataplane, kernel, listener, socket, http } = assembly;
+    let Dataplane { plan, slots, tables, flows, failures, program, interfaces } = dataplane;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
@@ -106,8 +109,9 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     }
     let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
-    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, can_feed, neighbours };
-    Ok(Started { parts, flows, failures, watch, listener, socket, http, store, remembered })
+    let (kernel, watcher) = (Arc::new(kernel), Neighbours::connect()?);
+    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, can_feed, kernel };
+    Ok(Started { parts, interfaces, watcher, flows, failures, listener, socket, http, store, remembered })
 }
 
 /// After a start that failed: what it pinned goes.
@@ -120,7 +124,7 @@ pub(super) fn abandon(pins: PinDirectory) {
 struct Assembly {
     probers: Vec<Vec<Option<Prober>>>,
     dataplane: Dataplane,
-    neighbours: Neighbours,
+    kernel: Neighbours,
     listener: UnixListener,
     socket: ControlSocket,
     http: Option<TcpListener>,
@@ -134,7 +138,7 @@ struct Dataplane {
     flows: FlowTable,
     failures: AsyncFd<Failures>,
     program: Loaded,
-    watch: Watch,
+    interfaces: Interfaces,
 }
 
 impl Assembly {
@@ -145,14 +149,14 @@ impl Assembly {
             .map(plan::probers)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Failure::new(Exit::Config, error))?;
-        let neighbours = Neighbours::connect()?;
-        refuse_foreign_programs(config, pins, &neighbours).await?;
+        let kernel = Neighbours::connect()?;
+        refuse_foreign_programs(config, pins, &kernel).await?;
         let http = match &config.http {
             Some(http) => Some(listen(http.listen).await?),
             None => None,
         };
         let (socket, listener) = ControlSocket::bind(&options.socket)?;
-        let made = Self::dataplane(config, pins, &neighbours, options.replace).await;
+        let made = Self::dataplane(config, pins, &kernel, options.replace).await;
         let dataplane = match made {
             Ok(made) => made,
             Err(error) => {
@@ -160,7 +164,7 @@ impl Assembly {
                 return Err(error.into());
             }
         };
-        Ok(Self { probers, dataplane, neighbours, listener, socket, http })
+        Ok(Self { probers, dataplane, kernel, listener, socket, http })
     }
 
     async fn dataplane(
@@ -197,13 +201,25 @@ impl Assembly {
         let failures = Failures::take(&mut program.ebpf)?.awaited()?;
         let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep().busy)?;
         tables.write_pools(&plan, &slots)?;
-        let mut interfaces = BTreeMap::new();
-        for name in &config.gateway.interfaces {
+        let interfaces = Self::interfaces(config, &mut tables, neighbours).await?;
+        Ok(Dataplane { plan, slots, tables, flows, failures, program, interfaces })
+    }
+
+    /// Gives those that are there a slot.
+    async fn interfaces(
+        config: &Config,
+        tables: &mut Tables,
+        neighbours: &Neighbours,
+    ) -> Result<Interfaces, DataplaneError> {
+        let names = &config.gateway.interfaces;
+        let (mut written, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        for name in names {
             match neighbours.interface(name).await {
                 Ok((_, facts)) => {
-                    let slot = tables.interface_slot(facts.ifindex)?;
+                    let slot = tables.interface_slot(&facts, &taken)?;
                     tables.set_interface(slot, facts)?;
-                    interfaces.insert(name.clone(), Watched { slot, facts, lack: None, lost: false });
+                    taken.insert(slot);
+                    written.insert(name.clone(), (slot, facts));
                 }
                 // Only with something to adopt: the configuration was checked.
                 Err(DataplaneError::NoInterface(name)) => {
@@ -212,14 +228,7 @@ impl Assembly {
                 Err(error) => return Err(error),
             }
         }
-        let backends = slots
-            .iter()
-            .zip(&plan)
-            .flat_map(|(slots, plan)| slots.backends.iter().zip(&plan.backends))
-            .map(|(slot, backend)| (slot.index, backend.address))
-            .collect();
-        let watch = Watch { neighbours: Neighbours::connect()?, interfaces, backends };
-        Ok(Dataplane { plan, slots, tables, flows, failures, program, watch })
+        Ok(Interfaces::new(names, &written))
     }
 }
 
@@ -254,13 +263,10 @@ async fn refuse_foreign_programs(
 
 impl Parts {
     /// Puts the program onto the interfaces, which may fail and then changes nothing; then makes the services reachable.
-    /// Also says where packets are lost nevertheless, by interface: what is left of an earlier life is not changed.
-    pub(super) async fn open_for_traffic(
-        &mut self,
-    ) -> Result<(Vec<Attachment>, BTreeMap<String, String>), DataplaneError> {
+    pub(super) async fn open_for_traffic(&mut self) -> Result<Vec<Attachment>, DataplaneError> {
         let mut targets: Vec<Target> = Vec::new();
         for name in &self.config.gateway.interfaces {
-            match self.neighbours.interface(name).await {
+            match self.kernel.interface(name).await {
                 Ok((target, _)) => targets.push(target),
                 Err(DataplaneError::NoInterface(_)) => {}
                 Err(error) => return Err(error),
@@ -270,12 +276,60 @@ impl Parts {
         let program = program.program()?;
         let pins = self.pins.versioned();
         let choice = plan::mode_choice(&self.config);
-        let attachments = attach::attach_all(program, &targets, choice, pins, &self.neighbours).await?;
-        let lacks = self.neighbours.lacks(&targets, &attach::native(&attachments)).await?;
+        let attachments = attach::attach_all(program, &targets, choice, pins, &self.kernel).await?;
         self.tables.publish_services(&self.plan, &self.slots)?;
         for path in attach::release_others(&self.config.gateway.interfaces, pins)? {
             info!(event = "released", pin = %path.display(), "the interface is not in the configuration any more");
         }
-        Ok((attachments, lacks))
+        Ok(attachments)
+    }
+
+    /// For attaching the program to one more interface, by what the configuration says now.
+    pub(super) fn attacher(&self) -> Attacher {
+        Attacher {
+            program: self.program.clone(),
+            choice: plan::mode_choice(&self.config),
+            pins: self.pins.versioned().to_owned(),
+            kernel: self.kernel.clone(),
+        }
+    }
+
+    /// Takes the program off an interface; nothing leaves through it any more. `slot`: as it is known in the tables.
+    pub(super) fn release(&mut self, interface: &str, slot: Option<u16>) -> Result<(), DataplaneError> {
+        attach::release(interface, self.pins.versioned())?;
+        slot.map_or(Ok(()), |slot| self.tables.release_interface(slot))
+    }
+
+    /// The backends to which there has to be a way, by slot.
+    pub(super) fn backends(&self) -> BTreeMap<u16, IpAddr> {
+        let pools = self.slots.iter().zip(&self.plan);
+        let backends = pools.flat_map(|(slots, plan)| slots.backends.iter().zip(&plan.backends));
+        backends.map(|(slot, backend)| (slot.index, backend.address)).collect()
+    }
+}
+
+/// Attaches the program to single interfaces while the daemon runs.
+pub(super) struct Attacher {
+    program: Arc<Mutex<Loaded>>,
+    choice: ModeChoice,
+    pins: PathBuf,
+    kernel: Arc<Neighbours>,
+}
+
+impl Attacher {
+    /// By the rules of a start: in the mode that the configuration asks for, never in the place of a foreign program.
+    /// `others`: where the program runs already. Also tells the facts of the device, for the tables. Drivers may take
+    /// seconds: not on the loop's thread.
+    pub(super) async fn attach(
+        &self,
+        interface: &str,
+        others: &[Target],
+    ) -> Result<(Attachment, Interface), DataplaneError> {
+        let mut program = self.program.lock().await;
+        let (target, facts) = self.kernel.interface(interface).await?;
+        let program = program.program()?;
+        let attached =
+            attach::attach_one(program, &target, others, self.choice, &self.pins, &self.kernel).await?;
+        Ok((attached, facts))
     }
 }

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use balancer_common::abi::Interface;
 use tracing::{info, warn};
 
 use crate::dataplane::DataplaneError;
+use crate::dataplane::attach::Attachment;
 use crate::dataplane::cut::CutReport;
 use crate::dataplane::cut_all::Doomed;
 use crate::dataplane::held::{ReplayReport, Syns};
@@ -34,6 +36,10 @@ pub(super) enum Done {
     Looked(Box<Looked>),
     /// A hook.
     Hook(HookRun, HookEnd),
+    /// An attempt to attach the program to an interface.
+    Attached(String, Box<Result<(Attachment, Interface), DataplaneError>>),
+    /// It is time to make another one after the one of this number.
+    AttachAgain(String, u64),
 }
 
 /// What came of cutting one backend's flows.
@@ -142,6 +148,8 @@ impl Daemon {
             Done::Replayed(pool, report) => self.was_replayed(pool, &report),
             Done::Looked(looked) => self.looked(*looked),
             Done::Hook(run, end) => self.policy.handle_hook(run, end, self.clock.now()),
+            Done::Attached(interface, result) => self.was_attached(&interface, *result),
+            Done::AttachAgain(interface, number) => self.attach_again(&interface, number),
         }
     }
 

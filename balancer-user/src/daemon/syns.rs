@@ -5,13 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use nix::net::if_::if_nametoindex;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
 use crate::config::HookWhen;
 use crate::dataplane::DataplaneError;
-use crate::dataplane::attach::Mode;
 use crate::dataplane::exits::Exits;
 use crate::dataplane::held::{Entrance, ReplayReport, Waiting};
 use crate::dataplane::object::Loaded;
@@ -43,13 +41,11 @@ impl Gate {
 
 impl Daemon {
     pub(super) fn gate(&self) -> Result<Gate, DataplaneError> {
-        let generic = self.attachments.iter().filter(|attachment| attachment.mode == Mode::Generic);
-        let generic = generic.filter_map(|attachment| if_nametoindex(attachment.interface.as_str()).ok());
         Ok(Gate {
             program: self.parts.program.clone(),
             // Of no backend in particular: only where clients are matters.
             exits: self.parts.tables.exits(0)?,
-            generic: generic.collect(),
+            generic: self.generic_devices(),
         })
     }
 

@@ -23,17 +23,6 @@ use crate::policy::{self, ActiveReason, BackendIndex, BackendView, PoolIndex, Po
 use super::failovers::Failover;
 use super::{Daemon, probe_log};
 
-/// What the data plane lacks, by slot.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Missing {
-    /// Ways to backends, with the reason.
-    pub(super) ways: BTreeMap<u16, String>,
-    /// Interfaces by name, with the reason.
-    pub(super) interfaces: BTreeMap<String, &'static str>,
-    /// What native XDP needs of an interface to send packets there, by name; only with native programs it matters.
-    pub(super) transmit: BTreeMap<String, String>,
-}
-
 /// A copy of everything that the documents tell, but the number of flows.
 pub(super) struct Seen {
     status: Status,
@@ -132,16 +121,11 @@ fn flows(census: &Census, slot: u16) -> u64 {
 fn attachments(daemon: &Daemon) -> Vec<Attachment> {
     let interfaces = &daemon.parts.config.gateway.interfaces;
     let describe = |interface: &String| {
-        let attached = daemon.attachments.iter().find(|attachment| attachment.interface == *interface);
-        let lost = daemon.missing.interfaces.get(interface).copied();
-        let absent = attached.is_none().then_some("it does not exist");
-        let lack = daemon.missing.transmit.get(interface).filter(|_| daemon.is_native());
-        let error = lost
-            .or(absent)
-            .map(ToOwned::to_owned)
-            .or_else(|| lack.cloned())
-            .or_else(|| attached.and_then(|attachment| attachment.warning.clone()));
-        let attached = attached.filter(|_| lost.is_none());
+        let attached = daemon.interfaces.attachment(interface);
+        let lack = daemon.interfaces.lack(interface).filter(|_| daemon.is_native());
+        let warning = attached.and_then(|attachment| attachment.warning.as_ref());
+        let error = daemon.interfaces.problem(interface).map(ToOwned::to_owned);
+        let error = error.or_else(|| lack.or(warning).cloned());
         Attachment {
             interface: interface.clone(),
             mode: attached.map(|attachment| match attachment.mode {
@@ -200,7 +184,7 @@ fn backend(
     view: &BackendView,
 ) -> Backend {
     let slot = daemon.parts.slots[pool.0].backends[index.0].index;
-    let no_way = daemon.missing.ways.get(&slot).map(|problem| format!("no way: {problem}"));
+    let no_way = daemon.no_ways.get(&slot).map(|problem| format!("no way: {problem}"));
     Backend {
         name: config.name.clone(),
         address: config.address.to_string(),

@@ -14,6 +14,8 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 
+use tracing::{info, warn};
+
 use super::DataplaneError;
 use super::neighbours::Neighbours;
 
@@ -65,6 +67,8 @@ pub struct Target {
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
+    /// The kernel's index for its device: another one of this name is another.
+    pub ifindex: u32,
     /// How it runs there.
     pub mode: Mode,
     /// The kernel's id of the program.
@@ -73,6 +77,17 @@ pub struct Attachment {
     pub link_id: u32,
     /// A warning for people, if it isn't what was hoped for.
     pub warning: Option<String>,
+}
+
+impl Attachment {
+    /// Tells people of it.
+    pub fn log(&self) {
+        let Self { interface, mode, program_id, .. } = self;
+        info!(event = "attached", interface = %interface, mode = mode.name(), program_id);
+        if let Some(warning) = &self.warning {
+            warn!(event = "attached", interface = %interface, "{warning}");
+        }
+    }
 }
 
 /// A link that ends with this value unless it is pinned.
@@ -94,20 +109,7 @@ pub async fn attach_all(
     let is_ours = |target: &&Target| target.program.is_some() && pin_path(pins, &target.interface).exists();
     let (existing, new): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(is_ours);
     // Fresh ones first: a foreign program shows itself before an existing link gets the new program.
-    let mut lacks = match choice {
-        ModeChoice::Auto | ModeChoice::Native => kernel.hidden_tags(&new).await?,
-        ModeChoice::Generic => BTreeMap::new(),
-    };
-    let mut fresh = Vec::new();
-    if lacks.is_empty() {
-        fresh = new.iter().map(|target| attach(program, target, choice)).collect::<Result<Vec<_>, _>>()?;
-        lacks = kernel.lacks(targets, &native(fresh.iter().map(|fresh| &fresh.attachment))).await?;
-    }
-    if !lacks.is_empty() {
-        // An interface has one program: the native ones make room.
-        drop(fresh);
-        fresh = without_native(program, &new, choice, &lacks)?;
-    }
+    let fresh = attach_new(program, &new, targets, choice, kernel).await?;
     let updated =
         existing.iter().map(|target| update(program, target, choice, &pin_path(pins, &target.interface)));
     let mut attachments = updated.collect::<Result<Vec<_>, _>>()?;
@@ -116,6 +118,47 @@ pub async fn attach_all(
         |attachment: &Attachment| targets.iter().position(|target| target.interface == attachment.interface);
     attachments.sort_by_key(position);
     Ok(attachments)
+}
+
+/// Attaches the program to one interface while it runs on others, by the same rules as at the start: nothing that is
+/// attached changes, and what was pinned for this name makes room. `others`: where it runs already.
+pub async fn attach_one(
+    program: &mut Xdp,
+    target: &Target,
+    others: &[Target],
+    choice: ModeChoice,
+    pins: &Path,
+    kernel: &Neighbours,
+) -> Result<Attachment, DataplaneError> {
+    let all = [others, std::slice::from_ref(target)].concat();
+    let fresh = attach_new(program, &[target], &all, choice, kernel).await?;
+    let mut attachments = pin(fresh, pins)?;
+    attachments.pop().ok_or_else(|| attach_error(target, Mode::Native, "nothing was attached".into()))
+}
+
+/// Attaches where there is no program yet, or nowhere. `all`: where packets may go from there.
+async fn attach_new(
+    program: &mut Xdp,
+    new: &[&Target],
+    all: &[Target],
+    choice: ModeChoice,
+    kernel: &Neighbours,
+) -> Result<Vec<Fresh>, DataplaneError> {
+    let mut lacks = match choice {
+        ModeChoice::Auto | ModeChoice::Native => kernel.hidden_tags(new).await?,
+        ModeChoice::Generic => BTreeMap::new(),
+    };
+    let mut fresh = Vec::new();
+    if lacks.is_empty() {
+        fresh = new.iter().map(|target| attach(program, target, choice)).collect::<Result<Vec<_>, _>>()?;
+        lacks = kernel.lacks(all, &native(fresh.iter().map(|fresh| &fresh.attachment))).await?;
+    }
+    if lacks.is_empty() {
+        return Ok(fresh);
+    }
+    // An interface has one program: the native ones make room.
+    drop(fresh);
+    without_native(program, new, choice, &lacks)
 }
 
 /// The interfaces on which the program runs natively.
@@ -186,6 +229,16 @@ const LINK: &str = "link-";
 /// A link's pin, by interface name. bpffs has no names with a dot, which VLAN interfaces usually have.
 fn pin_path(pins: &Path, interface: &str) -> PathBuf {
     pins.join(format!("{LINK}{}", interface.replace('%', "%25").replace('.', "%2e")))
+}
+
+/// Takes the program off an interface; `false`: it was on none of this name.
+pub fn release(interface: &str, pins: &Path) -> Result<bool, DataplaneError> {
+    let path = pin_path(pins, interface);
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(pin_error(&path, error)),
+    }
 }
 
 /// Takes the program off the interfaces that are not among these.
@@ -284,6 +337,7 @@ fn describe(
     let info = link.info().map_err(|error| attach_error(target, mode, error.to_string()))?;
     Ok(Attachment {
         interface: target.interface.clone(),
+        ifindex: target.ifindex,
         mode,
         program_id: info.program_id(),
         link_id: info.id(),

@@ -96,6 +96,21 @@ impl Neighbours {
         Ok((Target { interface: name.to_owned(), ifindex, mtu: facts.mtu, program }, facts))
     }
 
+    /// What the device of this index is called; `None`: it is gone.
+    pub async fn interface_name(&self, ifindex: u32) -> Result<Option<String>, DataplaneError> {
+        let mut answer = self.handle.link().get().match_index(ifindex).execute();
+        let link = match answer.try_next().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => None,
+            answer => answer.map_err(failed(format!("looking up interface {ifindex}")))?,
+        };
+        let names = link.into_iter().flat_map(|link| link.attributes);
+        let mut names = names.filter_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        });
+        Ok(names.next())
+    }
+
     /// The kernel's route to an address; `None`: there is none to another machine.
     pub async fn route(&self, destination: IpAddr) -> Result<Option<Route>, DataplaneError> {
         let message = match destination {

@@ -2,7 +2,7 @@
 //!
 //! Order is everything here: what a word or a key makes reachable is written before it, and taken away after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::xdp::{DevMap, XdpMapError};
@@ -264,21 +264,33 @@ impl Tables {
 
     /// An interface's facts, and the kernel's device in the same slot.
     pub fn set_interface(&mut self, slot: u16, interface: Interface) -> Result<(), DataplaneError> {
-        let earlier: Vec<u32> = self
-            .interface_slots
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(ifindex, held)| *held == u32::from(slot) && *ifindex != interface.ifindex)
-            .map(|(ifindex, _)| ifindex)
-            .collect();
-        for ifindex in earlier {
+        self.forget_interfaces(slot, interface.ifindex)?;
+        self.interface_slots
+            .insert(interface.ifindex, u32::from(slot), 0)
+            .map_err(DataplaneError::map("writing", "INTERFACE_SLOTS"))?;
+        self.put_interface(slot, interface)
+    }
+
+    /// Nothing leaves through the interface in this slot any more, and the slot is free.
+    pub fn release_interface(&mut self, slot: u16) -> Result<(), DataplaneError> {
+        self.forget_interfaces(slot, 0)?;
+        // The kernel empties the slot of index 0.
+        self.put_interface(slot, Interface::default())
+    }
+
+    /// Of those that were known by this slot all but one.
+    fn forget_interfaces(&mut self, slot: u16, kept: u32) -> Result<(), DataplaneError> {
+        let known = self.interface_slots.iter().filter_map(Result::ok);
+        let earlier = known.filter(|(ifindex, held)| *held == u32::from(slot) && *ifindex != kept);
+        for (ifindex, _) in earlier.collect::<Vec<_>>() {
             self.interface_slots
                 .remove(&ifindex)
                 .map_err(DataplaneError::map("removing from", "INTERFACE_SLOTS"))?;
         }
-        self.interface_slots
-            .insert(interface.ifindex, u32::from(slot), 0)
-            .map_err(DataplaneError::map("writing", "INTERFACE_SLOTS"))?;
+        Ok(())
+    }
+
+    fn put_interface(&mut self, slot: u16, interface: Interface) -> Result<(), DataplaneError> {
         self.interfaces
             .set(slot.into(), interface, 0)
             .map_err(DataplaneError::map("writing", "INTERFACES"))?;
@@ -303,22 +315,28 @@ impl Tables {
         (way.interface != 0).then_some(way)
     }
 
-    /// The slot that flows know this interface by, or a free one: never used, or its device is gone.
-    pub fn interface_slot(&self, ifindex: u32) -> Result<u16, DataplaneError> {
-        let mut free = None;
+    /// The slot that flows know this interface by: its device's own, or else that of one which is gone and had the same
+    /// hardware address; or a free one. `taken`: slots that wait for the return of somebody else.
+    pub fn interface_slot(
+        &self,
+        interface: &Interface,
+        taken: &BTreeSet<u16>,
+    ) -> Result<u16, DataplaneError> {
+        let (mut free, mut same) = (None, None);
         for slot in (1..MAX_INTERFACES as u16).rev() {
-            let interface =
+            let known =
                 self.interfaces.get(&slot.into(), 0).map_err(DataplaneError::map("reading", "INTERFACES"))?;
             // The kernel empties a device's slot when the device goes.
             let gone = self.devices.get(slot.into(), 0).is_err();
-            if interface.ifindex == ifindex && !gone {
+            if known.ifindex == interface.ifindex && !gone {
                 return Ok(slot);
             }
-            if interface.ifindex == 0 || gone {
+            if gone && !taken.contains(&slot) {
                 free = Some(slot);
+                same = if known.mac == interface.mac { free } else { same };
             }
         }
-        free.ok_or(DataplaneError::NoSlot { what: "an interface", limit: MAX_INTERFACES - 1 })
+        same.or(free).ok_or(DataplaneError::NoSlot { what: "an interface", limit: MAX_INTERFACES - 1 })
     }
 
     /// What became of packets that were neither forwarded nor simply passed, by reason, zero included.

@@ -1,0 +1,321 @@
+//! The interfaces of the configuration while the daemon runs: what the kernel has under each name, which slot flows know it
+//! by, and the program on it.
+//!
+//! A device that is made anew under a name gets the program again, by the rules of a start, and the slot that flows know the
+//! name by; so only packets in the gap are lost. Deliberately not here: the start, which attaches to all or none (`start`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use balancer_common::abi::Interface;
+use tracing::{error, info, warn};
+
+use crate::dataplane::DataplaneError;
+use crate::dataplane::attach::{self, Attachment, Mode, Target};
+
+use super::Daemon;
+use super::steps::Done;
+use super::ways::{Device, Here, Place, Wanted};
+
+/// After an attempt to attach that failed, unless there is news of the device before: so long, then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
+/// All of them, by name.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces(BTreeMap<String, Held>);
+
+/// What is known of one.
+#[derive(Debug, Default)]
+struct Held {
+    /// What the kernel told last; `None`: nothing yet.
+    device: Option<Device>,
+    /// As it is in the tables. The slot stays the name's own when the device is gone.
+    written: Option<(u16, Interface)>,
+    attached: Option<Attachment>,
+    attempts: Attempts,
+    /// Why no traffic passes it, or not as it was meant to; the words say which.
+    problem: Option<String>,
+}
+
+/// Attempts to attach.
+#[derive(Debug, Default)]
+struct Attempts {
+    is_under_way: bool,
+    /// Of the latest one; those that were to be made after earlier ones are given up.
+    number: u64,
+    /// After the next one that fails.
+    pause: Duration,
+}
+
+impl Interfaces {
+    /// At the start: the names, and those that are there, with their slots.
+    pub(super) fn new(names: &[String], written: &BTreeMap<String, (u16, Interface)>) -> Self {
+        let held = |name: &String| Held { written: written.get(name).copied(), ..Held::default() };
+        Self(names.iter().map(|name| (name.clone(), held(name))).collect())
+    }
+
+    /// For the watcher. Before programs are attached the ways lead through all that is there, as those of an earlier life do.
+    pub(super) fn places(&self) -> BTreeMap<String, Option<Place>> {
+        let place = |held: &Held| {
+            let (slot, facts) = held.written?;
+            let link_id = held.attached.as_ref().map_or(0, |attached| attached.link_id);
+            Some(Place { slot, ifindex: facts.ifindex, link_id })
+        };
+        self.0.iter().map(|(name, held)| (name.clone(), place(held))).collect()
+    }
+
+    /// Where the program is.
+    pub(super) fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.0.values().filter_map(|held| held.attached.as_ref())
+    }
+
+    /// The program on this one.
+    pub(super) fn attachment(&self, name: &str) -> Option<&Attachment> {
+        self.0.get(name)?.attached.as_ref()
+    }
+
+    /// Why no traffic passes this one, or not as it was meant to.
+    pub(super) fn problem(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.problem.as_deref()
+    }
+
+    /// Those that have one.
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, held)| Some((name.as_str(), held.problem.as_deref()?)))
+    }
+
+    /// Why packets that a native program sends through this one are lost.
+    pub(super) fn lack(&self, name: &str) -> Option<&String> {
+        lack(self.0.get(name)?.device.as_ref())
+    }
+
+    /// Programs were attached at the start. What drivers lacked before doesn't count: many get it with the program.
+    pub(super) fn opened(&mut self, attachments: Vec<Attachment>) {
+        for attachment in attachments {
+            let Some(held) = self.0.get_mut(&attachment.interface) else { continue };
+            if let Some(Device::Here(here)) = &mut held.device {
+                here.lack = None;
+            }
+            held.attach(attachment);
+        }
+    }
+
+    fn taken(&self) -> BTreeSet<u16> {
+        self.0.values().filter_map(|held| Some(held.written?.0)).collect()
+    }
+
+    /// Where packets may go from another one.
+    fn targets_beside(&self, name: &str) -> Vec<Target> {
+        let others = self.0.iter().filter(|(other, held)| *other != name && held.attached.is_some());
+        let targets = others.filter_map(|(_, held)| match &held.device {
+            Some(Device::Here(here)) => Some(here.target.clone()),
+            _ => None,
+        });
+        targets.collect()
+    }
+}
+
+impl Held {
+    fn attach(&mut self, attachment: Attachment) {
+        if let Some(Device::Here(here)) = &mut self.device
+            && here.facts.ifindex == attachment.ifindex
+        {
+            here.target.program = Some((attachment.program_id, attachment.mode));
+        }
+        self.attached = Some(attachment);
+        self.attempts = Attempts { number: self.attempts.number, ..Attempts::default() };
+        self.problem = None;
+    }
+
+    /// Whether our program is on this device.
+    fn is_on(&self, here: &Here) -> bool {
+        let program = here.target.program.map(|(id, _)| id);
+        self.attached.as_ref().is_some_and(|attached| {
+            attached.ifindex == here.facts.ifindex && program == Some(attached.program_id)
+        })
+    }
+}
+
+fn lack(device: Option<&Device>) -> Option<&String> {
+    match device? {
+        Device::Here(here) => here.lack.as_ref(),
+        Device::Absent | Device::Renamed(_) => None,
+    }
+}
+
+impl Daemon {
+    /// Tells the watcher what is wanted now. To be called whenever interfaces or backends have changed.
+    pub(super) fn watch(&self) {
+        let backends = self.parts.backends();
+        self.ways.watch(Wanted { interfaces: self.interfaces.places(), backends });
+    }
+
+    /// The configuration names these interfaces now: what is new gets the program as soon as the kernel shows it, beside the
+    /// loop; what isn't among them any more is released at once.
+    #[expect(dead_code, reason = "a reload is what changes the list")]
+    pub(super) fn want_interfaces(&mut self, names: &[String]) -> Result<(), DataplaneError> {
+        let known = self.interfaces.0.keys();
+        for name in known.filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>() {
+            let slot = self.interfaces.0.get(&name).and_then(|held| Some(held.written?.0));
+            self.parts.release(&name, slot)?;
+            self.interfaces.0.remove(&name);
+            info!(event = "released", interface = %name, "the interface is not in the configuration any more");
+        }
+        for name in names {
+            self.interfaces.0.entry(name.clone()).or_default();
+        }
+        self.watch();
+        Ok(())
+    }
+
+    /// The kernel has something else under the name of an interface.
+    pub(super) fn interface_changed(&mut self, name: &str, device: Device) {
+        let is_native = self.is_native();
+        let Some(held) = self.interfaces.0.get_mut(name) else { return };
+        if held.device.as_ref() == Some(&device) {
+            return;
+        }
+        let before = held.device.replace(device);
+        let (before, now) = (lack(before.as_ref()), lack(held.device.as_ref()));
+        if is_native && before != now {
+            match now {
+                Some(lack) => warn!(event = "transmit", interface = name, "{lack}"),
+                None => info!(event = "transmit", interface = name, "packets are sent there again"),
+            }
+        }
+        held.attempts.pause = Duration::ZERO;
+        self.settle(name);
+    }
+
+    /// Makes the tables and the program what the devices ask for: for when programs may be attached.
+    pub(super) fn settle_all(&mut self) {
+        let names: Vec<String> = self.interfaces.0.keys().cloned().collect();
+        names.iter().for_each(|name| self.settle(name));
+    }
+
+    fn settle(&mut self, name: &str) {
+        let Some(held) = self.interfaces.0.get_mut(name).filter(|_| self.ready) else { return };
+        match &held.device {
+            None => {}
+            Some(Device::Absent) => {
+                // Its link has died with it.
+                held.attached = None;
+                self.trouble(name, "it does not exist: no traffic passes it".to_owned());
+            }
+            Some(Device::Renamed(now)) => {
+                let problem = format!(
+                    "its device is called {now} now, and traffic still passes it: call it {name} again \
+                     (`ip link set dev {now} name {name}`), or name {now} in [gateway] interfaces"
+                );
+                self.trouble(name, problem);
+            }
+            Some(Device::Here(here)) if held.is_on(here) => {
+                let facts = here.facts;
+                if held.problem.take().is_some() {
+                    info!(event = "interface", interface = name, "traffic passes this interface again");
+                }
+                self.write_interface(name, facts);
+            }
+            Some(Device::Here(_)) => self.attach(name),
+        }
+    }
+
+    /// Something is wrong with an interface; told once.
+    fn trouble(&mut self, name: &str, problem: String) {
+        let Some(held) = self.interfaces.0.get_mut(name) else { return };
+        if held.problem.as_ref() != Some(&problem) {
+            error!(event = "interface", interface = name, problem);
+            held.problem = Some(problem);
+        }
+    }
+
+    /// The facts of the device that the program is on, into the tables.
+    fn write_interface(&mut self, name: &str, facts: Interface) {
+        let taken = self.interfaces.taken();
+        let Some(held) = self.interfaces.0.get_mut(name) else { return };
+        if held.written.is_some_and(|(_, written)| written == facts) {
+            return;
+        }
+        let tables = &mut self.parts.tables;
+        let slot = match held.written {
+            Some((slot, _)) => Ok(slot),
+            None => tables.interface_slot(&facts, &taken),
+        };
+        match slot.and_then(|slot| tables.set_interface(slot, facts).map(|()| slot)) {
+            Ok(slot) => held.written = Some((slot, facts)),
+            Err(error) => error!(event = "dataplane", error = %error, "the kernel's tables may be behind"),
+        }
+    }
+
+    /// Has the program attached beside the loop, as drivers may take seconds.
+    fn attach(&mut self, name: &str) {
+        let others = self.interfaces.targets_beside(name);
+        let Some(held) = self.interfaces.0.get_mut(name) else { return };
+        if held.attempts.is_under_way {
+            return;
+        }
+        held.attempts.is_under_way = true;
+        held.attempts.number += 1;
+        let (attacher, done, name) = (self.parts.attacher(), self.done.0.clone(), name.to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let result = runtime.block_on(attacher.attach(&name, &others));
+            // The loop has ended: nobody wants to know.
+            let _ = done.blocking_send(Done::Attached(name, Box::new(result)));
+        });
+    }
+
+    /// An attempt to attach has ended.
+    pub(super) fn was_attached(
+        &mut self,
+        name: &str,
+        result: Result<(Attachment, Interface), DataplaneError>,
+    ) {
+        let Some(held) = self.interfaces.0.get_mut(name) else {
+            // It has left the configuration meanwhile.
+            if let Err(error) = self.parts.release(name, None) {
+                error!(event = "dataplane", interface = name, error = %error, "the program is left on it");
+            }
+            return;
+        };
+        held.attempts.is_under_way = false;
+        match result {
+            Ok((attachment, facts)) => {
+                attachment.log();
+                held.attach(attachment);
+                self.write_interface(name, facts);
+                // Whatever was found out before is told anew, and this interface settled again if it is another.
+                self.watch();
+            }
+            Err(error) => {
+                held.attempts.pause = (held.attempts.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+                let (pause, number) = (held.attempts.pause, held.attempts.number);
+                self.trouble(name, format!("{error}; it is tried again, until then no traffic passes it"));
+                let (done, name) = (self.done.0.clone(), name.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    let _ = done.send(Done::AttachAgain(name, number)).await;
+                });
+            }
+        }
+    }
+
+    /// It is time to try again, unless that has been done since.
+    pub(super) fn attach_again(&mut self, name: &str, number: u64) {
+        if self.interfaces.0.get(name).is_some_and(|held| held.attempts.number == number) {
+            self.settle(name);
+        }
+    }
+
+    /// Whether a program runs natively: then it sends packets through drivers.
+    pub(super) fn is_native(&self) -> bool {
+        !attach::native(self.interfaces.attachments()).is_empty()
+    }
+
+    /// The devices on which the kernel's stack runs the program.
+    pub(super) fn generic_devices(&self) -> BTreeSet<u32> {
+        let generic = self.interfaces.attachments().filter(|attachment| attachment.mode == Mode::Generic);
+        generic.map(|attachment| attachment.ifindex).collect()
+    }
+}
