@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -49,6 +50,26 @@ fn a_backend_with_another_hardware_address_is_followed_and_its_connections_live(
     }
     assert_eq!(site.gateway.logged("transition").len(), 2, "nobody failed over");
     Ok(())
+}
+
+#[test]
+fn a_backend_that_moves_without_a_word_is_found_within_two_seconds() -> Result<()> {
+    let options = Options { max_fails: 0, pools: &[PASSWORDS, SIX], ..Options::default() };
+    let site = site("silently", &Topology::two_armed().dual_stack(), options)?;
+    let mut held =
+        [PASSWORDS, SIX].map(|pool| site.hold(pool, WEB)).into_iter().collect::<Result<Vec<_>>>()?;
+    let clients = site.watch_as(WEB, &["--interval", "20ms", "--timeout", "500ms"])?;
+    let backend = site.lab().backend(0);
+    for setting in ["ipv4/conf/eth0/arp_notify", "ipv6/conf/eth0/ndisc_notify"] {
+        backend.set_sysctl(&format!("net/{setting}"), "0")?;
+    }
+    backend.run(["ip", "link", "set", "eth0", "address", OTHER_MAC])?;
+    let took = clients.first_answer("server1", SystemTime::now())?;
+    ensure!(took < Duration::from_secs(2), "it took {took:?}");
+    for held in &mut held {
+        assert_eq!(held.ask()?, "server1");
+    }
+    new_connections(&site, site.lab().client(), SIX)
 }
 
 /// A connection that has said nothing yet.

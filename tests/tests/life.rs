@@ -3,10 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{Read, Write},
+    time::SystemTime,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use balancer_tests::{
     gateway::{PATIENCE, Status},
     inventory::{Inventory, attached_programs},
@@ -14,6 +16,7 @@ use balancer_tests::{
     poll::poll_until,
     site::{API, Load, Options, POOL, Programs, Site, WEB},
 };
+use balancer_user::dataplane::layout_version;
 
 /// Six seconds of it, all to the backup.
 const STEADY: [&str; 8] =
@@ -102,10 +105,8 @@ fn a_refused_start_leaves_what_is_pinned_and_its_traffic_alone() -> Result<()> {
     }
     site.gateway.configure(&larger)?;
     site.gateway.start(&["--replace"])?;
-    poll_until(PATIENCE, "the kernel to free the old ones", || {
-        let remaining = held.remaining();
-        if remaining == Inventory::default() { Ok(()) } else { Err(format!("{remaining:?}")) }
-    })?;
+    // Nothing but the links: no interface was without a program.
+    wait_for_remaining(&held, &Inventory { links: held.links.clone(), ..Inventory::default() })?;
     let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
     assert_eq!(report["failed"], 0, "{report}");
     Ok(())
@@ -225,13 +226,66 @@ fn verbs_without_a_daemon_and_without_pins_exit_4() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_another_layout_has_pinned_is_named_and_given_up_only_when_asked() -> Result<()> {
+    let mut site = site("layout")?;
+    let before = site.gateway.status()?;
+    let held = Inventory::of(&before);
+    become_another_version(&mut site, "v4")?;
+    let said = site.gateway.verb(&["run"])?.expect(1)?;
+    let words = [
+        "/v4 ",
+        "layout v4",
+        "wan0, lan0",
+        "flows and its counters would be lost",
+        "`balancer run --replace`",
+    ];
+    assert!(words.iter().all(|words| said.stderr.contains(words)), "{said:?}");
+    assert!(!said.stderr.contains("not ours"), "{said:?}");
+    assert_eq!(held.remaining(), held);
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+
+    let clients = site.watch_as(WEB, &["--interval", "10ms", "--timeout", "500ms"])?;
+    site.gateway.start(&["--replace"])?;
+    clients.first_answer("server1", SystemTime::now())?;
+    let attempts = clients.attempts();
+    let failed = attempts.iter().filter(|attempt| attempt["error"].is_string()).count();
+    // Those that were under way in that moment.
+    assert!(attempts.len() >= 20 && failed <= 5, "{failed} failed of {attempts:?}");
+    assert_eq!(site.gateway.status()?.link_ids(), before.link_ids(), "no interface was without a program");
+    wait_for_remaining(&held, &Inventory { links: held.links.clone(), ..Inventory::default() })?;
+    assert!(!site.lab().pin_dir().join("v4").exists());
+    Ok(())
+}
+
+#[test]
+fn detach_takes_along_what_another_layout_has_pinned() -> Result<()> {
+    let mut site = site("layouts")?;
+    let held = Inventory::of(&site.gateway.status()?);
+    become_another_version(&mut site, "v3")?;
+    site.gateway.verb(&["detach"])?.expect(0)?;
+    assert_gone(&site, &held)
+}
+
+/// Ends the daemon, and makes it look as if another version had been it.
+fn become_another_version(site: &mut Site, layout: &str) -> Result<()> {
+    site.gateway.terminate()?;
+    let pins = site.lab().pin_dir();
+    fs::rename(pins.join(layout_version()), pins.join(layout)).context("rename the pins' directory")
+}
+
+fn wait_for_remaining(held: &Inventory, wanted: &Inventory) -> Result<()> {
+    // The kernel frees programs and maps a little after their last user.
+    poll_until(PATIENCE, "the kernel to free the old ones", || {
+        let remaining = held.remaining();
+        if remaining == *wanted { Ok(()) } else { Err(format!("{remaining:?}")) }
+    })
+}
+
 /// Nothing of it in the kernel, on the interfaces or on bpffs.
 fn assert_gone(site: &Site, held: &Inventory) -> Result<()> {
-    // The kernel frees programs and maps a little after their last user.
-    poll_until(PATIENCE, "the kernel to free everything", || {
-        let remaining = held.remaining();
-        if remaining == Inventory::default() { Ok(()) } else { Err(format!("{remaining:?}")) }
-    })?;
+    wait_for_remaining(held, &Inventory::default())?;
     assert_eq!(attached_programs(site.lab().gateway())?, BTreeMap::new());
     assert!(!site.lab().pin_dir().exists());
     Ok(())

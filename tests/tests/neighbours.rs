@@ -12,7 +12,7 @@ use balancer_tests::{
 };
 use balancer_user::dataplane::{
     DataplaneError,
-    neighbours::{Neighbour, Neighbours, Route},
+    neighbours::{Known, Neighbours, Route},
 };
 
 const GATEWAY: &str = "2001:db8:2::1";
@@ -35,6 +35,40 @@ fn backends_of_both_families_are_found_and_followed() -> Result<()> {
     for address in [BACKEND.parse()?, v4] {
         wait_for_mac(&lab, route(&lab, address)?.context("a route")?, "02:00:00:00:00:99")?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_neighbour_is_asked_without_a_change_of_anything_and_what_moved_silently_is_found_anew() -> Result<()> {
+    let lab = lab("asked")?;
+    let backend = lab.backend(0);
+    for setting in ["ipv4/conf/eth0/arp_notify", "ipv6/conf/eth0/ndisc_notify"] {
+        backend.set_sysctl(&format!("net/{setting}"), "0")?;
+    }
+    let addresses = [BACKEND.parse()?, lab.backend(0).address()];
+    let before = mac(backend)?;
+    for address in addresses {
+        let route = route(&lab, address)?.context("a route")?;
+        wait_for_mac(&lab, route, &before)?;
+        ask(&lab, async |kernel| kernel.confirm(route.ifindex, route.next_hop).await)?;
+        let is_heard = || {
+            let found = ask(&lab, async |kernel| kernel.neighbour(route.ifindex, route.next_hop).await);
+            let found = found.map_err(|error| format!("{error:#}"))?;
+            let is_heard = found.is_some_and(|neighbour| neighbour.known == Known::Heard);
+            if is_heard { Ok(()) } else { Err(format!("{found:?}")) }
+        };
+        poll_until(PATIENCE, "its answer", is_heard)?;
+    }
+    backend.run(["ip", "link", "set", "eth0", "address", "02:00:00:00:00:98"])?;
+    for address in addresses {
+        let route = route(&lab, address)?.context("a route")?;
+        ask(&lab, async |kernel| kernel.find_anew(route.ifindex, route.next_hop).await)?;
+        wait_for_mac(&lab, route, "02:00:00:00:00:98")?;
+    }
+    // Nobody is there: nothing to ask, and nothing is made of it.
+    let route = Route { next_hop: "10.0.2.99".parse()?, ..route(&lab, addresses[1])?.context("a route")? };
+    ask(&lab, async |kernel| kernel.confirm(route.ifindex, route.next_hop).await)?;
+    assert_eq!(ask(&lab, async |kernel| kernel.neighbour(route.ifindex, route.next_hop).await)?, None);
     Ok(())
 }
 
@@ -67,15 +101,13 @@ fn route(lab: &Lab, destination: IpAddr) -> Result<Option<Route>> {
     ask(lab, async |kernel| kernel.route(destination).await)
 }
 
-/// Until the kernel has it, which is nudged as the daemon does it: whenever it isn't sure.
+/// Until the kernel has it, which is nudged as the daemon does it.
 fn wait_for_mac(lab: &Lab, route: Route, mac: &str) -> Result<()> {
     poll_until(PATIENCE, "the neighbour's hardware address", || {
         let found = ask(lab, async |kernel| {
-            let table = kernel.table().await?;
-            let is_it = |one: &Neighbour| one.ifindex == route.ifindex && one.address == route.next_hop;
-            let found = table.into_iter().find(is_it);
-            if found.is_none_or(|neighbour| !neighbour.is_sure) {
-                kernel.resolve(route.ifindex, route.next_hop).await?;
+            let found = kernel.neighbour(route.ifindex, route.next_hop).await?;
+            if found.is_none() {
+                kernel.find(route.ifindex, route.next_hop).await?;
             }
             Ok(found)
         });

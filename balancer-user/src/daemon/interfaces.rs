@@ -11,7 +11,7 @@ use balancer_common::abi::Interface;
 use tracing::{error, info, warn};
 
 use crate::dataplane::DataplaneError;
-use crate::dataplane::attach::{self, Attachment, Mode, Target};
+use crate::dataplane::attach::{self, Attachment, Carrier, Mode, Target};
 
 use super::Daemon;
 use super::steps::Done;
@@ -101,6 +101,11 @@ impl Interfaces {
         }
     }
 
+    /// Which interface had our program on this device, under another name.
+    fn other_on(&self, here: &Here) -> Option<String> {
+        self.0.iter().find(|(_, held)| held.is_on(here)).map(|(name, _)| name.clone())
+    }
+
     fn taken(&self) -> BTreeSet<u16> {
         self.0.values().filter_map(|held| Some(held.written?.0)).collect()
     }
@@ -125,7 +130,6 @@ impl Held {
         }
         self.attached = Some(attachment);
         self.attempts = Attempts { number: self.attempts.number, ..Attempts::default() };
-        self.problem = None;
     }
 
     /// Whether our program is on this device.
@@ -134,6 +138,16 @@ impl Held {
         self.attached.as_ref().is_some_and(|attached| {
             attached.ifindex == here.facts.ifindex && program == Some(attached.program_id)
         })
+    }
+}
+
+fn impassable(carrier: Carrier, name: &str) -> Option<String> {
+    match carrier {
+        Carrier::Up => None,
+        Carrier::None => {
+            Some("it has no carrier (its cable, or the other end): no traffic passes it".to_owned())
+        }
+        Carrier::Down => Some(format!("it is down: no traffic passes it (`ip link set dev {name} up`)")),
     }
 }
 
@@ -212,12 +226,20 @@ impl Daemon {
             }
             Some(Device::Here(here)) if held.is_on(here) => {
                 let facts = here.facts;
-                if held.problem.take().is_some() {
-                    info!(event = "interface", interface = name, "traffic passes this interface again");
-                }
+                let problem = impassable(here.target.carrier, name);
                 self.write_interface(name, facts);
+                match problem {
+                    Some(problem) => self.trouble(name, problem),
+                    None => self.is_well(name),
+                }
             }
-            Some(Device::Here(_)) => self.attach(name),
+            Some(Device::Here(here)) => {
+                let here = here.clone();
+                match self.interfaces.other_on(&here) {
+                    Some(other) => self.exchange(name, &other),
+                    None => self.attach(name),
+                }
+            }
         }
     }
 
@@ -227,6 +249,36 @@ impl Daemon {
         if held.problem.as_ref() != Some(&problem) {
             error!(event = "interface", interface = name, problem);
             held.problem = Some(problem);
+        }
+    }
+
+    /// An interface has the device that another one had: each other's program and slot, as these belong to devices.
+    fn exchange(&mut self, name: &str, other: &str) {
+        if let Err(error) = self.parts.exchange(name, other) {
+            error!(event = "dataplane", interface = name, error = %error, "the next start may miss its program");
+        }
+        let Some(mut one) = self.interfaces.0.remove(name) else { return };
+        if let Some(another) = self.interfaces.0.get_mut(other) {
+            info!(
+                event = "interface",
+                interface = name,
+                before = other,
+                "the interface has the other's device"
+            );
+            std::mem::swap(&mut one.attached, &mut another.attached);
+            std::mem::swap(&mut one.written, &mut another.written);
+            another.attached.iter_mut().for_each(|attached| other.clone_into(&mut attached.interface));
+        }
+        one.attached.iter_mut().for_each(|attached| name.clone_into(&mut attached.interface));
+        self.interfaces.0.insert(name.to_owned(), one);
+        self.watch();
+        self.settle(name);
+    }
+
+    fn is_well(&mut self, name: &str) {
+        let Some(held) = self.interfaces.0.get_mut(name) else { return };
+        if held.problem.take().is_some() {
+            info!(event = "interface", interface = name, "traffic passes this interface again");
         }
     }
 
@@ -283,10 +335,15 @@ impl Daemon {
         match result {
             Ok((attachment, facts)) => {
                 attachment.log();
+                let is_another =
+                    matches!(&held.device, Some(Device::Here(here)) if here.facts.ifindex != facts.ifindex);
                 held.attach(attachment);
                 self.write_interface(name, facts);
-                // Whatever was found out before is told anew, and this interface settled again if it is another.
+                // Whatever was found out before is told anew, also what there is now if the device was made anew meanwhile.
                 self.watch();
+                if !is_another {
+                    self.settle(name);
+                }
             }
             Err(error) => {
                 held.attempts.pause = (held.attempts.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);

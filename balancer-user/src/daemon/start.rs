@@ -16,15 +16,16 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config, MissingInterface, Surroundings};
 use crate::control::socket::ControlSocket;
-use crate::dataplane::DataplaneError;
-use crate::dataplane::attach::{self, Attachment, ModeChoice, Target};
+use crate::dataplane::attach::{self, Attachment, Holder, ModeChoice, Target};
 use crate::dataplane::failures::Failures;
 use crate::dataplane::flows::{FlowTable, Lifetimes};
+use crate::dataplane::links::{self, Pinned};
 use crate::dataplane::neighbours::Neighbours;
 use crate::dataplane::object::{self, Loaded};
-use crate::dataplane::pins::PinDirectory;
+use crate::dataplane::pins::{OtherLayout, PinDirectory};
 use crate::dataplane::slots::{self, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
+use crate::dataplane::{DataplaneError, layout_version};
 use crate::directory::LockedDirectory;
 use crate::exit::{Exit, Failure};
 use crate::probe::Prober;
@@ -44,6 +45,8 @@ pub(super) struct Parts {
     pub(super) pins: PinDirectory,
     /// Nothing had been pinned before this start.
     pub(super) fresh: bool,
+    /// What can't be adopted is given up.
+    replace: bool,
     /// For whoever puts it onto interfaces or frames before it.
     pub(super) program: Arc<Mutex<Loaded>>,
     /// Whether the kernel can do the latter.
@@ -78,7 +81,7 @@ pub(super) fn configuration(path: &Path, pin_dir: &Path, no_resolve: bool) -> Re
 
 /// Whether something is pinned that a daemon would take over.
 fn could_adopt(pin_dir: &Path) -> bool {
-    pin_dir.join(crate::dataplane::layout_version()).join("SERVICES").exists()
+    pin_dir.join(layout_version()).join("SERVICES").exists()
 }
 
 pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
@@ -91,7 +94,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     let state = LockedDirectory::open(&options.state_dir)?;
     let pins = PinDirectory::open(&options.pin_dir)?;
     let fresh = pins.is_empty()?;
-    let assembly = match Assembly::new(&config, &pins, options).await {
+    let former = pins.other_layouts()?;
+    let assembly = match Assembly::new(&config, &pins, &former, options).await {
         Ok(assembly) => assembly,
         Err(failure) => {
             if fresh {
@@ -100,6 +104,11 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
             return Err(failure);
         }
     };
+    for layout in former.iter().filter(|_| !options.replace) {
+        let path = layout.path.display();
+        warn!(event = "left_behind", path = %path, "another version has pinned this, and it does nothing here; \
+             `balancer run --replace` or `balancer detach` removes it");
+    }
     let Assembly { probers, dataplane, kernel, listener, socket, http } = assembly;
     let Dataplane { plan, slots, tables, flows, failures, program, interfaces } = dataplane;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
@@ -110,7 +119,9 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
     let (kernel, watcher) = (Arc::new(kernel), Neighbours::connect()?);
-    let parts = Parts { config, plan, slots, probers, tables, pins, fresh, program, can_feed, kernel };
+    let replace = options.replace;
+    let parts =
+        Parts { config, plan, slots, probers, tables, pins, fresh, replace, program, can_feed, kernel };
     Ok(Started { parts, interfaces, watcher, flows, failures, listener, socket, http, store, remembered })
 }
 
@@ -142,7 +153,12 @@ struct Dataplane {
 }
 
 impl Assembly {
-    async fn new(config: &Config, pins: &PinDirectory, options: &Options) -> Result<Self, Failure> {
+    async fn new(
+        config: &Config,
+        pins: &PinDirectory,
+        former: &[OtherLayout],
+        options: &Options,
+    ) -> Result<Self, Failure> {
         let probers = config
             .pools
             .iter()
@@ -150,7 +166,7 @@ impl Assembly {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Failure::new(Exit::Config, error))?;
         let kernel = Neighbours::connect()?;
-        refuse_foreign_programs(config, pins, &kernel).await?;
+        refuse_foreign_programs(config, pins, former, options.replace, &kernel).await?;
         let http = match &config.http {
             Some(http) => Some(listen(http.listen).await?),
             None => None,
@@ -177,7 +193,7 @@ impl Assembly {
         let wanted = plan::wanted(config);
         let mut program = match object::load(wanted, Some(pins.versioned())) {
             Err(error @ DataplaneError::NotAdoptable { .. }) if replace => {
-                let removed = pins.clear()?;
+                let removed = pins.clear_maps()?;
                 warn!(event = "replaced", pins = removed, cause = %error, "flows and counters start anew");
                 object::load(wanted, Some(pins.versioned()))?
             }
@@ -245,20 +261,38 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Before anything is made: an interface with a program that isn't in our pins ends the start.
+/// Before anything is made: an interface with a program that isn't in our pins ends the start; with one of our own of
+/// another layout only if that isn't to be given up.
 async fn refuse_foreign_programs(
     config: &Config,
     pins: &PinDirectory,
-    neighbours: &Neighbours,
+    former: &[OtherLayout],
+    replace: bool,
+    kernel: &Neighbours,
 ) -> Result<(), DataplaneError> {
+    let links = links::pinned(pins.versioned())?;
+    let mut held: Vec<(&OtherLayout, &str)> = Vec::new();
     for name in &config.gateway.interfaces {
-        match neighbours.interface(name).await {
-            Ok((target, _)) => attach::refuse_foreign(&target, pins.versioned())?,
-            Err(DataplaneError::NoInterface(_)) => {}
+        let target = match kernel.interface(name).await {
+            Ok((target, _)) => target,
+            Err(DataplaneError::NoInterface(_)) => continue,
             Err(error) => return Err(error),
+        };
+        let all: Vec<Pinned> = former.iter().flat_map(|layout| layout.links.clone()).collect();
+        if attach::refuse_foreign(&target, &links, &all)? == Holder::Former {
+            let is_on =
+                |layout: &&OtherLayout| layout.links.iter().any(|link| link.ifindex == Some(target.ifindex));
+            held.extend(former.iter().find(is_on).map(|layout| (layout, name.as_str())));
         }
     }
-    Ok(())
+    let Some((first, _)) = held.first().filter(|_| !replace) else { return Ok(()) };
+    let interfaces = held.iter().filter(|(layout, _)| layout.path == first.path).map(|(_, name)| *name);
+    Err(DataplaneError::OtherLayout {
+        path: first.path.clone(),
+        version: first.version(),
+        interfaces: interfaces.collect::<Vec<_>>().join(", "),
+        ours: layout_version(),
+    })
 }
 
 impl Parts {
@@ -276,12 +310,25 @@ impl Parts {
         let program = program.program()?;
         let pins = self.pins.versioned();
         let choice = plan::mode_choice(&self.config);
-        let attachments = attach::attach_all(program, &targets, choice, pins, &self.kernel).await?;
-        self.tables.publish_services(&self.plan, &self.slots)?;
+        let former = if self.replace { self.pins.other_layouts()? } else { Vec::new() };
+        let links: Vec<Pinned> = former.iter().flat_map(|layout| layout.links.clone()).collect();
+        let open = || self.tables.publish_services(&self.plan, &self.slots);
+        let attachments =
+            attach::attach_all(program, &targets, choice, pins, &links, &self.kernel, open).await?;
         for path in attach::release_others(&self.config.gateway.interfaces, pins)? {
             info!(event = "released", pin = %path.display(), "the interface is not in the configuration any more");
         }
+        for layout in former {
+            let pins = self.pins.clear_other(&layout)?;
+            let layout = layout.version();
+            warn!(event = "replaced", layout, pins, "flows and counters start anew");
+        }
         Ok(attachments)
+    }
+
+    /// Two interfaces have exchanged their names: the pins do so, too.
+    pub(super) fn exchange(&self, one: &str, other: &str) -> Result<(), DataplaneError> {
+        attach::exchange(one, other, self.pins.versioned())
     }
 
     /// For attaching the program to one more interface, by what the configuration says now.

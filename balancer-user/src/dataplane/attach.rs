@@ -17,6 +17,7 @@ use aya::programs::{ProgramError, Xdp, XdpMode};
 use tracing::{info, warn};
 
 use super::DataplaneError;
+use super::links::{self, LINK, Pinned, pin_error, pin_path};
 use super::neighbours::Neighbours;
 
 /// Which modes may be used.
@@ -60,6 +61,19 @@ pub struct Target {
     pub mtu: u32,
     /// The XDP program that netlink sees on it now, if any: its id and mode.
     pub program: Option<(u32, Mode)>,
+    /// Whether frames can pass it.
+    pub carrier: Carrier,
+}
+
+/// Whether frames can pass an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// They can.
+    Up,
+    /// It is up, but its cable, or the other end, is not.
+    None,
+    /// Somebody has set it down.
+    Down,
 }
 
 /// A program on an interface. The pin keeps it there, not this value.
@@ -97,27 +111,39 @@ struct Fresh {
 }
 
 /// Attaches the program everywhere. When one interface fails, those that were attached here are released, and links
-/// that existed before stay.
+/// that existed before stay. `former`: links of another layout whose place is taken. `open`: makes services reachable; it
+/// is called when nothing new can fail any more, and before a link gets another program, which has to know them.
 pub async fn attach_all(
     program: &mut Xdp,
     targets: &[Target],
     choice: ModeChoice,
     pins: &Path,
+    former: &[Pinned],
     kernel: &Neighbours,
+    open: impl FnOnce() -> Result<(), DataplaneError>,
 ) -> Result<Vec<Attachment>, DataplaneError> {
-    // A pin of an interface without a program is that of a device which is gone, and of which only the name is back.
-    let is_ours = |target: &&Target| target.program.is_some() && pin_path(pins, &target.interface).exists();
-    let (existing, new): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(is_ours);
+    let links = [&links::pinned(pins)?, former].concat();
+    let ours: Vec<Option<&Pinned>> = targets.iter().map(|target| on(&links, target)).collect();
+    let new: Vec<&Target> =
+        targets.iter().zip(&ours).filter(|(_, link)| link.is_none()).map(|(target, _)| target).collect();
     // Fresh ones first: a foreign program shows itself before an existing link gets the new program.
     let fresh = attach_new(program, &new, targets, choice, kernel).await?;
-    let updated =
-        existing.iter().map(|target| update(program, target, choice, &pin_path(pins, &target.interface)));
+    open()?;
+    let existing = || targets.iter().zip(&ours).filter_map(|(target, link)| Some((target, (*link)?)));
+    let updated = existing().map(|(target, link)| update(program, target, choice, &link.path));
     let mut attachments = updated.collect::<Result<Vec<_>, _>>()?;
+    let named = |(target, link): (&Target, &Pinned)| (link.path.clone(), pin_path(pins, &target.interface));
+    links::rename(&existing().map(named).collect::<Vec<_>>())?;
     attachments.extend(pin(fresh, pins)?);
     let position =
         |attachment: &Attachment| targets.iter().position(|target| target.interface == attachment.interface);
     attachments.sort_by_key(position);
     Ok(attachments)
+}
+
+/// The link that is on this device.
+fn on<'a>(links: &'a [Pinned], target: &Target) -> Option<&'a Pinned> {
+    links.iter().find(|link| target.program.is_some() && link.ifindex == Some(target.ifindex))
 }
 
 /// Attaches the program to one interface while it runs on others, by the same rules as at the start: nothing that is
@@ -195,6 +221,7 @@ fn pin(fresh: Vec<Fresh>, pins: &Path) -> Result<Vec<Attachment>, DataplaneError
     let mut attachments = Vec::new();
     for Fresh { link, attachment } in fresh {
         let path = pin_path(pins, &attachment.interface);
+        // In place of one whose device is gone, or has another name.
         let removed = match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(pin_error(&path, error)),
             _ => Ok(()),
@@ -211,11 +238,27 @@ fn pin(fresh: Vec<Fresh>, pins: &Path) -> Result<Vec<Attachment>, DataplaneError
     Ok(attachments)
 }
 
-/// An error if the interface has a program that isn't pinned here.
-pub fn refuse_foreign(target: &Target, pins: &Path) -> Result<(), DataplaneError> {
+/// Whose program is on an interface before anything of ours is attached there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody's, or that of one of these links.
+    Ours,
+    /// That of one of the former ones.
+    Former,
+}
+
+/// An error if the interface has a program that isn't pinned in any of these.
+pub fn refuse_foreign(
+    target: &Target,
+    links: &[Pinned],
+    former: &[Pinned],
+) -> Result<Holder, DataplaneError> {
     match target.program {
-        Some((id, _)) if !pin_path(pins, &target.interface).exists() => Err(foreign(target, Some(id))),
-        _ => Ok(()),
+        Some((id, _)) if on(links, target).is_none() => match on(former, target) {
+            Some(_) => Ok(Holder::Former),
+            None => Err(foreign(target, Some(id))),
+        },
+        _ => Ok(Holder::Ours),
     }
 }
 
@@ -224,11 +267,11 @@ fn foreign(target: &Target, id: Option<u32>) -> DataplaneError {
     DataplaneError::ForeignProgram { interface: target.interface.clone(), program }
 }
 
-const LINK: &str = "link-";
-
-/// A link's pin, by interface name. bpffs has no names with a dot, which VLAN interfaces usually have.
-fn pin_path(pins: &Path, interface: &str) -> PathBuf {
-    pins.join(format!("{LINK}{}", interface.replace('%', "%25").replace('.', "%2e")))
+/// Gives the pins of two interfaces each other's names, as the interfaces have done.
+pub fn exchange(one: &str, other: &str, pins: &Path) -> Result<(), DataplaneError> {
+    let [one, other] = [one, other].map(|interface| pin_path(pins, interface));
+    let moves = [(one.clone(), other.clone()), (other, one)];
+    links::rename(&moves.into_iter().filter(|(from, _)| from.exists()).collect::<Vec<_>>())
 }
 
 /// Takes the program off an interface; `false`: it was on none of this name.
@@ -317,7 +360,7 @@ fn update(
     let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| pin_error(path, error))?;
     let id = match program.attach_to_link(link) {
         Ok(id) => id,
-        // The pin is that of a device which is gone, so the program that was seen is not ours.
+        // The device has gone meanwhile, so a program that is seen there is not ours.
         Err(error) if os_error(&error) == Some(libc::ENOLINK) => {
             return Err(foreign(target, target.program.map(|(id, _)| id)));
         }
@@ -345,8 +388,8 @@ fn describe(
     })
 }
 
-/// What mends the usual refusals.
-fn advice(code: Option<i32>) -> &'static str {
+/// What mends the usual refusals, by the kernel's error number; empty for others.
+pub fn advice(code: Option<i32>) -> &'static str {
     match code {
         // The kernel doesn't tell the driver's limit; a veth's is that of the largest packet its other end may send.
         Some(libc::ERANGE) => {
@@ -362,10 +405,6 @@ fn advice(code: Option<i32>) -> &'static str {
 
 fn attach_error(target: &Target, mode: Mode, problem: String) -> DataplaneError {
     DataplaneError::Attach { interface: target.interface.clone(), mode: mode.name(), problem }
-}
-
-fn pin_error(path: &Path, problem: impl std::fmt::Display) -> DataplaneError {
-    DataplaneError::Pin { path: path.to_owned(), problem: problem.to_string() }
 }
 
 /// The kernel's error number down the chain.

@@ -84,6 +84,22 @@ pub enum DataplaneError {
         /// What differs.
         difference: String,
     },
+    /// The program on an interface is our own, of a version with another layout.
+    #[error(
+        "{path} holds what a version of balancer with the layout {version} has pinned, and its program is on {interfaces}; \
+         this one has the layout {ours} and can't adopt it. All its flows and its counters would be lost: give them up with \
+         `balancer run --replace`, or go back to the version that made it"
+    )]
+    OtherLayout {
+        /// Where that is pinned.
+        path: PathBuf,
+        /// That layout.
+        version: String,
+        /// Where its program is.
+        interfaces: String,
+        /// The layout of this program.
+        ours: String,
+    },
     /// Something about the pin directory.
     #[error("pin directory {path}: {problem}")]
     PinDirectory {

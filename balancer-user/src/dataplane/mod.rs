@@ -1,11 +1,12 @@
 //! The data plane as the controller sees it: the only module that touches aya, maps and netlink.
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
-//! interfaces, `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
+//! interfaces (`links` are their pins), `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
 //! `clock` their time), `cut` ends them (`cut_all` those of several backends), `held` sends those on their way that wait
 //! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take, `rescue`
-//! looks for those that nobody answers, `left` tells whom they have left, `neighbours` knows the way to backends, `features` what drivers can do. Deliberately
+//! looks for those that nobody answers, `left` tells whom they have left, `neighbours` knows the way to backends, `news` hears
+//! that it has changed, `features` what drivers can do. Deliberately
 //! absent: any opinion about which backend should be active.
 
 pub mod attach;
@@ -21,7 +22,9 @@ mod generic;
 pub mod held;
 mod left;
 mod lines;
+pub mod links;
 pub mod neighbours;
+pub mod news;
 pub mod object;
 pub mod pins;
 pub mod rescue;

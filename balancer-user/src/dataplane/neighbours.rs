@@ -8,17 +8,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use balancer_common::abi::Interface;
-use futures_util::TryStreamExt;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::DataplaneError;
-use super::attach::{Mode, Target};
+use super::attach::{Carrier, Mode, Target};
 use super::generic::{Family, Generic};
 
 /// A netlink connection. What drivers can do is asked of it, too (`features`).
@@ -43,17 +44,24 @@ pub struct Route {
     pub source: Option<IpAddr>,
 }
 
-/// A neighbour that the kernel believes in.
+/// A neighbour whose hardware address the kernel would use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// On this interface.
-    pub ifindex: u32,
-    /// Its address.
-    pub address: IpAddr,
     /// Its hardware address.
     pub mac: [u8; 6],
-    /// The kernel would not ask before it uses it.
-    pub is_sure: bool,
+    /// How the kernel knows it.
+    pub known: Known,
+}
+
+/// How the kernel knows a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Somebody has put it there: an operator, or a daemon whose business it is. It is nobody's to ask.
+    Given,
+    /// The neighbour has said so, some time ago.
+    Heard,
+    /// The neighbour is being asked whether it is still so.
+    Asked,
 }
 
 impl Drop for Neighbours {
@@ -85,6 +93,7 @@ impl Neighbours {
         let ifindex = link.header.index;
         let mut facts = Interface { ifindex, ..Interface::default() };
         let mut program = None;
+        let carrier = carrier(link.header.flags);
         for attribute in &link.attributes {
             match attribute {
                 LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
@@ -93,7 +102,7 @@ impl Neighbours {
                 _ => {}
             }
         }
-        Ok((Target { interface: name.to_owned(), ifindex, mtu: facts.mtu, program }, facts))
+        Ok((Target { interface: name.to_owned(), ifindex, mtu: facts.mtu, program, carrier }, facts))
     }
 
     /// What the device of this index is called; `None`: it is gone.
@@ -131,18 +140,35 @@ impl Neighbours {
         }
     }
 
-    /// All neighbours that the kernel believes in.
-    pub async fn table(&self) -> Result<Vec<Neighbour>, DataplaneError> {
-        let mut answer = self.handle.neighbours().get().set_address_family(AddressFamily::Unspec).execute();
-        let mut table = Vec::new();
-        while let Some(entry) = answer.try_next().await.map_err(failed("listing neighbours".into()))? {
-            table.extend(known(&entry));
+    /// What the kernel knows of a neighbour; `None`: no hardware address.
+    pub async fn neighbour(
+        &self,
+        ifindex: u32,
+        address: IpAddr,
+    ) -> Result<Option<Neighbour>, DataplaneError> {
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(entry(ifindex, address)));
+        // Of the whole table's dump there may be thousands.
+        request.header.flags = NLM_F_REQUEST;
+        let failed = failed(format!("looking up neighbour {address}"));
+        let mut answer = match self.handle.clone().request(request) {
+            Ok(answer) => answer,
+            Err(error) => return Err(failed(error)),
+        };
+        match answer.next().await.map(|answer| answer.payload) {
+            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) => {
+                Ok(neighbour_in(&entry).and_then(|(.., neighbour)| neighbour))
+            }
+            Some(NetlinkPayload::Error(error))
+                if ![-libc::ENOENT, -libc::ENODEV].contains(&error.raw_code()) =>
+            {
+                Err(failed(rtnetlink::Error::NetlinkError(error)))
+            }
+            _ => Ok(None),
         }
-        Ok(table)
     }
 
-    /// Asks the kernel to find a neighbour out, or to confirm it, as a packet to it would (`ip neigh … use`).
-    pub async fn resolve(&self, ifindex: u32, neighbour: IpAddr) -> Result<(), DataplaneError> {
+    /// Has the kernel find a neighbour out, as a packet to it would (`ip neigh … use`); nothing where that is under way.
+    pub async fn find(&self, ifindex: u32, neighbour: IpAddr) -> Result<(), DataplaneError> {
         self.handle
             .neighbours()
             .add(ifindex, neighbour)
@@ -153,6 +179,58 @@ impl Neighbours {
             .await
             .map_err(failed(format!("resolving neighbour {neighbour}")))
     }
+
+    /// Has the kernel ask a neighbour whether it is still where it was; nobody else hears the question. Its hardware
+    /// address stays in use meanwhile. Nothing where none is known.
+    pub async fn confirm(&self, ifindex: u32, neighbour: IpAddr) -> Result<(), DataplaneError> {
+        self.change(ifindex, neighbour, NeighbourState::Probe).await
+    }
+
+    /// Has the kernel ask everybody who is there now: it forgets the hardware address, and finds out another.
+    pub async fn find_anew(&self, ifindex: u32, neighbour: IpAddr) -> Result<(), DataplaneError> {
+        self.change(ifindex, neighbour, NeighbourState::Failed).await?;
+        self.find(ifindex, neighbour).await
+    }
+
+    /// Changes the state of an entry that is there, and nothing else of it: neither made nor replaced.
+    async fn change(
+        &self,
+        ifindex: u32,
+        neighbour: IpAddr,
+        state: NeighbourState,
+    ) -> Result<(), DataplaneError> {
+        let mut message = entry(ifindex, neighbour);
+        message.header.state = state;
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        let failed = failed(format!("asking neighbour {neighbour}"));
+        let mut answer = match self.handle.clone().request(request) {
+            Ok(answer) => answer,
+            Err(error) => return Err(failed(error)),
+        };
+        match answer.next().await.map(|answer| answer.payload) {
+            // EINVAL: it has lost its hardware address meanwhile.
+            Some(NetlinkPayload::Error(error))
+                if ![0, -libc::ENOENT, -libc::ENODEV, -libc::EINVAL].contains(&error.raw_code()) =>
+            {
+                Err(failed(rtnetlink::Error::NetlinkError(error)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A message about a neighbour, which says no more than which.
+fn entry(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut entry = NeighbourMessage::default();
+    entry.header.ifindex = ifindex;
+    let (family, address) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+    };
+    entry.header.family = family;
+    entry.attributes.push(NeighbourAttribute::Destination(address));
+    entry
 }
 
 /// What a route says about the way; IPv6 answers with routes that forbid where IPv4 answers with an error.
@@ -187,13 +265,8 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// A neighbour whose hardware address may be used.
-fn known(entry: &NeighbourMessage) -> Option<Neighbour> {
-    let is_sure = match entry.header.state {
-        NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => true,
-        NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => false,
-        _ => return None,
-    };
+/// Which neighbour a message is about, and what the kernel knows of it.
+pub(super) fn neighbour_in(entry: &NeighbourMessage) -> Option<(u32, IpAddr, Option<Neighbour>)> {
     let (mut address, mut hardware) = (None, None);
     for attribute in &entry.attributes {
         match attribute {
@@ -207,7 +280,27 @@ fn known(entry: &NeighbourMessage) -> Option<Neighbour> {
             _ => {}
         }
     }
-    Some(Neighbour { ifindex: entry.header.ifindex, address: address?, mac: hardware?, is_sure })
+    let known = match entry.header.state {
+        NeighbourState::Permanent | NeighbourState::Noarp => Some(Known::Given),
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay => Some(Known::Heard),
+        NeighbourState::Probe => Some(Known::Asked),
+        _ => None,
+    };
+    // What another daemon, or the kernel by order, keeps fresh: a change of state from here would end that.
+    let is_kept = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed));
+    let is_kept =
+        entry.header.flags.contains(NeighbourFlags::ExtLearned) || entry.attributes.iter().any(is_kept);
+    let known = known.map(|known| if is_kept { Known::Given } else { known });
+    let neighbour = known.zip(hardware).map(|(known, mac)| Neighbour { mac, known });
+    Some((entry.header.ifindex, address?, neighbour))
+}
+
+fn carrier(flags: LinkFlags) -> Carrier {
+    match (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::LowerUp)) {
+        (false, _) => Carrier::Down,
+        (true, false) => Carrier::None,
+        (true, true) => Carrier::Up,
+    }
 }
 
 fn mac(bytes: &[u8]) -> Option<[u8; 6]> {
@@ -307,18 +400,29 @@ mod tests {
             (NeighbourAddress::Inet(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv4Addr::LOCALHOST)),
         ];
         for (written, address) in addresses {
-            for (state, sure) in [
-                (NeighbourState::Reachable, Some(true)),
-                (NeighbourState::Permanent, Some(true)),
-                (NeighbourState::Stale, Some(false)),
-                (NeighbourState::Probe, Some(false)),
+            for (state, known) in [
+                (NeighbourState::Permanent, Some(Known::Given)),
+                (NeighbourState::Reachable, Some(Known::Heard)),
+                (NeighbourState::Stale, Some(Known::Heard)),
+                (NeighbourState::Probe, Some(Known::Asked)),
                 (NeighbourState::Incomplete, None),
                 (NeighbourState::Failed, None),
             ] {
-                let wanted =
-                    sure.map(|is_sure| Neighbour { ifindex: 7, address, mac: [2, 0, 0, 0, 0, 1], is_sure });
-                assert_eq!(known(&entry(state, written.clone())), wanted, "{state:?}");
+                let wanted = known.map(|known| Neighbour { mac: [2, 0, 0, 0, 0, 1], known });
+                let found = neighbour_in(&entry(state, written.clone()));
+                assert_eq!(found, Some((7, address, wanted)), "{state:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_neighbour_that_somebody_else_keeps_is_not_asked() {
+        let known = |entry: &NeighbourMessage| neighbour_in(entry)?.2.map(|neighbour| neighbour.known);
+        let mut entry = entry(NeighbourState::Reachable, NeighbourAddress::Inet(Ipv4Addr::LOCALHOST));
+        entry.header.flags = NeighbourFlags::ExtLearned;
+        assert_eq!(known(&entry), Some(Known::Given));
+        entry.header.flags = NeighbourFlags::empty();
+        entry.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        assert_eq!(known(&entry), Some(Known::Given));
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use aya::EbpfLoader;
 use aya::maps::{MapData, MapInfo};
 use aya::programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use aya_obj::ProgramSection;
+use aya_obj::programs::XdpAttachType;
 use balancer_common::abi::Seed;
 use balancer_common::table::{buckets_for, lines_for};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -210,6 +212,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneE
 fn adoptable(wanted: Wanted, directory: &Path) -> Result<BTreeMap<String, (PathBuf, u32)>, DataplaneError> {
     let object = aya_obj::Object::parse(OBJECT)
         .map_err(|error| DataplaneError::Load(Box::new(aya::EbpfError::ParseError(error))))?;
+    require_attach_type(&object)?;
     let sized = wanted.entries();
     let mut maps = BTreeMap::new();
     // The sections of constants are maps too, of the program alone.
@@ -237,6 +240,17 @@ fn adoptable(wanted: Wanted, directory: &Path) -> Result<BTreeMap<String, (PathB
         maps.insert(name.clone(), (path, entries));
     }
     Ok(maps)
+}
+
+/// Links outlive versions, and the kernel puts no program into a link that was made for another attach type: it is
+/// constant for ever (BPF_XDP).
+fn require_attach_type(object: &aya_obj::Object) -> Result<(), DataplaneError> {
+    let is_right = |name| {
+        let section = object.programs.get(name).map(|program| &program.section);
+        matches!(section, Some(ProgramSection::Xdp { attach_type: XdpAttachType::Interface, .. }))
+    };
+    let are_right = [PROGRAM, PROGRAM_LINEAR].into_iter().all(is_right);
+    are_right.then_some(()).ok_or(DataplaneError::ObjectLacks("XDP program for interfaces"))
 }
 
 fn pinned(path: &Path) -> Result<MapInfo, DataplaneError> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::mount::{MountFlags, mount};
 
+use super::links::{self, LINK, Pinned};
 use super::{DataplaneError, layout_version};
 use crate::directory::LockedDirectory;
 
@@ -24,6 +25,15 @@ const BPFFS: &str = "/sys/fs/bpf";
 pub struct PinDirectory {
     directory: LockedDirectory,
     versioned: PathBuf,
+}
+
+/// What is pinned for another layout than this program's.
+#[derive(Clone, Debug)]
+pub struct OtherLayout {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its links; the program of each that has a device is on it.
+    pub links: Vec<Pinned>,
 }
 
 impl PinDirectory {
@@ -65,34 +75,64 @@ impl PinDirectory {
         Ok(entries.next().is_none())
     }
 
-    /// Gives up what is pinned for this layout: programs leave their interfaces, flows and counters are gone. Returns how
-    /// many pins there were.
-    pub fn clear(&self) -> Result<usize, DataplaneError> {
-        remove_pins(&self.versioned)
+    /// Gives up the maps that are pinned for this layout, flows and counters with them. Links stay: their program goes on with
+    /// its maps until it is replaced in place. Returns how many pins there were.
+    pub fn clear_maps(&self) -> Result<usize, DataplaneError> {
+        remove_pins(&self.versioned, |name| !name.starts_with(LINK))
+    }
+
+    /// What other versions of this program have left: where something is pinned for another layout.
+    pub fn other_layouts(&self) -> Result<Vec<OtherLayout>, DataplaneError> {
+        let layouts = self.layouts()?.into_iter().filter(|path| *path != self.versioned);
+        let mut others = Vec::new();
+        for path in layouts {
+            if fs::read_dir(&path).map_err(failed("read", &path))?.next().is_some() {
+                let links = links::pinned(&path)?;
+                others.push(OtherLayout { path, links });
+            }
+        }
+        Ok(others)
+    }
+
+    /// Gives up what is pinned for another layout.
+    pub fn clear_other(&self, other: &OtherLayout) -> Result<usize, DataplaneError> {
+        let removed = remove_pins(&other.path, |_| true)?;
+        self.remove_if_empty(&other.path)?;
+        Ok(removed)
     }
 
     /// After a start that failed: what it made goes, what others made stays.
     pub fn abandon(self) -> Result<(), DataplaneError> {
-        remove_pins(&self.versioned)?;
+        remove_pins(&self.versioned, |_| true)?;
         self.remove_if_empty(&self.versioned)?;
         self.remove_if_empty(self.directory.path())
     }
 
     /// Gives up what is pinned for any layout, and the directory itself. Returns how many pins there were.
     pub fn remove(self) -> Result<usize, DataplaneError> {
-        let path = self.directory.path();
         let mut removed = 0;
+        for layout in self.layouts()? {
+            removed += remove_pins(&layout, |_| true)?;
+            self.remove_if_empty(&layout)?;
+        }
+        self.remove_if_empty(self.directory.path())?;
+        Ok(removed)
+    }
+
+    /// The directories of all layouts, this one's included.
+    fn layouts(&self) -> Result<Vec<PathBuf>, DataplaneError> {
+        let path = self.directory.path();
+        let mut layouts = Vec::new();
         for entry in fs::read_dir(path).map_err(failed("read", path))? {
             let entry = entry.map_err(failed("read", path))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let version = name.strip_prefix('v').unwrap_or_default();
             if !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()) {
-                removed += remove_pins(&entry.path())?;
-                self.remove_if_empty(&entry.path())?;
+                layouts.push(entry.path());
             }
         }
-        self.remove_if_empty(path)?;
-        Ok(removed)
+        layouts.sort();
+        Ok(layouts)
     }
 
     /// Leaves a directory that others use, or that is a mount of its own.
@@ -114,8 +154,16 @@ impl PinDirectory {
     }
 }
 
-/// The pins in one layout's directory; nothing of ours has directories below.
-fn remove_pins(path: &Path) -> Result<usize, DataplaneError> {
+impl OtherLayout {
+    /// As pin paths and `--version` tell it.
+    #[must_use]
+    pub fn version(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// Removes the pins in one layout's directory whose names are these; nothing of ours has directories below.
+fn remove_pins(path: &Path, is_one: impl Fn(&str) -> bool) -> Result<usize, DataplaneError> {
     let mut removed = 0;
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -123,7 +171,8 @@ fn remove_pins(path: &Path) -> Result<usize, DataplaneError> {
     };
     for entry in entries {
         let entry = entry.map_err(failed("read", path))?.path();
-        if !fs::symlink_metadata(&entry).map_err(failed("look at", &entry))?.is_dir() {
+        let is_one = entry.file_name().is_some_and(|name| is_one(&name.to_string_lossy()));
+        if is_one && !fs::symlink_metadata(&entry).map_err(failed("look at", &entry))?.is_dir() {
             fs::remove_file(&entry).map_err(failed("remove", &entry))?;
             removed += 1;
         }

@@ -9,6 +9,7 @@ use balancer_common::abi::{SEED_WORDS, Seed};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::DataplaneError;
+use super::links::LINK;
 
 /// Where it is kept.
 const MAP: &str = "SEED";
@@ -23,17 +24,19 @@ pub(super) fn known_or_new(pins: Option<&Path>) -> Result<Seed, DataplaneError> 
         // All zero: whoever made the maps was ended before he could write, and before any flow was made.
         return if known == Seed::default() { random() } else { Ok(known) };
     }
-    // A start that was ended while it made the maps left no link; with one, flows may have been made.
-    if let Some(pins) = pins.filter(|pins| has_links(pins)) {
+    // A start that was ended while it made the maps left no link, and maps that were given up left nothing else; with both,
+    // flows may have been made.
+    if let Some(pins) = pins.filter(|pins| has(pins, true) && has(pins, false)) {
         let difference = "it is missing, and without it no flow in the tables is found".to_owned();
         return Err(DataplaneError::NotAdoptable { path: pins.join(MAP), difference });
     }
     random()
 }
 
-fn has_links(pins: &Path) -> bool {
-    let names = std::fs::read_dir(pins).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.to_string_lossy().starts_with("link-"))
+/// Whether links are pinned here, or maps.
+fn has(pins: &Path, links: bool) -> bool {
+    let mut names = std::fs::read_dir(pins).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.any(|name| name.to_string_lossy().starts_with(LINK) == links)
 }
 
 /// One that nobody can guess.

@@ -1,0 +1,119 @@
+//! Pinned links: which device the program of each is on, whatever that is called now.
+//!
+//! A pin has the name that its interface had; devices are renamed, and names are given to others. So a link is found by its
+//! device. bpffs moves a pin in one step, also over another one, whose link then ends.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, PinnedLink};
+
+use super::DataplaneError;
+
+/// What links' pins begin with.
+pub(super) const LINK: &str = "link-";
+/// What a pin ends with on its way to another name.
+const MOVING: &str = "%moving";
+
+/// A pinned link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The pin.
+    pub path: PathBuf,
+    /// The kernel's index of the device; `None`: it is gone.
+    pub ifindex: Option<u32>,
+}
+
+/// A link's pin, by interface name. bpffs has no names with a dot, which VLAN interfaces usually have.
+pub(super) fn pin_path(pins: &Path, interface: &str) -> PathBuf {
+    pins.join(format!("{LINK}{}", interface.replace('%', "%25").replace('.', "%2e")))
+}
+
+/// The links that are pinned in a directory; none where there is no directory.
+pub fn pinned(pins: &Path) -> Result<Vec<Pinned>, DataplaneError> {
+    let entries = match fs::read_dir(pins) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| pin_error(pins, error))?,
+    };
+    let mut links = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| pin_error(pins, error))?;
+        if entry.file_name().to_string_lossy().starts_with(LINK) {
+            let path = entry.path();
+            let link = PinnedLink::from_pin(&path).map_err(|error| pin_error(&path, error))?;
+            let ifindex = device(&link.into()).map_err(|error| pin_error(&path, error))?;
+            links.push(Pinned { path, ifindex });
+        }
+    }
+    Ok(links)
+}
+
+/// The device that a link's program is on, as the kernel shows it among our open files.
+fn device(link: &FdLink) -> io::Result<Option<u32>> {
+    let id = link.info().map_err(io::Error::other)?.id().to_string();
+    for file in fs::read_dir("/proc/self/fdinfo")? {
+        // Others are opened and closed meanwhile.
+        let Ok(text) = fs::read_to_string(file?.path()) else { continue };
+        if value(&text, "link_id:") == Some(&id) {
+            let ifindex = value(&text, "ifindex:").and_then(|index| index.parse().ok());
+            return Ok(ifindex.filter(|index| *index != 0));
+        }
+    }
+    Err(io::Error::other("the kernel does not show it in /proc/self/fdinfo"))
+}
+
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Moves pins to other names, all at once: names may be exchanged. What was there before ends.
+pub(super) fn rename(moves: &[(PathBuf, PathBuf)]) -> Result<(), DataplaneError> {
+    let moves: Vec<_> = moves.iter().filter(|(from, to)| from != to).collect();
+    let between = |to: &Path| {
+        let mut name = to.to_owned().into_os_string();
+        name.push(MOVING);
+        PathBuf::from(name)
+    };
+    for (from, to) in &moves {
+        fs::rename(from, between(to)).map_err(|error| pin_error(from, error))?;
+    }
+    for (_, to) in &moves {
+        fs::rename(between(to), to).map_err(|error| pin_error(to, error))?;
+    }
+    Ok(())
+}
+
+pub(super) fn pin_error(path: &Path, problem: impl std::fmt::Display) -> DataplaneError {
+    DataplaneError::Pin { path: path.to_owned(), problem: problem.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_dot_has_a_pin_without_one() {
+        assert_eq!(pin_path(Path::new("/pins"), "eth0.10"), Path::new("/pins/link-eth0%2e10"));
+    }
+
+    #[test]
+    fn the_device_of_a_link_is_read_as_the_kernel_writes_it() {
+        let text = "pos:\t0\nlink_type:\txdp\nlink_id:\t7\nprog_tag:\tabc\nprog_id:\t9\nifindex:\t3\n";
+        assert_eq!((value(text, "link_id:"), value(text, "ifindex:")), (Some("7"), Some("3")));
+    }
+
+    #[test]
+    fn names_are_exchanged_and_what_was_there_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["a", "b", "c"] {
+            fs::write(path(name), name).unwrap();
+        }
+        rename(&[(path("a"), path("b")), (path("b"), path("a")), (path("c"), path("c"))]).unwrap();
+        let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+        assert_eq!([read("a"), read("b"), read("c")], ["b", "a", "c"]);
+        rename(&[(path("a"), path("c"))]).unwrap();
+        assert_eq!((read("c"), path("a").exists()), ("b".to_owned(), false));
+    }
+}
