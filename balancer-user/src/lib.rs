@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod notify;
 pub mod observe;
 pub mod policy;
+pub mod privileges;
 pub mod probe;
 pub mod program;
 pub mod store;

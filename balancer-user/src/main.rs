@@ -6,7 +6,7 @@ use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
 use balancer_user::cli::{self, Build, Cli, RunArgs, Verb};
 use balancer_user::exit::{Exit, Failure};
-use balancer_user::{daemon, dataplane, program};
+use balancer_user::{daemon, dataplane, privileges, program};
 
 fn main() -> ExitCode {
     let build = Build {
@@ -31,7 +31,8 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Run(arguments) => {
             program::close_inherited_descriptors();
-            let _written_at_the_end = cli::log::start(arguments.log_format);
+            let log = privileges::without_any(|| cli::log::start(arguments.log_format));
+            let _written_at_the_end = log.map_err(|error| Failure::new(Exit::Failed, error))?;
             daemon::run(&options(cli, arguments, build))
         }
         Verb::Check(arguments) => daemon::check(&cli.paths.config, &cli.paths.pin_dir, arguments.no_resolve),

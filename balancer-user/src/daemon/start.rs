@@ -28,6 +28,7 @@ use crate::dataplane::tables::Tables;
 use crate::dataplane::{DataplaneError, layout_version};
 use crate::directory::LockedDirectory;
 use crate::exit::{Exit, Failure};
+use crate::privileges;
 use crate::probe::Prober;
 use crate::store::{Remembered, Store};
 
@@ -172,6 +173,8 @@ impl Assembly {
             None => None,
         };
         let (socket, listener) = ControlSocket::bind(&options.socket)?;
+        // The last that took more: bpffs is mounted, and the socket is its group's.
+        privileges::drop_unneeded().map_err(failed)?;
         let made = Self::dataplane(config, pins, &kernel, options.replace).await;
         let dataplane = match made {
             Ok(made) => made,

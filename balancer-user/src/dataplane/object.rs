@@ -292,6 +292,7 @@ pub fn require_capabilities() -> Result<(), DataplaneError> {
         (CapabilitySet::BPF, "CAP_BPF", admin),
         (CapabilitySet::PERFMON, "CAP_PERFMON", admin),
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", false),
+        (CapabilitySet::NET_RAW, "CAP_NET_RAW", false),
     ];
     let missing: Vec<&str> = wanted
         .into_iter()

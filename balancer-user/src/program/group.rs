@@ -5,7 +5,7 @@
 //! asked again and again, tens of milliseconds apart, and never after it was true: in that time the kernel would have
 //! to give away all of its (at least 32,768) numbers for this one to be somebody else's.
 //!
-//! Deliberately not here: when to signal.
+//! Who has become another user is signalled by a [`deputy`]. Deliberately not here: when to signal.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group};
 use tokio::io::unix::AsyncFd;
 
-use super::Rest;
+use super::{Rest, deputy};
 
 /// A running program and what it has started, unless that left the group.
 #[derive(Debug)]
@@ -59,6 +59,10 @@ impl Group {
         let status = self.leader.try_wait();
         // Whatever came of it: there is no second answer.
         self.waited_for = true;
+        if self.rest == Rest::Killed && test_kill_process_group(self.id) == Err(Errno::PERM) {
+            // What is left has got its KILL, and it didn't count.
+            deputy::signal(self.id, Signal::KILL);
+        }
         status?.ok_or_else(|| io::Error::other("the kernel does not tell how the program exited"))
     }
 
@@ -72,10 +76,16 @@ impl Group {
         self.rest
     }
 
-    /// Sends a signal to everybody in the group.
+    /// Sends a signal to everybody in the group who is of this process's user.
     pub(super) fn signal(&self, signal: Signal) {
         // ESRCH: everybody has left.
         let _ = kill_process_group(self.id, signal);
+    }
+
+    /// Sends a signal to everybody in the group, whoever that has become. Needs the context of a runtime.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        self.signal(signal);
+        deputy::signal(self.id, signal);
     }
 
     /// Whether nobody is left; its leader counts until it was waited for.

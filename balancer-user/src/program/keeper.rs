@@ -160,9 +160,9 @@ impl Keeper {
 
     /// Ends everybody: asked first, then not. The program itself may have to be [buried](Self::bury).
     async fn end(&mut self) {
-        self.running.group.signal(Signal::TERM);
+        self.running.group.signal_all(Signal::TERM);
         if !self.is_over_by(Instant::now() + self.grace).await {
-            self.running.group.signal(Signal::KILL);
+            self.running.group.signal_all(Signal::KILL);
             self.is_over_by(Instant::now() + KILLED_WITHIN).await;
         }
     }
@@ -197,7 +197,7 @@ impl Keeper {
     }
 
     async fn kill(mut self) {
-        self.running.group.signal(Signal::KILL);
+        self.running.group.signal_all(Signal::KILL);
         self.bury().await;
     }
 

@@ -12,6 +12,7 @@
 //! None of this blocks the caller's thread: what may, runs on a thread for it. Deliberately not here: which program runs
 //! when, how often, and what its result means.
 
+mod deputy;
 mod group;
 mod keeper;
 mod output;

@@ -24,7 +24,7 @@ use super::trust::{self, Untrusted};
 use super::{Call, Ending, Output};
 
 /// Where a program finds the commands of the system.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How much is read at once.
 const CHUNK: usize = 8 * 1024;
