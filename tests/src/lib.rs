@@ -15,6 +15,7 @@ pub mod folder;
 pub mod gateway;
 pub mod inventory;
 pub mod lab;
+pub mod machine;
 mod markdown;
 pub mod packet;
 pub mod packet_bench;

@@ -23,13 +23,18 @@ const BPF_LINKER: &str = "0.10.1";
 type Tool = (&'static str, &'static str);
 
 /// Tools that the tests and the demo use, and Debian's packages that have them.
-const TEST_TOOLS: [Tool; 6] = [
+const TEST_TOOLS: [Tool; 11] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("curl", "curl"),
     ("openssl", "openssl"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("prlimit", "util-linux"),
+    ("groupadd", "passwd"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// What a virtual machine is made of: the emulator, what unpacks a kernel, and what goes into its file system.
@@ -133,7 +138,7 @@ const LINKER: Need = Need {
 };
 
 const TOOLS: Need = Need {
-    what: "tools of the tests (ip, ethtool, nft, nsenter, curl, openssl)",
+    what: "tools of the tests (ip, ethtool, nft, nsenter, curl, openssl, systemd)",
     plan: "install their Debian packages",
     found: || missing(&TEST_TOOLS).is_empty().then(|| "all of them".to_owned()),
     install: || install_tools("tests", &TEST_TOOLS),

@@ -29,6 +29,7 @@ mod syns;
 mod telling;
 mod trials;
 mod view;
+mod watchdog;
 mod watcher;
 mod ways;
 
@@ -75,6 +76,7 @@ use self::probe_log::ProbeLog;
 use self::start::{Parts, Started};
 use self::steps::Done;
 use self::trials::Trials;
+use self::watchdog::Watchdog;
 use self::ways::{Wanted, Ways};
 
 pub use self::check::check;
@@ -317,6 +319,7 @@ impl Daemon {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut written = self.store.written();
+        let mut watchdog = Watchdog::expected();
         loop {
             self.carry_out();
             self.tell_troubles();
@@ -348,6 +351,7 @@ impl Daemon {
                 // What the disk says now is told above.
                 Ok(()) = written.changed() => {}
                 _ = sweep.tick() => self.counter.age(),
+                () = watchdog.turn() => watchdog.tell(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 _ = signals.hang_up.recv() => warn!(
