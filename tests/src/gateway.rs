@@ -148,6 +148,23 @@ impl Gateway {
     /// When it ends, or isn't ready in time.
     pub fn start(&mut self, arguments: &[&str]) -> Result<()> {
         self.launch(arguments)?;
+        self.wait_until_ready()
+    }
+
+    /// As [`Gateway::start`], by a command that becomes the daemon: `prlimit`, `sh -c 'exec "$@"'` or the like, with what
+    /// it wants before the daemon's own words.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn start_by(&mut self, command: &[&str]) -> Result<()> {
+        self.kill();
+        let words = command.iter().map(|&word| word.to_owned());
+        let words = words.chain(self.words(&["run", "--log-format", "json"]));
+        self.daemon = Some(self.host.spawn(words)?);
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
         let pid = self.pid()?;
         poll_until(PATIENCE, "the daemon to be ready", || {
             if !self.daemon.as_mut().is_some_and(Process::is_running) {

@@ -14,6 +14,7 @@ pub mod protocol;
 mod route;
 pub mod server;
 pub mod socket;
+mod spare;
 
 #[cfg(test)]
 mod tests;

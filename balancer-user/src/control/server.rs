@@ -27,6 +27,7 @@ use super::protocol::{
     WhyQuery,
 };
 use super::route::{self, Peer};
+use super::spare::Spare;
 
 /// What the daemon's loop is asked, each with the way back. The asker may be gone when the answer comes: then
 /// sending it fails, which means nothing.
@@ -147,14 +148,23 @@ async fn accept_all(
     listener: &UnixListener,
     requests: &mpsc::Sender<Request>,
 ) {
+    let mut spare = Spare::beside(listener);
+    let mut is_told = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 connections.make_room().await;
                 connections.open(stream, requests.clone());
+                spare.keep(listener);
+                is_told = false;
             }
+            Err(error) if spare.helps(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "the control socket cannot accept a connection");
+                if !is_told {
+                    tracing::warn!(%error, "the control socket cannot accept a connection");
+                }
+                is_told = true;
+                connections.drop_one_that_is_idle();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -211,21 +221,32 @@ impl Connections {
             if self.open.len() < self.limits.connections {
                 return;
             }
-            let idle = self.open.iter().position(Connection::waits_for_its_client);
-            let evictable = idle.map(|index| self.open[index].accepted + self.limits.grace);
-            if let (Some(index), Some(from)) = (idle, evictable)
-                && Instant::now() >= from
-            {
-                self.open[index].task.abort();
-                self.open.remove(index);
+            if self.drop_one_that_is_idle() {
                 return;
             }
-            let wait = evictable.unwrap_or_else(|| Instant::now() + self.limits.grace);
+            let wait = self.oldest_idle().map(|(_, evictable)| evictable);
+            let wait = wait.unwrap_or_else(|| Instant::now() + self.limits.grace);
             tokio::select! {
                 _ = self.tasks.join_next() => {}
                 () = sleep_until(wait) => {}
             }
         }
+    }
+
+    /// The oldest that waits for its client, and when its time for that is over.
+    fn oldest_idle(&self) -> Option<(usize, Instant)> {
+        let index = self.open.iter().position(Connection::waits_for_its_client)?;
+        Some((index, self.open[index].accepted + self.limits.grace))
+    }
+
+    /// If there is one whose time is over.
+    fn drop_one_that_is_idle(&mut self) -> bool {
+        let idle = self.oldest_idle().filter(|(_, evictable)| Instant::now() >= *evictable);
+        if let Some((index, _)) = idle {
+            self.open[index].task.abort();
+            self.open.remove(index);
+        }
+        idle.is_some()
     }
 
     async fn finish(mut self) {

@@ -59,7 +59,8 @@ impl Daemon {
             let words = format!("{whose} could not be ended: {problem}; it is tried again");
             (whose, words)
         });
-        disk.chain(interfaces).chain(cuts).collect()
+        let descriptors = self.descriptors.iter().map(|words| ("descriptors".to_owned(), words.clone()));
+        disk.chain(interfaces).chain(cuts).chain(descriptors).collect()
     }
 }
 

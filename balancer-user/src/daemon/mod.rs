@@ -53,6 +53,7 @@ use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::rescue::Rescuer;
 use crate::dataplane::{DataplaneError, Kind};
+use crate::descriptors;
 use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
@@ -118,6 +119,7 @@ pub struct Options {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(options: &Options) -> Result<Exit, Failure> {
+    descriptors::provide().map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Programs on a file system that hangs hold a thread each: those that cut and count flows are beside them.
@@ -203,6 +205,8 @@ struct Daemon {
     failovers: Failovers,
     trials: Trials,
     degraded_told: Told,
+    /// Why too few file descriptors are left.
+    descriptors: Option<String>,
     /// What was done beside the loop.
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// Who waits for the end of a change.
@@ -288,6 +292,7 @@ impl Daemon {
             failovers: Failovers::default(),
             trials: Trials::default(),
             degraded_told: Told::default(),
+            descriptors: None,
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
@@ -350,7 +355,10 @@ impl Daemon {
                 }
                 // What the disk says now is told above.
                 Ok(()) = written.changed() => {}
-                _ = sweep.tick() => self.counter.age(),
+                _ = sweep.tick() => {
+                    self.counter.age();
+                    self.descriptors = descriptors::trouble();
+                }
                 () = watchdog.turn() => watchdog.tell(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),

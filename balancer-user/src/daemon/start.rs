@@ -26,6 +26,7 @@ use crate::dataplane::pins::{OtherLayout, PinDirectory};
 use crate::dataplane::slots::{self, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
 use crate::dataplane::{DataplaneError, layout_version};
+use crate::descriptors;
 use crate::directory::LockedDirectory;
 use crate::exit::{Exit, Failure};
 use crate::privileges;
@@ -96,6 +97,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     let pins = PinDirectory::open(&options.pin_dir)?;
     let fresh = pins.is_empty()?;
     let former = pins.other_layouts()?;
+    let room = descriptors::room();
     let assembly = match Assembly::new(&config, &pins, &former, options).await {
         Ok(assembly) => assembly,
         Err(failure) => {
@@ -105,6 +107,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
             return Err(failure);
         }
     };
+    drop(room);
     for layout in former.iter().filter(|_| !options.replace) {
         let path = layout.path.display();
         warn!(event = "left_behind", path = %path, "another version has pinned this, and it does nothing here; \
