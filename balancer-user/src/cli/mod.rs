@@ -9,6 +9,7 @@ pub mod flows;
 mod layout;
 mod left_behind;
 pub mod log;
+pub mod manual;
 pub mod operate;
 pub mod stats;
 pub mod status;
@@ -174,6 +175,12 @@ pub enum Verb {
     ///
     /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
     Detach,
+    /// Write a shell's completions to stdout
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(manual::CompletionsArgs),
+    /// Write man pages: one to stdout, or all of them into a directory
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(manual::ManArgs),
 }
 
 /// `balancer run`.
@@ -399,6 +406,18 @@ Examples:
   balancer failover passwords --to server2    to this one, if it is eligible
   balancer failover passwords --to server2 --force    to this one, whatever the probes say
   balancer failover passwords --reset         and end the connections of the one before";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  balancer completions bash > /etc/bash_completion.d/balancer
+  balancer completions zsh > /usr/local/share/zsh/site-functions/_balancer
+  balancer completions fish > ~/.config/fish/completions/balancer.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  balancer man | man -l -                     the page of the program
+  balancer man failover | man -l -            of a verb
+  balancer man --dir /usr/local/share/man/man1    all of them, to stay";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
