@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod deb;
 mod demo;
 mod lint;
 #[cfg(test)]
@@ -40,6 +41,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Measure: how long a failover takes and what clients notice, what a packet costs, what a whole path gives
     Bench(bench::Arguments),
+    /// Pack a Debian package into target/deb
+    Deb,
     /// Check formatting and lints, of the host's side and of the BPF side
     Lint,
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Vm(arguments) => vm::vm(&arguments),
         Verb::Demo(arguments) => demo::demo(&arguments),
         Verb::Bench(arguments) => bench::bench(&arguments),
+        Verb::Deb => deb::deb(),
         Verb::Lint => lint::lint(),
     };
     match done {

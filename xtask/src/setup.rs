@@ -37,6 +37,10 @@ const TEST_TOOLS: [Tool; 11] = [
     ("systemd-analyze", "systemd"),
 ];
 
+/// What packs a package.
+const PACKING_TOOLS: [Tool; 4] =
+    [("dpkg", "dpkg"), ("dpkg-deb", "dpkg"), ("gzip", "gzip"), ("date", "coreutils")];
+
 /// What a virtual machine is made of: the emulator, what unpacks a kernel, and what goes into its file system.
 const VM_TOOLS: [Tool; 9] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -67,7 +71,7 @@ pub(crate) struct BpfCompiler {
 }
 
 pub(crate) fn setup(arguments: &Arguments) -> Result<()> {
-    provide(&[COMPILER, LINKER, TOOLS], arguments)
+    provide(&[COMPILER, LINKER, TOOLS, PACKING], arguments)
 }
 
 fn provide(needs: &[Need], arguments: &Arguments) -> Result<()> {
@@ -103,6 +107,11 @@ pub(crate) fn for_building() -> Result<()> {
 /// What tests and demo need besides, found or installed.
 pub(crate) fn for_labs() -> Result<()> {
     provide(&[TOOLS], &Arguments { yes: false, check: false })
+}
+
+/// What packing needs besides, found or installed.
+pub(crate) fn for_packaging() -> Result<()> {
+    provide(&[PACKING], &Arguments { yes: false, check: false })
 }
 
 /// What the virtual machines need besides, found or installed.
@@ -142,6 +151,13 @@ const TOOLS: Need = Need {
     plan: "install their Debian packages",
     found: || missing(&TEST_TOOLS).is_empty().then(|| "all of them".to_owned()),
     install: || install_tools("tests", &TEST_TOOLS),
+};
+
+const PACKING: Need = Need {
+    what: "tools that make packages (dpkg, gzip, date)",
+    plan: "install their Debian packages",
+    found: || missing(&PACKING_TOOLS).is_empty().then(|| "all of them".to_owned()),
+    install: || install_tools("packages", &PACKING_TOOLS),
 };
 
 const VIRTUAL_MACHINES: Need = Need {

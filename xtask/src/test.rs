@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::build::{bench_object, build};
-use crate::run::cargo;
+use crate::deb;
+use crate::run::{cargo, target};
 use crate::setup::{self, is_root};
 
 #[derive(clap::Args)]
@@ -54,12 +55,15 @@ pub(crate) fn in_labs() -> Result<InLabs> {
     setup::for_labs()?;
     let built = build()?;
     let bench_object = bench_object()?;
+    setup::for_packaging()?;
+    let package = deb::package(&built.binary, &target().join("deb"))?;
     let mut command = cargo();
     command
         .args(["test", "--no-fail-fast", "--release", "--package", "balancer-tests"])
         .env("BALANCER_BPF_OBJECT", &built.object)
         .env("BALANCER_BENCH_OBJECT", bench_object)
         .env("BALANCER_BINARY", &built.binary)
+        .env("BALANCER_PACKAGE", package)
         // Each lab has its own namespaces, so tests run side by side; two at a time, as a lab keeps a core busy.
         .env("RUST_TEST_THREADS", "2");
     Ok(InLabs { command, object: built.object })
