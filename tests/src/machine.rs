@@ -121,9 +121,9 @@ impl Machine {
             if !process.is_running() {
                 return Ok(Err(anyhow::anyhow!("it has ended: {}", process.stderr())));
             }
-            // Before systemd has its own root, there is none to ask in.
-            let asked = entered(&host, first, &["systemctl", "is-active", "multi-user.target"])
-                .map_err(|error| format!("{error:#}"))?;
+            // Before it has a root of its own, systemctl would ask this machine's systemd.
+            let ask = "test -e /etc/balancer-machine && exec systemctl is-active multi-user.target";
+            let asked = entered(&host, first, &["sh", "-c", ask]).map_err(|error| format!("{error:#}"))?;
             let console = fs::read_to_string(dir.join("console")).unwrap_or_default();
             if asked.stdout.trim() == "active" { Ok(Ok(())) } else { Err(format!("{asked:?} {console}")) }
         })??;

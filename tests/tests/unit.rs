@@ -70,7 +70,7 @@ fn what_the_unit_grants_is_enough_for_a_life_and_nothing_else_is_held() -> Resul
 
 #[test]
 fn a_loop_that_stopped_misses_its_watchdog_and_is_replaced_unnoticed() -> Result<()> {
-    let stand = Stand::start("watchdog", "[Service]\nWatchdogSec=2s\n", "true")?;
+    let stand = Stand::start("watchdog", "[Service]\nWatchdogSec=4s\n", "true")?;
     let (site, machine) = (&stand.site, &stand.machine);
     let first = stand.pid()?;
     // Longer than the time that the loop has.

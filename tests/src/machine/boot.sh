@@ -12,6 +12,9 @@ mkdir upper work root cgroup
 mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
 cp -a "$dir/root/." root/
 
+# Tells its root from this machine's.
+touch root/etc/balancer-machine
+
 # A cgroup of its own, to which processes can be added beside those that systemd makes.
 mount -t cgroup2 cgroup2 cgroup
 mkdir "cgroup/$name"
