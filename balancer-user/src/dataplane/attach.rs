@@ -31,6 +31,18 @@ pub enum ModeChoice {
     Generic,
 }
 
+impl ModeChoice {
+    /// Whether a program may run like that.
+    #[must_use]
+    pub const fn allows(self, mode: Mode) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Native => matches!(mode, Mode::Native),
+            Self::Generic => matches!(mode, Mode::Generic),
+        }
+    }
+}
+
 /// How a program runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

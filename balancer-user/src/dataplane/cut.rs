@@ -1,4 +1,4 @@
-//! Ends the flows of a backend at once, and tells both sides.
+//! Ends the flows of a backend at once, all or those of one service, and tells both sides.
 //!
 //! Lines are taken out, so that whatever the sides still send belongs to no flow and is answered with a RST. Who sends
 //! nothing would never learn of it: so each side gets a RST from here, with the sequence number that it expects next. A
@@ -36,6 +36,9 @@ const PASSES: usize = 3;
 /// How often a line is tried to be taken out into which packets keep writing; each try is sixteen of them.
 const TRIES: usize = 4096;
 
+/// Whether flows of this service and this backend, by slots, are meant.
+type Which<'a> = &'a dyn Fn((u16, u16)) -> bool;
+
 /// What was cut.
 #[derive(Debug, Default)]
 pub struct CutReport {
@@ -58,6 +61,26 @@ impl FlowTable {
         &self,
         backend: u16,
         exits: &Exits,
+        unanswered: Option<&mut Syns>,
+    ) -> Result<CutReport, DataplaneError> {
+        self.cut_these(&|(_, of)| of == backend, exits, unanswered)
+    }
+
+    /// The same of flows of the service in this slot alone, which nothing may lead to any more: not its pool's word, but its
+    /// listening address.
+    pub(super) fn cut_of_service(
+        &self,
+        service: u16,
+        backend: u16,
+        exits: &Exits,
+    ) -> Result<CutReport, DataplaneError> {
+        self.cut_these(&|slots| slots == (service, backend), exits, None)
+    }
+
+    fn cut_these(
+        &self,
+        which: Which<'_>,
+        exits: &Exits,
         mut unanswered: Option<&mut Syns>,
     ) -> Result<CutReport, DataplaneError> {
         let mut resets = Resets::new(exits);
@@ -68,8 +91,8 @@ impl FlowTable {
                 Some(syns) => (Some(&mut syns.v4), Some(&mut syns.v6)),
                 None => (None, None),
             };
-            let (cut_4, left_4) = self.v4.cut(backend, &mut resets, kept_4);
-            let (cut_6, left_6) = self.v6.cut(backend, &mut resets, kept_6);
+            let (cut_4, left_4) = self.v4.cut(which, &mut resets, kept_4);
+            let (cut_6, left_6) = self.v6.cut(which, &mut resets, kept_6);
             flows += cut_4 + cut_6;
             left = left_4 + left_6;
             outlast_runs()?;
@@ -96,9 +119,14 @@ fn outlast_runs() -> Result<(), DataplaneError> {
 impl<A: Header> FamilyTables<A> {
     /// Handshakes first: one that becomes a flow meanwhile is met as such. Returns how many were ended, and how many lines
     /// could not be.
-    fn cut(&self, backend: u16, resets: &mut Resets<'_>, unanswered: Option<&mut Vec<Syn<A>>>) -> (u64, u64) {
-        let (handshakes, left) = self.half_open.cut(&self.counts, backend, resets, unanswered);
-        let (flows, more) = self.established.cut(&self.counts, backend, resets, None);
+    fn cut(
+        &self,
+        which: Which<'_>,
+        resets: &mut Resets<'_>,
+        unanswered: Option<&mut Vec<Syn<A>>>,
+    ) -> (u64, u64) {
+        let (handshakes, left) = self.half_open.cut(&self.counts, which, resets, unanswered);
+        let (flows, more) = self.established.cut(&self.counts, which, resets, None);
         (handshakes + flows, left + more)
     }
 }
@@ -108,14 +136,14 @@ impl<A: Header> Counted<A> {
     fn cut(
         &self,
         counts: &MappedWords,
-        backend: u16,
+        which: Which<'_>,
         resets: &mut Resets<'_>,
         mut unanswered: Option<&mut Vec<Syn<A>>>,
     ) -> (u64, u64) {
         let table = &self.table;
-        let of_backend = || table.live().filter(|met| table.slots(*met).1 == backend);
+        let meant = || table.live().filter(|met| which(table.slots(*met)));
         let (mut cut, mut left) = (0, 0);
-        for client in of_backend().filter(|met| seen(*met).is_from_client()) {
+        for client in meant().filter(|met| seen(*met).is_from_client()) {
             let both = both(table, client);
             let syn = unanswered.as_ref().and_then(|_| Syn::of(table, client));
             if take_out(table, client) {
@@ -140,7 +168,7 @@ impl<A: Header> Counted<A> {
         }
         self.count_swept(counts, cut);
         // Halves without a client's line, which lead a backend's packets to the client all the same.
-        for half in of_backend() {
+        for half in meant() {
             left += u64::from(!take_out(table, half) && table.is_there(half));
         }
         (cut, left)

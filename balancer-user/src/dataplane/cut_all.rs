@@ -1,10 +1,10 @@
-//! Ends the flows of several backends of a pool: whoever is one or was one.
+//! Ends the flows of several backends of a pool, whoever is one or was one; or those of a service that is gone.
 //!
 //! Most of them have no flows, and a cut takes three walks and three grace periods. So only the first one is cut whatever
 //! it has: when its cut is done every run of the packet path has ended that could still have led a client to any of them,
 //! and who has no line in the tables then gets none any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use balancer_common::abi::WireAddress;
 
@@ -13,6 +13,7 @@ use super::cut::CutReport;
 use super::exits::Exits;
 use super::flows::{FamilyTables, FlowTable};
 use super::held::Syns;
+use super::slots::Busy;
 
 /// A backend whose flows are to end.
 #[derive(Debug)]
@@ -48,19 +49,49 @@ impl FlowTable {
         reports
     }
 
-    /// Slots of backends that any line names, also half of a flow.
+    /// Ends all flows of the service in this slot, which is not to be reached any more. `ways`: to its backends, by slot;
+    /// those of others hear of it when they say something.
+    pub fn cut_service(
+        &self,
+        service: u16,
+        ways: &BTreeMap<u16, Exits>,
+    ) -> Result<CutReport, DataplaneError> {
+        let mut all = CutReport::default();
+        let of_service = self.pairs().into_iter().filter(|(of, _)| *of == service);
+        for (_, backend) in of_service {
+            let Some(exits) = ways.get(&backend) else { continue };
+            let CutReport { flows, resets_sent, problem } = self.cut_of_service(service, backend, exits)?;
+            all.flows += flows;
+            all.resets_sent += resets_sent;
+            all.problem = all.problem.or(problem);
+        }
+        Ok(all)
+    }
+
+    /// Slots that any line names, also half of a flow.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        let (services, backends): (BTreeSet<u16>, BTreeSet<u16>) = self.pairs().into_iter().unzip();
+        Busy { services, backends: backends.into_iter().filter(|slot| *slot != 0).collect() }
+    }
+
     fn referred(&self) -> BTreeSet<u16> {
-        let mut slots = BTreeSet::new();
-        self.v4.refer(&mut slots);
-        self.v6.refer(&mut slots);
-        slots
+        self.pairs().into_iter().map(|(_, backend)| backend).collect()
+    }
+
+    /// Of services and backends.
+    fn pairs(&self) -> BTreeSet<(u16, u16)> {
+        let mut pairs = BTreeSet::new();
+        self.v4.refer(&mut pairs);
+        self.v6.refer(&mut pairs);
+        pairs
     }
 }
 
 impl<A: WireAddress> FamilyTables<A> {
-    fn refer(&self, slots: &mut BTreeSet<u16>) {
+    fn refer(&self, pairs: &mut BTreeSet<(u16, u16)>) {
         for table in [&self.half_open.table, &self.established.table] {
-            slots.extend(table.live().map(|met| table.slots(met).1));
+            pairs.extend(table.live().map(|met| table.slots(met)));
         }
     }
 }

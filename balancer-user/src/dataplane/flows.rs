@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ pub struct FlowTable {
     pub(super) v4: FamilyTables<Address4>,
     pub(super) v6: FamilyTables<Address6>,
     pub(super) clock: FlowClock,
-    lifetimes: Lifetimes,
+    /// Of established flows, in nanoseconds: of another configuration maybe, while a walk is under way.
+    lifetime_ns: AtomicU64,
     /// A controller that was killed may have left half flows behind: the first walk looks at each backend's line.
     is_first: AtomicBool,
 }
@@ -183,9 +184,14 @@ impl FlowTable {
                 "COUNTS_6",
             )?,
             clock,
-            lifetimes,
+            lifetime_ns: AtomicU64::new(nanos(lifetimes.established)),
             is_first: AtomicBool::new(true),
         })
+    }
+
+    /// From the next walk on flows live for so long.
+    pub fn set_lifetimes(&self, lifetimes: Lifetimes) {
+        self.lifetime_ns.store(nanos(lifetimes.established), Ordering::Relaxed);
     }
 
     /// Walks over all flows once, counts them and takes out those whose time is over.
@@ -205,7 +211,8 @@ impl FlowTable {
 
     fn ager(&self, now_ns: u64) -> Ager {
         let now = self.clock.tick_at(now_ns);
-        Ager { now, clock: self.clock, lifetimes: self.lifetimes, is_thorough: false }
+        let established = Duration::from_nanos(self.lifetime_ns.load(Ordering::Relaxed));
+        Ager { now, clock: self.clock, lifetimes: Lifetimes { established }, is_thorough: false }
     }
 
     /// How full the tables are, from the packet path's own counts.
@@ -227,6 +234,10 @@ impl FlowTable {
         self.v4.for_each(&ager, &mut visit);
         self.v6.for_each(&ager, &mut visit);
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Who is too old.

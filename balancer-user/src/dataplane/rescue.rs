@@ -94,6 +94,11 @@ impl Rescuer {
         Self { flows, rules, settled_4: Settled::default(), settled_6: Settled::default(), is_anew: false }
     }
 
+    /// Other rules from the next look on.
+    pub fn set_rules(&mut self, rules: BTreeMap<u16, Rule>) {
+        self.rules = rules;
+    }
+
     /// How long a look may be put off when there was no handshake at the last one: what came just after it isn't late
     /// before. `None`: there is nothing to look for.
     #[must_use]

@@ -1,8 +1,8 @@
 //! Who lives where in the kernel's tables: pure, from what the tables hold and what the configuration wants.
 //!
 //! A slot is an identity that flows and counters refer to, so whoever is known keeps theirs across restarts: a pool by
-//! its name, a backend by pool, name and address, a service by its listen address and pool. A slot that live flows
-//! still refer to is not given to anybody else.
+//! its name, a backend by pool, name and address, a service by its listen address, its port on the backends and its pool.
+//! A slot that live flows still refer to is not given to anybody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +18,8 @@ use super::DataplaneError;
 pub struct Occupied {
     /// Pools by slot: their names.
     pub pools: BTreeMap<u16, String>,
-    /// Services by listen address: pool's slot and own slot.
-    pub services: BTreeMap<SocketAddr, (u16, u16)>,
+    /// Services by listen address: pool's slot, own slot and the port on the backends.
+    pub services: BTreeMap<SocketAddr, (u16, u16, u16)>,
     /// Backends by slot: pool's slot, name, address.
     pub backends: BTreeMap<u16, (u16, String, IpAddr)>,
     /// Slots of backends that new flows go to.
@@ -118,6 +118,14 @@ pub struct PoolSlots {
     pub backends: Vec<Slot>,
 }
 
+impl PoolSlots {
+    /// Everybody has been written, and is new nowhere any more.
+    pub fn settle(&mut self) {
+        let slots = self.services.iter_mut().chain(&mut self.backends).chain([&mut self.pool]);
+        slots.for_each(|slot| slot.fresh = false);
+    }
+}
+
 /// Gives everybody in the plan a slot.
 pub fn assign(plan: &[PoolPlan], occupied: &Occupied, busy: &Busy) -> Result<Vec<PoolSlots>, DataplaneError> {
     let mut pools = Allocator::new("a pool", 0..MAX_POOLS as u16);
@@ -127,7 +135,9 @@ pub fn assign(plan: &[PoolPlan], occupied: &Occupied, busy: &Busy) -> Result<Vec
     backends.taken.extend(&busy.backends);
     // Traffic goes on while slots are given away: what it is led to now stays what it is.
     backends.taken.extend(&occupied.active);
-    pools.taken.extend(occupied.services.values().map(|(pool, _)| *pool));
+    pools.taken.extend(occupied.services.values().map(|(pool, ..)| *pool));
+    // Whoever is asked to end all flows of a pool finds them by the pool's slot.
+    pools.taken.extend(busy.backends.iter().filter_map(|slot| Some(occupied.backends.get(slot)?.0)));
 
     // First everybody who is known, then the others into what is left.
     let known_pools: Vec<Option<u16>> = plan.iter().map(|pool| known_pool(pool, occupied)).collect();
@@ -165,8 +175,8 @@ fn known_pool(pool: &PoolPlan, occupied: &Occupied) -> Option<u16> {
 }
 
 fn known_service(service: &ServicePlan, pool: Option<u16>, occupied: &Occupied) -> Option<u16> {
-    let (held_by, slot) = occupied.services.get(&service.listen)?;
-    (Some(*held_by) == pool).then_some(*slot)
+    let (held_by, slot, port) = occupied.services.get(&service.listen)?;
+    (Some(*held_by) == pool && *port == service.backend_port).then_some(*slot)
 }
 
 fn known_backend(backend: &BackendPlan, pool: Option<u16>, occupied: &Occupied) -> Option<u16> {
@@ -240,7 +250,9 @@ mod tests {
         for (pool, slots) in plan.iter().zip(slots) {
             occupied.pools.insert(slots.pool.index, pool.name.clone());
             for (service, slot) in pool.services.iter().zip(&slots.services) {
-                occupied.services.insert(service.listen, (slots.pool.index, slot.index));
+                occupied
+                    .services
+                    .insert(service.listen, (slots.pool.index, slot.index, service.backend_port));
             }
             for (backend, slot) in pool.backends.iter().zip(&slots.backends) {
                 let held = (slots.pool.index, backend.name.clone(), backend.address);
@@ -316,6 +328,29 @@ mod tests {
         let busy = Busy { services: [1].into(), ..Busy::default() };
         let after = assign(&moved, &written(&plan, &first), &busy).unwrap();
         assert_eq!(after[0].services, [Slot { index: 2, fresh: true }]);
+    }
+
+    #[test]
+    fn another_port_on_the_backends_is_another_service() {
+        let plan = [pool("a", &[443], &[("one", 11)])];
+        let first = assign(&plan, &Occupied::default(), &Busy::default()).unwrap();
+        let mut moved = plan.clone();
+        moved[0].services[0].backend_port = 444;
+        let busy = Busy { services: [1].into(), ..Busy::default() };
+        let after = assign(&moved, &written(&plan, &first), &busy).unwrap();
+        assert_eq!(after[0].services, [Slot { index: 2, fresh: true }], "the flows of slot 1 are another's");
+        assert_eq!(after[0].backends, [Slot { index: 1, fresh: false }]);
+    }
+
+    #[test]
+    fn a_new_pool_is_not_where_flows_of_an_earlier_one_would_be_taken_for_its_own() {
+        let plan = [pool("a", &[443], &[("one", 11)])];
+        let first = assign(&plan, &Occupied::default(), &Busy::default()).unwrap();
+        let occupied = Occupied { services: BTreeMap::new(), ..written(&plan, &first) };
+        let busy = Busy { backends: [1].into(), ..Busy::default() };
+        let other = [pool("b", &[80], &[("two", 12)])];
+        assert_eq!(assign(&other, &occupied, &busy).unwrap()[0].pool.index, 1);
+        assert_eq!(assign(&other, &occupied, &Busy::default()).unwrap()[0].pool.index, 0);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Tables {
         }
         for entry in self.services.iter() {
             let (key, service) = entry.map_err(DataplaneError::map("reading", "SERVICES"))?;
-            occupied.services.insert(key.into(), (service.pool, service.slot));
+            occupied.services.insert(key.into(), (service.pool, service.slot, service.backend_port.number()));
         }
         occupied.active = (0..MAX_POOLS as u16).filter_map(|pool| self.active(pool).backend()).collect();
         for (slot, backend) in self.backends.iter().enumerate() {
