@@ -205,8 +205,8 @@ fn active_reason(reason: PoolReason) -> ActiveReason {
         PoolReason::Failback => ActiveReason::Failback,
         PoolReason::Drain => ActiveReason::Drain,
         PoolReason::Maint => ActiveReason::Maint,
-        // The configuration isn't a reason yet that anything writes.
-        PoolReason::Config | PoolReason::Restored => ActiveReason::Restored,
+        PoolReason::Config => ActiveReason::Config,
+        PoolReason::Restored => ActiveReason::Restored,
     }
 }
 

@@ -274,6 +274,7 @@ pub(super) fn pool_reason(reason: ActiveReason) -> PoolReason {
         ActiveReason::Failback => PoolReason::Failback,
         ActiveReason::Drain => PoolReason::Drain,
         ActiveReason::Maint => PoolReason::Maint,
+        ActiveReason::Config => PoolReason::Config,
         ActiveReason::Restored => PoolReason::Restored,
     }
 }

@@ -9,6 +9,7 @@ use super::health::{Health, Past};
 use super::history::BackendHistory;
 use super::live::{LiveFailure, Suspicion};
 use super::settings::{BackendSettings, ServiceIndex};
+use super::succession::Heirloom;
 use super::target::Target;
 use super::view::{Admin, BackendView};
 
@@ -46,6 +47,26 @@ impl Backend {
             }
         }
         self.refresh(now);
+    }
+
+    /// Goes on where the one before is, by its own settings.
+    pub(super) fn inherit(&mut self, before: Self, services: &[Option<Heirloom>], now: Moment) {
+        // Whether it is disabled is the configuration's word alone.
+        if self.admin != Admin::Disabled && before.admin != Admin::Disabled {
+            (self.admin, self.drained_at) = (before.admin, before.drained_at);
+        }
+        (self.health, self.since, self.suspicion) = (before.health, before.since, before.suspicion);
+        let was_cold = before.settings.cold;
+        let mut targets: Vec<Option<Target>> = before.targets.into_iter().map(Some).collect();
+        for (target, heirloom) in self.targets.iter_mut().zip(services) {
+            let Some(Heirloom { service, asks_anew }) = *heirloom else { continue };
+            if let Some(before) = targets.get_mut(service.0).and_then(Option::take) {
+                target.inherit(before, asks_anew, now);
+            }
+        }
+        if was_cold && !self.settings.cold {
+            self.wake(false, now);
+        }
     }
 
     /// What a later life has to know.

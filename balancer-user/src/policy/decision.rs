@@ -84,6 +84,8 @@ pub enum ActiveReason {
     Drain,
     /// `maint` of the one before.
     Maint,
+    /// The configuration leaves the one before out.
+    Config,
     /// It was so before the controller started.
     Restored,
 }
@@ -99,6 +101,7 @@ impl ActiveReason {
             Self::Failback => "failback",
             Self::Drain => "drain",
             Self::Maint => "maint",
+            Self::Config => "config",
             Self::Restored => "restored",
         }
     }

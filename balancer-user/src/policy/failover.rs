@@ -10,7 +10,7 @@ use super::decision::{ActiveReason, Cut, Outbox, Whose};
 use super::event::Event;
 use super::health::Health;
 use super::pool::{Condition, Pool};
-use super::settings::{BackendIndex, Failback, Failover, OnBackendDown};
+use super::settings::{BackendIndex, Failback, Failover, HookWhen, OnBackendDown};
 use super::switching::Move;
 use super::transition::{Phase, Transition};
 use super::view::{Admin, Wish};
@@ -198,7 +198,10 @@ impl Pool {
         self.wish = Wish::Automatic;
         match self.choose() {
             Choice::Wait => {}
-            Choice::Nobody => self.alarm(now, out),
+            Choice::Nobody => {
+                self.leave_for_the_first(active, now, out);
+                self.alarm(now, out);
+            }
             Choice::Take(to) => {
                 let (reason, evidence) = self.why_lost(active, now);
                 if self.settings.failover == Failover::Manual && reason == ActiveReason::BackendDown {
@@ -215,10 +218,26 @@ impl Pool {
         match self.backends[b.0].admin() {
             Admin::Drain => (ActiveReason::Drain, "drained by the operator".to_owned()),
             Admin::Maint => (ActiveReason::Maint, "taken into maintenance by the operator".to_owned()),
-            Admin::Ready | Admin::Disabled => {
-                (ActiveReason::BackendDown, self.backends[b.0].evidence(now).unwrap_or_default())
-            }
+            Admin::Disabled => (ActiveReason::Config, "left out by the configuration".to_owned()),
+            Admin::Ready => (ActiveReason::BackendDown, self.backends[b.0].evidence(now).unwrap_or_default()),
         }
+    }
+
+    /// The configuration leaves the active backend out, and nobody is eligible: as at a start, new flows go on to the first
+    /// one in order. Not over the heads of hooks, and not to a backend that doesn't run.
+    fn leave_for_the_first(&mut self, active: BackendIndex, now: Moment, out: &mut Outbox) {
+        let (reason, evidence) = self.why_lost(active, now);
+        let may_lead = |b: &BackendIndex| {
+            let backend = &self.backends[b.0];
+            backend.is_ready() && !backend.settings().cold
+        };
+        let first = self.order.iter().copied().find(may_lead);
+        if reason != ActiveReason::Config || self.has_hooks(HookWhen::Before) {
+            return;
+        }
+        let Some(to) = first else { return };
+        self.move_to(Move { to, reason, evidence, forced: true, reset: false }, now, out);
+        self.wish = Wish::Automatic;
     }
 
     fn end_drains(&mut self, now: Moment, out: &mut Outbox) {

@@ -142,6 +142,18 @@ impl Monitor {
         }
     }
 
+    /// Goes on where the one before is, by its own rules: nobody is down for longer than they allow.
+    pub(super) fn inherit(&mut self, before: Self, now: Moment) {
+        let longest = now + self.fail_timeout_max;
+        self.state = match before.state {
+            State::Down { until } => State::Down { until: until.min(longest) },
+            state => state,
+        };
+        self.last_down = before.last_down.clamp(self.fail_timeout, self.fail_timeout_max);
+        self.relapse_until = before.relapse_until;
+        (self.failures, self.last_failure) = (before.failures, before.last_failure);
+    }
+
     /// What a later life has to know; nothing while nothing is wrong.
     pub(super) fn past(&self, now: Moment) -> Option<Past> {
         let down_left = match self.state {

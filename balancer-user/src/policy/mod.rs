@@ -26,6 +26,7 @@ mod pool;
 mod queue;
 mod schedule;
 mod settings;
+mod succession;
 mod switching;
 mod target;
 mod timers;
@@ -52,6 +53,7 @@ pub use self::settings::{
     BackendIndex, BackendSettings, Failback, Failover, HookSettings, HookWhen, OnBackendDown, OnError,
     Passive, PoolIndex, PoolSettings, ProbeSchedule, ServiceIndex, ServiceSettings, WhenAllDown,
 };
+pub use self::succession::{Heirloom, Kin};
 pub use self::switching::HookEnd;
 pub use self::target::Signal;
 pub use self::transition::{Next, Stop};
@@ -78,14 +80,15 @@ pub struct Policy {
     /// The last input's moment.
     now: Moment,
     shortest_interval: Option<Duration>,
+    /// For the dice of targets to come.
+    seed: u64,
 }
 
 impl Policy {
     /// Starts with every health unknown and every probe due within the next 100 ms. `seed` spreads the later ones.
     #[must_use]
     pub fn new(pools: Vec<PoolSettings>, seed: u64, history: History, now: Moment) -> Self {
-        let intervals = pools.iter().flat_map(|pool| &pool.services).filter_map(|service| service.probe);
-        let shortest_interval = intervals.map(|probe| probe.interval).min();
+        let shortest_interval = shortest_interval(&pools);
         let pacer = Pacer::new(pools.iter().flat_map(target_intervals));
         let mut policy = Self {
             pools: build(pools, seed, now),
@@ -94,6 +97,7 @@ impl Policy {
             outbox: Outbox::after(history.last_transition),
             now,
             shortest_interval,
+            seed,
         };
         for (pool, past) in policy.pools.iter_mut().zip(history.pools) {
             pool.restore(past, now, &mut policy.outbox);
@@ -110,13 +114,23 @@ impl Policy {
     /// The outcome of a probe. One that was given up meanwhile changes nothing.
     pub fn handle_signal(&mut self, ticket: ProbeTicket, signal: Signal, now: Moment) {
         let now = self.advance(now);
-        let id = ticket.target();
+        let Some(id) = self.queue.target_of(ticket.serial) else {
+            // Its target is gone; so is its place.
+            self.queue.landed(ticket.serial);
+            return;
+        };
+        self.queue.landed(ticket.serial);
         let landed = self.target(id).is_some_and(|target| target.land(ticket.serial, signal, now));
         if landed {
-            self.queue.landed();
             self.settle(id, now);
             self.fire(now);
         }
+    }
+
+    /// The same probe, by where its target stands now; `None`: it was given up, or its target is gone.
+    #[must_use]
+    pub fn current(&self, ticket: &ProbeTicket) -> Option<ProbeTicket> {
+        Some(ProbeTicket::new(self.queue.target_of(ticket.serial)?, ticket.serial))
     }
 
     /// Time went on.
@@ -157,9 +171,10 @@ impl Policy {
     /// A hook that was polled has ended.
     pub fn handle_hook(&mut self, run: HookRun, end: HookEnd, now: Moment) {
         let now = self.advance(now);
-        let Some(pool) = self.pools.get_mut(run.pool.0) else { return };
-        pool.hook_ended(run, end, now, &mut self.outbox);
-        self.set_timers(run.pool);
+        // Wherever its pool stands now.
+        let Some(index) = self.pools.iter().position(|pool| pool.runs(&run)) else { return };
+        self.pools[index].hook_ended(run, end, now, &mut self.outbox);
+        self.set_timers(PoolIndex(index));
         self.fire(now);
     }
 
@@ -186,7 +201,7 @@ impl Policy {
         let pulse = pulse.map(|interval| self.now + interval);
         // What may start at once is polled now, not waited for.
         let start = self.queue.next_start().map(|start| start.max(self.now));
-        self.timers.first().into_iter().chain(start).chain(pulse).min()
+        self.timers.first().into_iter().chain(start).chain(pulse).chain(self.queue.overdue()).min()
     }
 
     /// The next pool whose desired state changed.
@@ -215,12 +230,12 @@ impl Policy {
     /// The next probe to start now.
     pub fn poll_probe(&mut self) -> Option<ProbeTicket> {
         let now = self.now;
-        while let Some(id) = self.queue.launch(now) {
-            let serial = self.target(id).and_then(|target| target.launch(now));
+        while let Some(id) = self.queue.next(now) {
+            let serial = self.queue.next_serial();
+            let starts = self.target(id).is_some_and(|target| target.launch(serial, now));
             self.set_target_timer(id);
-            match serial {
-                Some(serial) => return Some(ProbeTicket::new(id, serial)),
-                None => self.queue.landed(),
+            if starts {
+                return Some(self.queue.took_off(id));
             }
         }
         None
@@ -256,6 +271,7 @@ impl Policy {
         let now = now.max(self.now);
         self.forgive_stall(now);
         self.now = now;
+        self.queue.give_up(now);
         self.fire(now);
         now
     }
@@ -291,7 +307,7 @@ impl Policy {
                     Some(Due::Probe { turn }) => self.queue.push(id, turn == Turn::First),
                     Some(Due::Replanned { lost }) => {
                         if lost {
-                            self.queue.landed();
+                            self.queue.lost(id);
                             self.outbox.tell(Event::ProbeLost {
                                 pool: id.pool,
                                 backend: id.backend,
@@ -352,6 +368,11 @@ impl Policy {
 fn target_intervals(pool: &PoolSettings) -> impl Iterator<Item = Duration> {
     let backends = pool.backends.iter().filter(|backend| !backend.disabled);
     backends.flat_map(|_| pool.services.iter().filter_map(|service| Some(service.probe?.interval)))
+}
+
+fn shortest_interval(pools: &[PoolSettings]) -> Option<Duration> {
+    let probes = pools.iter().flat_map(|pool| &pool.services).filter_map(|service| service.probe);
+    probes.map(|probe| probe.interval).min()
 }
 
 /// The pools with their targets.

@@ -37,6 +37,11 @@ impl Pacer {
         Self { gap: gap.min(LONGEST_GAP), on_time: Moment::ZERO }
     }
 
+    /// For other targets from now on; who has just started counts all the same.
+    pub(super) const fn succeed(&mut self, new: &Self) {
+        self.gap = new.gap;
+    }
+
     /// When the next one may start.
     pub(super) fn next(&self) -> Moment {
         let ahead = self.gap * (IN_A_ROW - 1);

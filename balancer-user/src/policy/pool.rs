@@ -7,10 +7,11 @@ use super::Moment;
 use super::backend::Backend;
 use super::decision::{ActiveReason, Cut, Decision, Outbox, Route, Whose};
 use super::event::Event;
+use super::failover::Choice;
 use super::health::Health;
 use super::settings::{BackendIndex, HookWhen, PoolIndex, PoolSettings, WhenAllDown};
 use super::transition::Transition;
-use super::view::{PoolState, PoolView, TransitionView, Wish};
+use super::view::{Admin, PoolState, PoolView, TransitionView, Wish};
 
 /// How the active backend is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +193,10 @@ impl Pool {
             return Some(Route::Hold);
         }
         let Some(active) = self.active else { return Some(Route::Nobody) };
+        // Its successor is about to be known: nobody need be refused for that.
+        if self.backends[active.0].admin() == Admin::Disabled && self.choose() == Choice::Wait {
+            return Some(Route::Hold);
+        }
         let rejects = self.condition == Condition::AllDown
             && self.settings.when_all_down == WhenAllDown::Reject
             && self.wish != Wish::Forced

@@ -2,7 +2,7 @@
 //!
 //! Deliberately not here: when a target is due (`schedule`), and how far starts are apart (`pacer`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Moment;
 use super::pacer::Pacer;
@@ -37,6 +37,7 @@ impl ProbeTicket {
         Self { pool: target.pool, backend: target.backend, service: target.service, serial }
     }
 
+    #[cfg(test)]
     pub(super) const fn target(&self) -> TargetId {
         TargetId { pool: self.pool, backend: self.backend, service: self.service }
     }
@@ -50,8 +51,18 @@ pub(super) struct ProbeQueue {
     urgent: VecDeque<TargetId>,
     /// The last turn was an urgent one's.
     overtaken: bool,
-    in_flight: usize,
+    /// By number, which no other probe ever has: whose it is may stand elsewhere in a later configuration.
+    flights: BTreeMap<u64, Whose>,
+    last_serial: u64,
     pacer: Pacer,
+}
+
+/// Whose probe is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Target(TargetId),
+    /// One that has left the configuration; until it reports, or until then, it takes a place.
+    Gone(Moment),
 }
 
 #[derive(Debug)]
@@ -63,7 +74,14 @@ struct Waiting {
 
 impl ProbeQueue {
     pub(super) const fn new(pacer: Pacer) -> Self {
-        Self { waiting: VecDeque::new(), urgent: VecDeque::new(), overtaken: false, in_flight: 0, pacer }
+        Self {
+            waiting: VecDeque::new(),
+            urgent: VecDeque::new(),
+            overtaken: false,
+            flights: BTreeMap::new(),
+            last_serial: 0,
+            pacer,
+        }
     }
 
     pub(super) fn push(&mut self, target: TargetId, is_first: bool) {
@@ -84,8 +102,8 @@ impl ProbeQueue {
     }
 
     /// The next target to probe, unless enough are in flight or it is too early.
-    pub(super) fn launch(&mut self, now: Moment) -> Option<TargetId> {
-        if self.in_flight >= MAX_IN_FLIGHT {
+    pub(super) fn next(&mut self, now: Moment) -> Option<TargetId> {
+        if self.flights.len() >= MAX_IN_FLIGHT {
             return None;
         }
         let may_start = self.turn_of_waiting().is_some_and(|turn| turn <= now);
@@ -100,14 +118,25 @@ impl ProbeQueue {
             self.overtaken = true;
             self.urgent.pop_front()?
         };
-        self.in_flight += 1;
         Some(target)
+    }
+
+    /// What the next probe in flight is known by.
+    pub(super) const fn next_serial(&self) -> u64 {
+        self.last_serial + 1
+    }
+
+    /// The target's probe starts.
+    pub(super) fn took_off(&mut self, target: TargetId) -> ProbeTicket {
+        self.last_serial += 1;
+        self.flights.insert(self.last_serial, Whose::Target(target));
+        ProbeTicket::new(target, self.last_serial)
     }
 
     /// From when on the next one may start; `None`: not before something else has happened.
     pub(super) fn next_start(&self) -> Option<Moment> {
         let turn = if self.urgent.is_empty() { self.turn_of_waiting() } else { Some(Moment::ZERO) };
-        turn.filter(|_| self.in_flight < MAX_IN_FLIGHT)
+        turn.filter(|_| self.flights.len() < MAX_IN_FLIGHT)
     }
 
     fn turn_of_waiting(&self) -> Option<Moment> {
@@ -115,12 +144,59 @@ impl ProbeQueue {
         Some(if next.is_first { Moment::ZERO } else { self.pacer.next() })
     }
 
-    /// One in flight ended.
-    pub(super) const fn landed(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// Whose probe that is, as long as it is in flight and its target is there.
+    pub(super) fn target_of(&self, serial: u64) -> Option<TargetId> {
+        match self.flights.get(&serial)? {
+            Whose::Target(target) => Some(*target),
+            Whose::Gone(_) => None,
+        }
     }
 
-    pub(super) const fn in_flight(&self) -> usize {
-        self.in_flight
+    /// It has reported.
+    pub(super) fn landed(&mut self, serial: u64) {
+        self.flights.remove(&serial);
+    }
+
+    /// This target's is given up.
+    pub(super) fn lost(&mut self, target: TargetId) {
+        self.flights.retain(|_, whose| *whose != Whose::Target(target));
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// When the first one of those whose targets are gone need not be waited for any more.
+    pub(super) fn overdue(&self) -> Option<Moment> {
+        let bounds = self.flights.values().filter_map(|whose| match whose {
+            Whose::Gone(bound) => Some(*bound),
+            Whose::Target(_) => None,
+        });
+        bounds.min()
+    }
+
+    /// Time went on.
+    pub(super) fn give_up(&mut self, now: Moment) {
+        self.flights.retain(|_, whose| !matches!(whose, Whose::Gone(bound) if *bound <= now));
+    }
+
+    /// Targets stand elsewhere. `waits` and `flies` say where, if it goes on with its place in the queue, or with its probe
+    /// in flight; `bound`, until when a probe may be under way whose target doesn't.
+    pub(super) fn succeed(
+        &mut self,
+        pacer: &Pacer,
+        waits: impl Fn(TargetId) -> Option<TargetId>,
+        flies: impl Fn(TargetId) -> Option<TargetId>,
+        bound: impl Fn(TargetId) -> Moment,
+    ) {
+        self.pacer.succeed(pacer);
+        let moved = |waiting: Waiting| Some(Waiting { target: waits(waiting.target)?, ..waiting });
+        self.waiting = std::mem::take(&mut self.waiting).into_iter().filter_map(moved).collect();
+        self.urgent = std::mem::take(&mut self.urgent).into_iter().filter_map(&waits).collect();
+        for whose in self.flights.values_mut() {
+            if let Whose::Target(target) = *whose {
+                *whose = flies(target).map_or_else(|| Whose::Gone(bound(target)), Whose::Target);
+            }
+        }
     }
 }

@@ -119,6 +119,11 @@ impl Schedule {
         self.flight.as_ref().map(|flight| flight.bound)
     }
 
+    /// The number of the probe in flight.
+    pub(super) fn in_flight(&self) -> Option<u64> {
+        self.flight.as_ref().map(|_| self.serial)
+    }
+
     pub(super) const fn has_started(&self) -> bool {
         self.launched.is_some()
     }
@@ -128,9 +133,9 @@ impl Schedule {
         self.answered
     }
 
-    /// Starts a probe and returns its number.
-    pub(super) fn launch(&mut self, now: Moment) -> u64 {
-        self.serial += 1;
+    /// Starts the probe with this number.
+    pub(super) fn launch(&mut self, serial: u64, now: Moment) {
+        self.serial = serial;
         self.launched = Some(now);
         if std::mem::take(&mut self.wanted) {
             self.hurried = Some(now);
@@ -138,7 +143,25 @@ impl Schedule {
         // Twice the prober's own bound and a second: enough for a busy machine to say that the time is over.
         let bound = now + self.settings.timeout.saturating_mul(2) + Duration::from_secs(1);
         self.flight = Some(Flight { bound, void: false, past: false });
-        self.serial
+    }
+
+    /// Goes on where the one before is, which may have had another cadence: a probe that is due stays due, and none comes
+    /// later than the new interval allows.
+    pub(super) fn inherit(&mut self, before: Self, now: Moment) {
+        let settings = self.settings;
+        *self = Self { settings, ..before };
+        if settings != before.settings {
+            let latest = self.launched.unwrap_or(now) + settings.interval;
+            self.next = self.next.min(latest.max(now));
+        }
+    }
+
+    /// What is asked is something else from now on: an answer to what was asked before says nothing.
+    pub(super) fn ask_anew(&mut self, now: Moment) {
+        self.disown();
+        if self.flight.is_none() {
+            self.plan(Pace::AtOnce, now);
+        }
     }
 
     /// Ends the probe in flight, if it is that one.

@@ -78,6 +78,11 @@ impl Pool {
         Some(run)
     }
 
+    /// This hook was started and hasn't ended.
+    pub(super) fn runs(&self, run: &HookRun) -> bool {
+        self.running == Some((run.transition, run.step))
+    }
+
     /// A hook ended.
     pub(super) fn hook_ended(&mut self, run: HookRun, end: HookEnd, now: Moment, out: &mut Outbox) {
         let (id, step) = (run.transition, run.step);

@@ -101,11 +101,41 @@ impl Target {
         Due::Probe { turn }
     }
 
-    /// Its turn has come: the number of the probe to start. None if it fell asleep or went down while it waited.
-    pub(super) fn launch(&mut self, now: Moment) -> Option<u64> {
+    /// Its turn has come: the probe with this number starts. False if it fell asleep or went down while it waited.
+    pub(super) fn launch(&mut self, serial: u64, now: Moment) -> bool {
         self.queued = false;
         let rests = self.asleep || self.monitor.down_until().is_some();
-        self.schedule.as_mut().filter(|_| !rests).map(|schedule| schedule.launch(now))
+        self.schedule.as_mut().filter(|_| !rests).map(|schedule| schedule.launch(serial, now)).is_some()
+    }
+
+    /// Goes on where the one before is, if that is one of its kind: of a service that wasn't probed nothing is known that
+    /// matters to one that is. `asks_anew`: by another question.
+    pub(super) fn inherit(&mut self, before: Self, asks_anew: bool, now: Moment) {
+        match (&mut self.schedule, before.schedule) {
+            (Some(schedule), Some(before)) => schedule.inherit(before, now),
+            (None, None) => {}
+            (Some(_), None) | (None, Some(_)) => return,
+        }
+        self.monitor.inherit(before.monitor, now);
+        (self.queued, self.asleep) = (before.queued, before.asleep);
+        if let Some(schedule) = self.schedule.as_mut().filter(|_| asks_anew) {
+            schedule.ask_anew(now);
+        }
+    }
+
+    /// It waits for its turn.
+    pub(super) const fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// When its probe in flight is given up.
+    pub(super) fn bound(&self) -> Option<Moment> {
+        self.schedule.as_ref().and_then(Schedule::bound)
+    }
+
+    /// The number of the probe in flight.
+    pub(super) fn in_flight(&self) -> Option<u64> {
+        self.schedule.as_ref().and_then(Schedule::in_flight)
     }
 
     /// The outcome of probe `serial`; says whether that probe was in flight.

@@ -89,6 +89,7 @@ mod a_failure;
 mod a_late_signal;
 mod a_live_failure;
 mod a_refused_attempt;
+mod a_reload;
 mod a_restart;
 mod a_stall;
 mod a_switch;

@@ -126,7 +126,7 @@ impl Replay {
             }
             ActiveReason::Drain => from.is_some_and(|(_, admin)| admin == Admin::Drain),
             ActiveReason::Maint => from.is_some_and(|(_, admin)| admin == Admin::Maint),
-            ActiveReason::Operator | ActiveReason::Restored => false,
+            ActiveReason::Operator | ActiveReason::Config | ActiveReason::Restored => false,
         };
         assert!(has_cause, "{:?} from {:?} to {to:?}: {reason:?} of {:?}", self.pool, self.active, self.seen);
         let nobody = !(0..self.seen.len()).any(|b| self.is_eligible(b));

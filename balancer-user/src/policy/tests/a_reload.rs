@@ -1,0 +1,339 @@
+//! What a configuration finds that takes the place of another one: whoever is in both goes on as if nothing had happened.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// A policy whose settings change, and a driver that knows backends by their names.
+struct Life {
+    policy: Policy,
+    settings: Vec<PoolSettings>,
+    now: Moment,
+    /// How long an answer takes.
+    answer: Duration,
+    failing: Vec<&'static str>,
+    flights: BTreeMap<(Moment, u64), (ProbeTicket, bool)>,
+    probes: Vec<(Moment, String)>,
+    events: Vec<Event>,
+    routes: Vec<Route>,
+    hooks: Vec<HookRun>,
+}
+
+impl Life {
+    fn new(settings: Vec<PoolSettings>) -> Self {
+        let policy = Policy::new(settings.clone(), 1, History::default(), Moment::ZERO);
+        let mut life = Self {
+            policy,
+            settings,
+            now: Moment::ZERO,
+            answer: millis(2),
+            failing: Vec::new(),
+            flights: BTreeMap::new(),
+            probes: Vec::new(),
+            events: Vec::new(),
+            routes: Vec::new(),
+            hooks: Vec::new(),
+        };
+        life.drain();
+        life
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let landing = self.flights.keys().next().map(|(at, _)| *at);
+            let next = self.policy.poll_timeout().into_iter().chain(landing).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = next.max(self.now);
+            if landing == Some(next) {
+                let (_, (ticket, good)) = self.flights.pop_first().unwrap();
+                let signal = if good { Signal::Good } else { Signal::Bad("refused".to_owned()) };
+                self.policy.handle_signal(ticket, signal, self.now);
+            } else {
+                self.policy.handle_timeout(self.now);
+            }
+            self.drain();
+        }
+        self.now = end;
+        self.policy.handle_timeout(end);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(decision) = self.policy.poll_decision() {
+            self.routes.push(decision.route);
+        }
+        while let Some(cut) = self.policy.poll_cut() {
+            self.policy.handle_cut(cut, self.now);
+        }
+        self.events.extend(std::iter::from_fn(|| self.policy.poll_event()));
+        self.hooks.extend(std::iter::from_fn(|| self.policy.poll_hook()));
+        while let Some(ticket) = self.policy.poll_probe() {
+            let name = self.settings[ticket.pool.0].backends[ticket.backend.0].name.clone();
+            let good = !self.failing.contains(&name.as_str());
+            self.probes.push((self.now, name));
+            self.flights.insert((self.now + self.answer, ticket.serial), (ticket, good));
+        }
+    }
+
+    /// Everybody of the same name is the same.
+    fn reload(&mut self, settings: Vec<PoolSettings>) {
+        let kin: Vec<Kin> = settings.iter().map(|pool| kin(&self.settings, pool)).collect();
+        self.policy.succeed(settings.clone(), &kin, self.now);
+        self.settings = settings;
+        self.drain();
+    }
+
+    fn view(&self) -> PoolView {
+        self.policy.snapshot(PoolIndex(0), self.now)
+    }
+
+    fn active(&self) -> String {
+        self.settings[0].backends[self.view().active.unwrap().0].name.clone()
+    }
+
+    fn of(&self, name: &str) -> BackendView {
+        let at = self.settings[0].backends.iter().position(|backend| backend.name == name).unwrap();
+        self.view().backends[at].clone()
+    }
+}
+
+fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
+    let Some(at) = before.iter().position(|known| known.name == pool.name) else {
+        return Kin {
+            pool: None,
+            backends: vec![None; pool.backends.len()],
+            services: vec![None; pool.services.len()],
+        };
+    };
+    let backend = |backend: &BackendSettings| {
+        before[at].backends.iter().position(|known| known.name == backend.name).map(BackendIndex)
+    };
+    let service = |service: &ServiceSettings| {
+        let at = before[at].services.iter().position(|known| known.name == service.name)?;
+        Some(Heirloom { service: ServiceIndex(at), asks_anew: false })
+    };
+    Kin {
+        pool: Some(PoolIndex(at)),
+        backends: pool.backends.iter().map(backend).collect(),
+        services: pool.services.iter().map(service).collect(),
+    }
+}
+
+fn pool() -> PoolSettings {
+    trio(Failback::Manual)
+}
+
+/// With a step before the switch, that has failed, on the way from `p` to `b`.
+fn held() -> Life {
+    let mut pool = pool();
+    let hook =
+        |name: &str| HookSettings { name: name.to_owned(), when: HookWhen::Before, on_error: OnError::Hold };
+    pool.hooks = vec![hook("promote")];
+    let mut life = Life::new(vec![pool]);
+    life.run(secs(1));
+    let ask = Ask::Failover { to: Some("b".to_owned()), force: false, reset: false };
+    life.policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, life.now).unwrap();
+    life.drain();
+    assert!(life.policy.is_busy(PoolIndex(0)), "it is left alone");
+    let run = life.hooks[0];
+    life.policy.handle_hook(run, HookEnd::Bad("exit code 1".to_owned()), life.now);
+    life.drain();
+    assert!(!life.policy.is_busy(PoolIndex(0)));
+    assert_eq!(life.view().state, PoolState::Held);
+    life
+}
+
+#[test]
+fn whoever_is_down_stays_down_for_as_long_as_without_it() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(5));
+    life.failing.push("c");
+    while life.of("c").health != Health::Down {
+        life.run(millis(10));
+    }
+    let (down, fell) = (life.of("c"), life.now);
+    life.failing.clear();
+    for _ in 0..40 {
+        life.run(millis(230));
+        let other = BackendSettings { max_fails: 3, ..backend("c") };
+        let backends = if life.settings[0].backends.len() == 3 {
+            vec![backend("p"), other]
+        } else {
+            vec![other, backend("b"), backend("p")]
+        };
+        life.reload(vec![PoolSettings { backends, ..pool() }]);
+        assert_eq!((life.of("c").health, life.of("c").since), (Health::Down, down.since));
+    }
+    assert!(life.now - fell < FAIL_TIMEOUT);
+    life.run(FAIL_TIMEOUT - (life.now - fell) + millis(50));
+    assert_eq!(life.of("c").health, Health::Up);
+}
+
+#[test]
+fn another_order_moves_nobody_and_another_index_is_nobody_else() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(1));
+    let ask = Ask::Failover { to: Some("b".to_owned()), force: false, reset: false };
+    life.policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, life.now).unwrap();
+    life.run(secs(1));
+    let before = life.events.len();
+    for order in [["c", "b", "p"], ["b", "p", "c"], ["p", "c", "b"]] {
+        life.reload(vec![PoolSettings { backends: order.map(backend).into(), ..pool() }]);
+        life.run(secs(3));
+        assert_eq!(life.active(), "b", "{order:?}");
+    }
+    assert_eq!(life.events[before..], []);
+}
+
+#[test]
+fn who_has_the_role_and_is_left_out_hands_it_to_the_next_one() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(1));
+    let left_out = BackendSettings { disabled: true, ..backend("p") };
+    life.reload(vec![PoolSettings { backends: vec![backend("b"), backend("c"), left_out], ..pool() }]);
+    assert_eq!((life.active().as_str(), life.view().reason), ("b", ActiveReason::Config));
+    life.reload(vec![PoolSettings { backends: vec![backend("b"), backend("c")], ..pool() }]);
+    life.run(secs(5));
+    assert_eq!((life.active().as_str(), life.view().state), ("b", PoolState::Serving));
+    let moves = life.events.iter().filter(|event| matches!(event, Event::Transition { .. }));
+    assert_eq!(moves.count(), 2, "the first decision, and this one");
+}
+
+#[test]
+fn new_flows_wait_for_the_first_word_of_the_only_one_that_is_left() {
+    let only = |backends: Vec<BackendSettings>| vec![PoolSettings { backends, ..pool() }];
+    let mut life = Life::new(only(vec![backend("p")]));
+    life.run(secs(1));
+    life.routes.clear();
+    let left_out = BackendSettings { disabled: true, ..backend("p") };
+    life.reload(only(vec![backend("new"), left_out.clone()]));
+    life.run(millis(200));
+    assert_eq!(life.routes, [Route::Hold, Route::To(BackendIndex(0))]);
+    // With nobody up they go to the first one all the same.
+    let mut life = Life::new(only(vec![backend("p")]));
+    life.failing.push("new");
+    life.run(secs(1));
+    life.reload(only(vec![backend("new"), left_out]));
+    life.run(secs(2));
+    assert_eq!((life.active().as_str(), life.view().state), ("new", PoolState::AllDown));
+}
+
+#[test]
+fn probes_are_neither_starved_nor_stormed_by_five_reloads_a_second() {
+    for answer in [millis(2), millis(700)] {
+        let mut life = Life::new(vec![pool()]);
+        life.answer = answer;
+        life.run(secs(10));
+        let begun = life.now;
+        for n in 0..300_u32 {
+            life.run(millis(200));
+            let interval = PROBE.interval + millis(u64::from(n % 2));
+            let probe = Some(ProbeSchedule { interval, ..PROBE });
+            let services = vec![ServiceSettings { probe, ..service("web") }];
+            life.reload(vec![PoolSettings { services, ..pool() }]);
+        }
+        for name in ["p", "b", "c"] {
+            let times = life.probes.iter().filter(|(at, of)| *at > begun && of == name);
+            let times: Vec<Moment> = times.map(|(at, _)| *at).collect();
+            assert!((29..=36).contains(&times.len()), "{name}: {} in a minute", times.len());
+            let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+            let (least, most) = gaps.fold((secs(60), Duration::ZERO), |(l, m), gap| (l.min(gap), m.max(gap)));
+            assert!(least >= millis(1700) && most <= millis(2200), "{name}: {least:?} to {most:?}");
+            assert_eq!(life.of(name).health, Health::Up);
+        }
+    }
+}
+
+#[test]
+fn a_probe_of_somebody_who_is_gone_says_nothing_and_frees_its_place() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(5));
+    life.answer = millis(900);
+    while life.policy.queue.in_flight() == 0 {
+        life.run(millis(10));
+    }
+    let ticket = life.flights.values().next().unwrap().0;
+    let backends = life.settings[0].backends.clone();
+    let rest = [&backends[..ticket.backend.0], &backends[ticket.backend.0 + 1..]].concat();
+    life.reload(vec![PoolSettings { backends: rest, ..pool() }]);
+    assert_eq!(life.policy.current(&ticket), None);
+    let before = life.view();
+    life.policy.handle_signal(ticket, Signal::Bad("refused".to_owned()), life.now);
+    assert_eq!(life.view(), before);
+    life.flights.retain(|_, (other, _)| *other != ticket);
+    life.run(secs(60));
+    assert!(life.view().backends.iter().all(|backend| backend.health == Health::Up));
+}
+
+#[test]
+fn one_that_never_reports_keeps_its_place_no_longer_than_its_bound() {
+    let mut life = Life::new(vec![pool()]);
+    life.answer = secs(1000);
+    life.run(millis(50));
+    // The first one started before that.
+    assert_eq!(life.policy.queue.in_flight(), 2);
+    life.reload(vec![PoolSettings { name: "other".to_owned(), ..pool() }]);
+    life.flights.clear();
+    life.run(secs(1));
+    assert!(life.policy.queue.in_flight() >= 2, "they still take their places");
+    life.answer = millis(2);
+    life.run(secs(20));
+    assert!(life.policy.queue.in_flight() <= 1, "{}", life.policy.queue.in_flight());
+}
+
+#[test]
+fn what_is_held_stays_so_and_goes_on_where_its_steps_are_known() {
+    let mut life = held();
+    let id = life.view().transition.unwrap().id;
+    let hooks = life.settings[0].hooks.clone();
+    let alarms = |life: &Life| life.events.iter().filter(|event| matches!(event, Event::Held { .. })).count();
+    let backends: Vec<BackendSettings> = ["c", "b", "p"].map(backend).into();
+    life.reload(vec![PoolSettings { backends, hooks, ..pool() }]);
+    assert_eq!((life.view().state, life.view().transition.unwrap().id), (PoolState::Held, id));
+    assert_eq!(alarms(&life), 1, "nobody is called again");
+    let ask = Ask::Resume { skip: false };
+    life.policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, life.now).unwrap();
+    life.drain();
+    let run = *life.hooks.last().unwrap();
+    assert_eq!((run.transition, life.settings[0].backends[run.to.0].name.as_str()), (id, "b"));
+    life.policy.handle_hook(run, HookEnd::Good, life.now);
+    life.drain();
+    assert_eq!(life.active(), "b");
+}
+
+#[test]
+fn what_is_held_for_steps_that_are_others_now_is_the_operators() {
+    let mut life = held();
+    let mut hooks = life.settings[0].hooks.clone();
+    hooks[0].name = "something else".to_owned();
+    life.reload(vec![PoolSettings { hooks, ..pool() }]);
+    assert_eq!((life.view().state, life.view().transition), (PoolState::Held, None));
+    let resume = Command { pool: "passwords".to_owned(), ask: Ask::Resume { skip: true } };
+    let refused = life.policy.handle_command(&resume, life.now);
+    assert!(matches!(refused, Err(Refusal::Doubtful { .. })), "{refused:?}");
+    let mut life = held();
+    let (hooks, backends) = (life.settings[0].hooks.clone(), vec![backend("p"), backend("c")]);
+    life.reload(vec![PoolSettings { hooks, backends, ..pool() }]);
+    assert_eq!((life.view().state, life.view().transition), (PoolState::Held, None), "its target is gone");
+}
+
+#[test]
+fn a_hook_that_ends_after_pools_were_added_ends_where_it_was_begun() {
+    let mut pool_with_hook = pool();
+    let hook = HookSettings { name: "tell".to_owned(), when: HookWhen::After, on_error: OnError::Hold };
+    pool_with_hook.hooks = vec![hook];
+    let mut life = Life::new(vec![pool_with_hook.clone()]);
+    life.run(secs(1));
+    let ask = Ask::Failover { to: None, force: false, reset: false };
+    life.policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, life.now).unwrap();
+    life.drain();
+    let run = life.hooks[0];
+    life.reload(vec![PoolSettings { name: "first".to_owned(), ..pool() }, pool_with_hook]);
+    assert!(life.policy.is_busy(PoolIndex(1)));
+    life.policy.handle_hook(run, HookEnd::Good, life.now);
+    assert!(!life.policy.is_busy(PoolIndex(1)));
+    life.drain();
+    let ended = Event::Hook { id: run.transition, pool: PoolIndex(1), step: 0, failure: None };
+    assert!(life.events.contains(&ended), "{:?}", life.events);
+}
