@@ -47,6 +47,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Maint(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Ready(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Resume(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
+        Verb::Reload(arguments) => cli::reload::run(&cli.paths, arguments, cli.output()),
         Verb::Detach => daemon::detach(&cli.paths.pin_dir),
         Verb::Completions(arguments) => cli::manual::completions(*arguments),
         Verb::Man(arguments) => cli::manual::man(arguments, build),

@@ -6,12 +6,12 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use balancer_user::control::protocol::Status;
-use balancer_user::control::server::{Request, serve};
+use balancer_user::control::server::{NotReloaded, Request, serve};
 use balancer_user::control::socket::ControlSocket;
 use tokio::sync::{mpsc, oneshot};
 
 const STATUS: &str = r#"{ "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z", "daemon": null,
-  "attachments": [], "drops": {}, "degraded": [], "pools": [ {
+  "attachments": [], "drops": {}, "degraded": [], "pending": [], "pools": [ {
     "name": "passwords", "active": null, "state": "all_down", "since": "2026-01-02T03:01:01.678Z",
     "reason": "initial", "failback": "manual", "services": [], "backends": [], "transition": null, "last_failover": null } ] }"#;
 
@@ -99,15 +99,31 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
             Request::Flows(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
             Request::Events(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
             Request::Why(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
+            Request::Reload(_, _, reply) => {
+                drop(
+                    reply
+                        .send(Err(NotReloaded::Invalid("f.toml:1:1: one\nf.toml:2:1: two\u{1b}".to_owned()))),
+                );
+            }
             Request::Command(_, _, reply) => drop(reply.send(Err("no backend is eligible".to_owned()))),
         }
     }
 }
 
 #[test]
+fn an_invalid_configuration_exits_3_with_every_error_on_a_line_of_its_own() {
+    beside_a_daemon(|socket| {
+        let output = run(socket, &["reload"]);
+        assert_exit(&output, 3);
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+        assert_eq!(text(&output.stderr), "balancer: f.toml:1:1: one\nf.toml:2:1: two\\u{1b}\n");
+    });
+}
+
+#[test]
 fn without_a_daemon_the_exit_code_is_4_and_the_remedy_is_on_stderr() {
     let nowhere = Path::new("/nonexistent/control.sock");
-    let verbs: [&[&str]; 8] = [
+    let verbs: [&[&str]; 9] = [
         &["status"],
         &["stats"],
         &["flows"],
@@ -116,6 +132,7 @@ fn without_a_daemon_the_exit_code_is_4_and_the_remedy_is_on_stderr() {
         &["why", "p", "--state-dir", "/nonexistent"],
         &["failover", "p"],
         &["failback", "p"],
+        &["reload"],
     ];
     for arguments in verbs {
         let output = run(nowhere, arguments);

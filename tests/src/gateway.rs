@@ -213,6 +213,16 @@ impl Gateway {
         self.daemon.as_mut().context("the daemon does not run")?.signal(signal)
     }
 
+    /// Writes the configuration and has the daemon take it; the lines that it says.
+    ///
+    /// # Errors
+    /// When it can't be written, or isn't taken.
+    pub fn reload(&self, configuration: &str) -> Result<Vec<String>> {
+        self.configure(configuration)?;
+        let said = self.verb(&["reload"])?.expect(0)?;
+        Ok(said.stdout.lines().map(str::to_owned).collect())
+    }
+
     /// The daemon's process id.
     ///
     /// # Errors

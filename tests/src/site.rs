@@ -166,6 +166,16 @@ impl Site {
         killed
     }
 
+    /// Starts what serves one service of the first pool on a server.
+    ///
+    /// # Errors
+    /// As [`Site::serve`].
+    pub fn serve_service(&mut self, server: usize, service: Service) -> Result<()> {
+        let address = self.lab.backend(server).interfaces()[0].addresses[self.pools[0].family];
+        let listen = SocketAddr::new(address, service.backend_port);
+        self.serve_one(server, service.backend_port, &BTreeSet::from([listen]))
+    }
+
     /// Kills what serves one service on a server.
     pub fn kill_one(&mut self, server: usize, service: Service) {
         drop(self.servers.remove(&(server, service.backend_port)));

@@ -24,13 +24,20 @@ impl From<ClientError> for Failure {
         let exit = match error {
             ClientError::NoDaemon { .. } => Exit::NoDaemon,
             ClientError::Permission { .. } | ClientError::Forbidden(_) => Exit::Permission,
+            ClientError::Invalid(_) => Exit::Config,
             ClientError::Refused(_)
             | ClientError::Late { .. }
             | ClientError::Dropped
             | ClientError::Version { .. }
             | ClientError::Broken { .. } => Exit::Failed,
         };
-        Self::new(exit, layout::printable(&error.to_string()))
+        // Errors of a configuration come with the lines that they are about.
+        let text = error.to_string();
+        let lines: Vec<String> = match error {
+            ClientError::Invalid(_) => text.lines().map(layout::printable).collect(),
+            _ => vec![layout::printable(&text)],
+        };
+        Self::new(exit, lines.join("\n"))
     }
 }
 

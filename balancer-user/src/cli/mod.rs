@@ -11,6 +11,7 @@ mod left_behind;
 pub mod log;
 pub mod manual;
 pub mod operate;
+pub mod reload;
 pub mod stats;
 pub mod status;
 pub mod why;
@@ -171,6 +172,13 @@ pub enum Verb {
     Ready(ReadyArgs),
     /// Go on with a change that is held, because a hook failed or the backend to be did
     Resume(ResumeArgs),
+    /// Read the configuration once more, and carry out what is another way in it, under traffic
+    ///
+    /// As SIGHUP does, and prints each difference. The whole file is checked first: an invalid one is refused with every error
+    /// (exit 3), and nothing changes. Backends and services that are gone get no new flows; those that they have are reset
+    /// at the `drain_deadline` that their pool had.
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(ReloadArgs),
     /// Remove every program, link, map and pin of this instance
     ///
     /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
@@ -349,6 +357,17 @@ pub struct ResumeArgs {
     pub wait: Wait,
 }
 
+/// `balancer reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ReloadArgs {
+    /// Take it back after this long, as in `60s`, unless `reload --confirmed` comes before
+    #[arg(long, value_name = "D", value_parser = crate::duration::parse)]
+    pub confirm: Option<Duration>,
+    /// Keep what the last `reload --confirm` has changed
+    #[arg(long, conflicts_with = "confirm")]
+    pub confirmed: bool,
+}
+
 /// One of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 #[group(required = true, multiple = false)]
@@ -425,6 +444,12 @@ Examples:
   balancer status passwords                   how many flows are left
   balancer drain passwords server1 --deadline 30s    not longer than that
   balancer ready passwords server1            and back into use";
+
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  balancer check && balancer reload           read the file once more
+  balancer reload --confirm 60s               and go back in a minute, unless this comes before:
+  balancer reload --confirmed";
 
 impl Cli {
     /// How to print data: the flag's value, or a table.

@@ -64,6 +64,10 @@ pub(super) fn table(status: &Status, now: Timestamp, palette: Palette) -> String
         palette.paint("degraded", Some(Colour::Bad), &mut text);
         let _infallible = writeln!(text, ": {}", layout::printable(problem));
     }
+    for pending in &status.pending {
+        palette.paint("pending", Some(Colour::Doubtful), &mut text);
+        let _infallible = writeln!(text, ": {}", layout::printable(pending));
+    }
     for pool in &status.pools {
         text.push('\n');
         pool_header(pool, status.as_of, palette, &mut text);

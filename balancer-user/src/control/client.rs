@@ -20,7 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use super::listing::MAX_LISTING_BYTES;
 use super::protocol::{
-    Document, ErrorBody, Events, EventsQuery, Flows, FlowsQuery, Order, Outcome, Record, Why, WhyQuery,
+    Document, ErrorBody, Events, EventsQuery, Flows, FlowsQuery, Order, Outcome, Record, ReloadCommand,
+    Reloaded, Why, WhyQuery,
 };
 
 /// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
@@ -65,6 +66,9 @@ pub enum ClientError {
     /// The daemon won't, and says why.
     #[error("refused: {0}")]
     Refused(String),
+    /// The configuration that it was to read is invalid.
+    #[error("{0}")]
+    Invalid(String),
     /// No answer in time.
     #[error(
         "no answer from the daemon at {socket} within {limit:?}: look at its log{unknown}",
@@ -199,6 +203,18 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|error| self.unreadable(&error))
     }
 
+    /// Has the configuration read once more, and waits until that is done.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn reload(&self, command: &ReloadCommand) -> Result<Reloaded, ClientError> {
+        let body = serde_json::to_vec(command).map_err(|error| self.unreadable(&error))?;
+        let unknown = "; `balancer events` tells whether it was accepted";
+        let request = self.exchange(Method::POST, ReloadCommand::PATH, Bytes::from(body), MAX_ANSWER_BYTES);
+        let answer = self.within(COMMAND_LIMIT, unknown, request).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.unreadable(&error))
+    }
+
     async fn within<T>(
         &self,
         limit: Duration,
@@ -281,6 +297,7 @@ impl Client {
         match status {
             StatusCode::FORBIDDEN => ClientError::Forbidden(error),
             StatusCode::CONFLICT => ClientError::Refused(error),
+            StatusCode::UNPROCESSABLE_ENTITY => ClientError::Invalid(error),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 ClientError::Version { what: format!("does not know {path}") }
             }

@@ -8,14 +8,16 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::unix::UCred;
 
 use super::body::Body;
 use super::protocol::{
     Document as _, DrainCommand, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows,
-    FlowsQuery, MaintCommand, Order, ReadyCommand, ResumeCommand, Stats, Status, Why, WhyQuery,
+    FlowsQuery, MaintCommand, Order, ReadyCommand, ReloadCommand, ResumeCommand, Stats, Status, Why,
+    WhyQuery,
 };
-use super::server::{Daemon, NoAnswer, Request};
+use super::server::{Daemon, NoAnswer, NotReloaded, Request};
 
 /// Longest body: a command names a pool and a backend, so this is generous.
 pub(super) const MAX_BODY_BYTES: usize = 48 * 1024;
@@ -117,6 +119,7 @@ async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
         DrainCommand::PATH => order::<DrainCommand>(request, peer, daemon).await,
         MaintCommand::PATH => order::<MaintCommand>(request, peer, daemon).await,
         ReadyCommand::PATH => order::<ReadyCommand>(request, peer, daemon).await,
+        ReloadCommand::PATH => reload(request, peer, daemon).await,
         ResumeCommand::PATH => order::<ResumeCommand>(request, peer, daemon).await,
         _ => Err(Failure::new(StatusCode::NOT_FOUND, format!("no such thing here: {path:?}"))),
     }
@@ -148,13 +151,27 @@ async fn order<O: Order>(
     peer: Peer,
     daemon: &Daemon<'_>,
 ) -> Result<Body, Failure> {
-    let command = read::<O>(request, peer).await?.command();
+    let command = read::<O>(request, peer, O::PATH).await?.command();
     tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
     json(&daemon.tell(command, peer.uid).await?.map_err(refused)?)
 }
 
-async fn read<O: Order>(request: HttpRequest<Incoming>, peer: Peer) -> Result<O, Failure> {
-    let path = O::PATH;
+/// The configuration once more, for a peer that may have it read.
+async fn reload(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>) -> Result<Body, Failure> {
+    let command = read::<ReloadCommand>(request, peer, ReloadCommand::PATH).await?;
+    tracing::info!(uid = peer.uid, pid = peer.pid, ?command, "command received");
+    let reloaded = daemon.reload(command, peer.uid).await?.map_err(|problem| match problem {
+        NotReloaded::Invalid(errors) => Failure::new(StatusCode::UNPROCESSABLE_ENTITY, errors),
+        NotReloaded::Refused(reason) => refused(reason),
+    })?;
+    json(&reloaded)
+}
+
+async fn read<T: DeserializeOwned>(
+    request: HttpRequest<Incoming>,
+    peer: Peer,
+    path: &str,
+) -> Result<T, Failure> {
     expect(request.method(), &Method::POST, "POST", path)?;
     if !peer.may_write {
         tracing::warn!(

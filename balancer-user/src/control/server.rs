@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::body::{Body, Feed};
 use super::listing::Listing;
 use super::protocol::{
-    Command, Events, EventsQuery, EventsSchema, FlowsQuery, Outcome, Record, Stats, Status, Timestamp, Why,
-    WhyQuery,
+    Command, Events, EventsQuery, EventsSchema, FlowsQuery, Outcome, Record, ReloadCommand, Reloaded, Stats,
+    Status, Timestamp, Why, WhyQuery,
 };
 use super::route::{self, Peer};
 use super::spare::Spare;
@@ -45,6 +45,17 @@ pub enum Request {
     Why(WhyQuery, oneshot::Sender<Result<Why, String>>),
     /// Something that this user wants done; answered when it is, or refused with a sentence that says why.
     Command(Command, u32, oneshot::Sender<Result<Outcome, String>>),
+    /// The configuration once more, wanted by this user.
+    Reload(ReloadCommand, u32, oneshot::Sender<Result<Reloaded, NotReloaded>>),
+}
+
+/// Why a configuration did not take the place of the one that runs; everything is as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReloaded {
+    /// It is not valid: every error, with its place.
+    Invalid(String),
+    /// It may not, or can't, for this reason.
+    Refused(String),
 }
 
 /// What happened, and, for who follows, what happens.
@@ -373,6 +384,16 @@ impl Daemon<'_> {
     pub(super) async fn tell(&self, command: Command, uid: u32) -> Result<Result<Outcome, String>, NoAnswer> {
         let told = self.exchange(|reply| Request::Command(command, uid, reply));
         self.within(self.limits.carry_out, told).await
+    }
+
+    /// Has the configuration read once more.
+    pub(super) async fn reload(
+        &self,
+        command: ReloadCommand,
+        uid: u32,
+    ) -> Result<Result<Reloaded, NotReloaded>, NoAnswer> {
+        let reloaded = self.exchange(|reply| Request::Reload(command, uid, reply));
+        self.within(self.limits.carry_out, reloaded).await
     }
 
     async fn within<T>(

@@ -16,6 +16,7 @@ use crate::probe::{Failure as ProbeFailure, LocalFault, Outcome, Role};
 use super::census::Waiter;
 use super::listing::Order;
 use super::probe_log::LastProbe;
+use super::reload::Cause;
 use super::view::{self, Seen};
 use super::ways::Change;
 use super::{Daemon, Probed, memory, plan};
@@ -25,12 +26,7 @@ impl Daemon {
     pub(super) fn carry_out(&mut self) {
         let decided = Instant::now();
         let mut is_news = false;
-        while let Some(decision) = self.policy.poll_decision() {
-            self.flip(&decision);
-            is_news = true;
-        }
-        self.write_successors();
-        self.set_trials();
+        is_news |= self.decide();
         let took = decided.elapsed();
         while let Some(cut) = self.policy.poll_cut() {
             self.cut(cut);
@@ -48,6 +44,18 @@ impl Daemon {
             self.probe(ticket);
         }
         self.answer_waiting();
+    }
+
+    /// The policy's decisions into the kernel; says whether there were any.
+    pub(super) fn decide(&mut self) -> bool {
+        let mut is_news = false;
+        while let Some(decision) = self.policy.poll_decision() {
+            self.flip(&decision);
+            is_news = true;
+        }
+        self.write_successors();
+        self.set_trials();
+        is_news
     }
 
     /// Has what is to be remembered written, if it is something else now: beside the words in the kernel, and to the disk.
@@ -133,6 +141,11 @@ impl Daemon {
 
     /// A probe has reported.
     pub(super) fn probed(&mut self, (ticket, at, result): Probed) {
+        let Some(ticket) = self.policy.current(&ticket) else {
+            // It was given up, or who was asked has left the configuration; only its place is free now.
+            self.policy.handle_signal(ticket, Signal::Inconclusive, self.clock.now());
+            return;
+        };
         let signal = match &result {
             Ok(Outcome { result: Ok(()), .. }) => Signal::Good,
             Ok(Outcome { result: Err(failure), .. }) => Signal::Bad(failure.evidence()),
@@ -210,13 +223,14 @@ impl Daemon {
             Request::Status(reply) => self.with_flows(|seen| Waiter::Status(seen, reply)),
             Request::Stats(reply) => self.with_flows(|seen| Waiter::Stats(seen, reply)),
             Request::Flows(query, reply) => {
-                if let Some(order) = Order::new(&self.parts, query, reply) {
+                if let Some(order) = Order::new(&self.parts, &self.leaving, query, reply) {
                     self.counter.list(order);
                 }
             }
             Request::Events(query, reply) => self.tell_events(query, reply),
             Request::Why(query, reply) => self.tell_why(query, reply),
             Request::Command(command, uid, reply) => self.obey(&command, uid, reply),
+            Request::Reload(asked, uid, reply) => self.reload(Cause::Verb(asked, uid, reply)),
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 
 use crate::control::protocol::Timestamp;
-use crate::policy::{BackendIndex, PoolIndex, ProbeTicket, ServiceIndex};
+use crate::policy::{BackendIndex, Kin, PoolIndex, ProbeTicket, ServiceIndex};
 
 use super::{Daemon, Entry};
 
@@ -70,6 +70,16 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
+    /// Places are others now; what was told of one that is gone is forgotten.
+    pub(super) fn succeed(&mut self, kin: &[Kin]) {
+        let told = std::mem::take(&mut self.told).into_iter().filter_map(|(place, told)| {
+            let (pool, kin) = Kin::of(kin, place.pool)?;
+            let (backend, service) = (kin.backend(place.backend)?, kin.service(place.service)?);
+            Some((Place { pool, backend, service }, told))
+        });
+        self.told = told.collect();
+    }
+
     /// A probe was shown a certificate that ends then; says what has to be told now.
     fn shown(&mut self, place: Place, expires: SystemTime, now: SystemTime) -> Option<CertificateWarning> {
         let stage = stage(expires, now)?;

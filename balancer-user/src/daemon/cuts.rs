@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use crate::policy::Cut;
+use crate::policy::{BackendIndex, Cut, PoolIndex, Whose};
 
 use super::Daemon;
 use super::steps::Done;
@@ -21,9 +21,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What fails less often is a storm of packets that is over in moments, and nobody's business.
 const WORTH_TELLING: u32 = 3;
 
+/// A cut by slots: where its pool and backends stand in the configuration may change while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SlotCut {
+    pool: u16,
+    whose: WhoseSlot,
+    transition: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum WhoseSlot {
+    Of(u16),
+    AllBut(u16),
+}
+
 /// The cuts that have not ended.
 #[derive(Debug, Default)]
-pub(super) struct Cuts(BTreeMap<Cut, UnderWay>);
+pub(super) struct Cuts(BTreeMap<SlotCut, UnderWay>);
 
 #[derive(Debug, Default)]
 struct UnderWay {
@@ -34,11 +48,11 @@ struct UnderWay {
 }
 
 impl Cuts {
-    pub(super) fn begun(&mut self, cut: Cut) {
+    pub(super) fn begun(&mut self, cut: SlotCut) {
         self.0.entry(cut).or_default().runs += 1;
     }
 
-    pub(super) fn ended(&mut self, cut: Cut) {
+    pub(super) fn ended(&mut self, cut: SlotCut) {
         if let Some(under_way) = self.0.get_mut(&cut) {
             under_way.runs -= 1;
             (under_way.failures, under_way.problem) = (0, String::new());
@@ -47,7 +61,7 @@ impl Cuts {
     }
 
     /// For how long nothing is tried now.
-    fn failed(&mut self, cut: Cut, problem: String) -> Duration {
+    fn failed(&mut self, cut: SlotCut, problem: String) -> Duration {
         let under_way = self.0.entry(cut).or_default();
         under_way.failures = under_way.failures.saturating_add(1);
         under_way.problem = problem;
@@ -58,13 +72,13 @@ impl Cuts {
     }
 
     /// Whether it has not ended, and why if it fails again and again.
-    pub(super) fn under_way(&self, cut: Cut) -> Option<Option<&str>> {
+    pub(super) fn under_way(&self, cut: SlotCut) -> Option<Option<&str>> {
         let under_way = self.0.get(&cut)?;
         Some(Some(under_way.problem.as_str()).filter(|_| under_way.failures >= WORTH_TELLING))
     }
 
     /// Those that fail again and again, and why; but those that a change waits for and gives up.
-    pub(super) fn failing(&self) -> impl Iterator<Item = (Cut, &str)> {
+    pub(super) fn failing(&self) -> impl Iterator<Item = (SlotCut, &str)> {
         let failing = self
             .0
             .iter()
@@ -76,26 +90,53 @@ impl Cuts {
 impl Daemon {
     /// Ends all flows of some backends.
     pub(super) fn cut(&mut self, cut: Cut) {
+        let cut = self.by_slots(cut);
         self.cuts.begun(cut);
         self.try_cut(cut);
     }
 
+    pub(super) fn by_slots(&self, cut: Cut) -> SlotCut {
+        let slots = &self.parts.slots[cut.pool.0];
+        let slot = |backend: BackendIndex| slots.backends[backend.0].index;
+        let whose = match cut.whose {
+            Whose::Of(backend) => WhoseSlot::Of(slot(backend)),
+            Whose::AllBut(backend) => WhoseSlot::AllBut(slot(backend)),
+        };
+        SlotCut { pool: slots.pool.index, whose, transition: cut.transition }
+    }
+
+    /// `None`: who is meant has left the configuration, and is somebody else's business.
+    pub(super) fn by_place(&self, cut: SlotCut) -> Option<Cut> {
+        let pool = self.parts.slots.iter().position(|slots| slots.pool.index == cut.pool)?;
+        let backends = &self.parts.slots[pool].backends;
+        let place = |slot| backends.iter().position(|backend| backend.index == slot).map(BackendIndex);
+        let whose = match cut.whose {
+            WhoseSlot::Of(slot) => Whose::Of(place(slot)?),
+            WhoseSlot::AllBut(slot) => Whose::AllBut(place(slot)?),
+        };
+        Some(Cut { pool: PoolIndex(pool), whose, transition: cut.transition })
+    }
+
     /// Not all of them could be ended.
-    pub(super) fn cut_failed(&mut self, cut: Cut, problem: String) {
+    pub(super) fn cut_failed(&mut self, by_slots: SlotCut, problem: String) {
+        let Some(cut) = self.by_place(by_slots) else {
+            self.cuts.ended(by_slots);
+            return;
+        };
         let is_wanted = self.policy.handle_cut_trouble(cut, &problem);
         let then = if is_wanted { "trying again" } else { "given up" };
         let pool = self.pool_name(cut.pool);
         error!(event = "cut", pool, problem, "flows could not all be ended; {then}");
         if is_wanted {
-            let pause = self.cuts.failed(cut, problem);
-            tokio::spawn(again(cut, pause, self.done.0.clone()));
+            let pause = self.cuts.failed(by_slots, problem);
+            tokio::spawn(again(by_slots, pause, self.done.0.clone()));
         } else {
-            self.cuts.ended(cut);
+            self.cuts.ended(by_slots);
         }
     }
 }
 
-async fn again(cut: Cut, pause: Duration, done: mpsc::Sender<Done>) {
+async fn again(cut: SlotCut, pause: Duration, done: mpsc::Sender<Done>) {
     tokio::time::sleep(pause).await;
     let _ = done.send(Done::CutAgain(cut)).await;
 }
@@ -103,10 +144,9 @@ async fn again(cut: Cut, pause: Duration, done: mpsc::Sender<Done>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{BackendIndex, PoolIndex, Whose};
 
-    fn cut(transition: Option<u64>) -> Cut {
-        Cut { pool: PoolIndex(0), whose: Whose::Of(BackendIndex(1)), transition }
+    fn cut(transition: Option<u64>) -> SlotCut {
+        SlotCut { pool: 0, whose: WhoseSlot::Of(1), transition }
     }
 
     #[test]

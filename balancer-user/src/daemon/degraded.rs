@@ -50,17 +50,25 @@ impl Daemon {
         let interfaces = self.interfaces.problems().map(|(interface, problem)| {
             (format!("interface {interface}"), format!("interface {interface}: {problem}"))
         });
-        let cuts = self.cuts.failing().map(|(cut, problem)| {
+        let cuts = self.cuts.failing().filter_map(|(cut, problem)| {
+            let cut = self.by_place(cut)?;
             let pool = self.pool_name(cut.pool);
             let whose = match cut.whose {
                 Whose::Of(backend) => format!("flows of {} of {pool}", self.backend_name(cut.pool, backend)),
                 Whose::AllBut(_) => format!("flows of {pool}"),
             };
             let words = format!("{whose} could not be ended: {problem}; it is tried again");
-            (whose, words)
+            Some((whose, words))
         });
         let descriptors = self.descriptors.iter().map(|words| ("descriptors".to_owned(), words.clone()));
-        disk.chain(interfaces).chain(cuts).chain(descriptors).collect()
+        let leavers = self.leaving.all().filter_map(|(_, leaver)| {
+            let whose =
+                format!("flows of {} of {}, which has left the configuration", leaver.name, leaver.pool);
+            let words =
+                format!("{whose}, could not be ended: {}; it is tried again", leaver.problem.as_ref()?);
+            Some((whose, words))
+        });
+        disk.chain(interfaces).chain(cuts).chain(leavers).chain(descriptors).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tracing::info;
 
 use crate::dataplane::clock::Jiffies;
-use crate::policy::{ActiveReason, BackendIndex, Event, Moment, PoolIndex};
+use crate::policy::{ActiveReason, BackendIndex, Event, Kin, Moment, PoolIndex};
 
 use super::{Daemon, Entry};
 
@@ -62,6 +62,23 @@ impl Failovers {
     /// When to look for first answers.
     pub(super) fn next_look(&self) -> Option<Moment> {
         self.watched.values().map(|watch| watch.next).min()
+    }
+
+    /// Pools and backends stand elsewhere now; what tells of one that is gone goes.
+    pub(super) fn succeed(&mut self, kin: &[Kin]) {
+        let moved = |all: &mut BTreeMap<PoolIndex, Failover>| {
+            let failovers = std::mem::take(all).into_iter().filter_map(|(pool, failover)| {
+                let (pool, kin) = Kin::of(kin, pool)?;
+                let (from, to) = (kin.backend(failover.from)?, kin.backend(failover.to)?);
+                Some((pool, Failover { from, to, ..failover }))
+            });
+            *all = failovers.collect();
+        };
+        moved(&mut self.last);
+        moved(&mut self.begun);
+        let watched = std::mem::take(&mut self.watched).into_iter();
+        let watched = watched.filter_map(|(pool, watch)| Some((Kin::of(kin, pool)?.0, watch)));
+        self.watched = watched.filter(|(pool, _)| self.last.contains_key(pool)).collect();
     }
 
     /// A change is made. One that took steps was decided when they began.

@@ -5,6 +5,7 @@
 //! name by; so only packets in the gap are lost. Deliberately not here: the start, which attaches to all or none (`start`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use balancer_common::abi::Interface;
@@ -85,6 +86,12 @@ impl Interfaces {
         self.0.iter().filter_map(|(name, held)| Some((name.as_str(), held.problem.as_deref()?)))
     }
 
+    /// Those that have neither the program nor a reason why not: it is about to be attached.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &str> {
+        let awaited = self.0.iter().filter(|(_, held)| held.attached.is_none() && held.problem.is_none());
+        awaited.map(|(name, _)| name.as_str())
+    }
+
     /// Why packets that a native program sends through this one are lost.
     pub(super) fn lack(&self, name: &str) -> Option<&String> {
         lack(self.0.get(name)?.device.as_ref())
@@ -161,13 +168,17 @@ fn lack(device: Option<&Device>) -> Option<&String> {
 impl Daemon {
     /// Tells the watcher what is wanted now. To be called whenever interfaces or backends have changed.
     pub(super) fn watch(&self) {
-        let backends = self.parts.backends();
+        let backends = self.watched_backends();
         self.ways.watch(Wanted { interfaces: self.interfaces.places(), backends });
+    }
+
+    /// To which ways are kept: those of the configuration, and those who have left it and may have flows.
+    pub(super) fn watched_backends(&self) -> BTreeMap<u16, IpAddr> {
+        self.leaving.backends().chain(self.parts.backends()).collect()
     }
 
     /// The configuration names these interfaces now: what is new gets the program as soon as the kernel shows it, beside the
     /// loop; what isn't among them any more is released at once.
-    #[expect(dead_code, reason = "a reload is what changes the list")]
     pub(super) fn want_interfaces(&mut self, names: &[String]) -> Result<(), DataplaneError> {
         let known = self.interfaces.0.keys();
         for name in known.filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>() {

@@ -243,6 +243,11 @@ impl Entry {
         }
     }
 
+    /// The configuration was read once more, or should have been; `reason` says what came of it.
+    pub(super) fn reload(reason: &str, evidence: String) -> Self {
+        Self { event: "reload", reason: some(reason), evidence: Some(evidence), ..Self::default() }
+    }
+
     /// A table of flows fills up.
     pub(super) fn filling(evidence: String) -> Self {
         Self { event: "filling", evidence: Some(evidence), ..Self::default() }

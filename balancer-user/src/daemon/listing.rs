@@ -15,6 +15,7 @@ use crate::control::protocol::{Flow, FlowState, FlowsQuery};
 use crate::dataplane::flows::{self, FlowTable};
 use crate::policy::Refusal;
 
+use super::leaving::{Leaving, Slot};
 use super::start::Parts;
 
 /// A name, and its pool's, by slot.
@@ -32,6 +33,7 @@ impl Order {
     /// A query that names what there isn't is refused, and answered at once.
     pub(super) fn new(
         parts: &Parts,
+        leaving: &Leaving,
         query: FlowsQuery,
         reply: oneshot::Sender<Result<Listing, String>>,
     ) -> Option<Self> {
@@ -43,7 +45,16 @@ impl Order {
             let named = pool.backends.iter().zip(&slots.backends);
             backends.extend(named.map(|(backend, slot)| (slot.index, name(&backend.name))));
         }
+        // Whoever has left the configuration has flows for a while.
+        for (slot, leaver) in leaving.all() {
+            let (of, slot) = match slot {
+                Slot::Service(slot) => (&mut services, slot),
+                Slot::Backend(slot) => (&mut backends, slot),
+            };
+            of.insert(*slot, (leaver.pool.clone(), leaver.name.clone()));
+        }
         let pools = parts.config.pools.iter().map(|pool| pool.name.as_str());
+        let pools = pools.chain(leaving.all().map(|(_, leaver)| leaver.pool.as_str()));
         match check(&query, pools, &backends) {
             Ok(()) => Some(Self { query, services, backends, reply }),
             Err(reason) => {

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use crate::dataplane::failures::{Attempt, Failures, What};
 use crate::dataplane::held::ReplayReport;
-use crate::dataplane::rescue::Rescuer;
+use crate::dataplane::rescue::{Rescuer, Rule};
 use crate::dataplane::slots::{Forwarding, PoolSlots};
 use crate::policy::{BackendIndex, LiveFailure, LiveKind, Moment, PoolIndex, ServiceIndex};
 
@@ -27,18 +27,23 @@ const PAUSE: u32 = 9;
 /// Without handshakes it is seen after this at the latest that there are some.
 const IDLE_AT_MOST: Duration = Duration::from_secs(1);
 
+/// Where in the configuration whoever has a slot stands.
+type Places<Index> = BTreeMap<u16, (PoolIndex, Index)>;
+
 /// Both ways of hearing of attempts, and what the packet path was last told.
 pub(super) struct Live {
     failures: AsyncFd<Failures>,
     /// Not here while it looks.
     rescuer: Option<Rescuer>,
+    /// What it has to be told when it is here again.
+    rules: Option<BTreeMap<u16, Rule>>,
     next_look: Option<Instant>,
     /// The last SYNs that a look found could not all come in.
     is_stuck: bool,
     /// Somebody may take attempts that nobody could.
     is_anew: bool,
-    services: BTreeMap<u16, (PoolIndex, ServiceIndex)>,
-    backends: BTreeMap<u16, (PoolIndex, BackendIndex)>,
+    services: Places<ServiceIndex>,
+    backends: Places<BackendIndex>,
     /// By pool; none: nothing was written yet.
     successors: Vec<Option<Vec<BackendIndex>>>,
 }
@@ -53,25 +58,37 @@ pub(super) struct Looked {
 
 impl Live {
     pub(super) fn new(failures: AsyncFd<Failures>, rescuer: Rescuer, slots: &[PoolSlots]) -> Self {
-        let pools = || slots.iter().enumerate();
-        let services = pools().flat_map(|(pool, slots)| {
-            let services = slots.services.iter().enumerate();
-            services.map(move |(service, slot)| (slot.index, (PoolIndex(pool), ServiceIndex(service))))
-        });
-        let backends = pools().flat_map(|(pool, slots)| {
-            let backends = slots.backends.iter().enumerate();
-            backends.map(move |(backend, slot)| (slot.index, (PoolIndex(pool), BackendIndex(backend))))
-        });
+        let (services, backends) = places(slots);
         Self {
             failures,
             next_look: rescuer.patience().map(|_| Instant::now()),
             rescuer: Some(rescuer),
+            rules: None,
             is_stuck: false,
             is_anew: false,
-            services: services.collect(),
-            backends: backends.collect(),
+            services,
+            backends,
             successors: vec![None; slots.len()],
         }
+    }
+
+    /// Other slots, and other rules.
+    pub(super) fn succeed(&mut self, slots: &[PoolSlots], rules: BTreeMap<u16, Rule>) {
+        (self.services, self.backends) = places(slots);
+        self.successors = vec![None; slots.len()];
+        self.rules = Some(rules);
+        if let Some(rescuer) = self.rescuer.take() {
+            self.returned(rescuer);
+            self.next_look = Some(Instant::now());
+        }
+    }
+
+    /// The rescuer is here.
+    fn returned(&mut self, mut rescuer: Rescuer) {
+        if let Some(rules) = self.rules.take() {
+            rescuer.set_rules(rules);
+        }
+        self.rescuer = Some(rescuer);
     }
 
     /// What the packet path tells next; waits until there is something.
@@ -104,6 +121,20 @@ impl Live {
         let failure = LiveFailure { pool, service, backend, what, flow: attempt.flow, answered: None };
         (of == pool).then_some(failure)
     }
+}
+
+/// Who is in which slot: services, and backends.
+fn places(slots: &[PoolSlots]) -> (Places<ServiceIndex>, Places<BackendIndex>) {
+    let pools = || slots.iter().enumerate();
+    let services = pools().flat_map(|(pool, slots)| {
+        let services = slots.services.iter().enumerate();
+        services.map(move |(service, slot)| (slot.index, (PoolIndex(pool), ServiceIndex(service))))
+    });
+    let backends = pools().flat_map(|(pool, slots)| {
+        let backends = slots.backends.iter().enumerate();
+        backends.map(move |(backend, slot)| (slot.index, (PoolIndex(pool), BackendIndex(backend))))
+    });
+    (services.collect(), backends.collect())
 }
 
 impl Daemon {
@@ -174,7 +205,7 @@ impl Daemon {
             warn!(event = "rescue", sent, failed, error = %problem, "clients that nobody answers have to repeat themselves");
         }
         self.live.is_stuck = problem.is_some() || (self.live.is_stuck && sent == 0);
-        self.live.rescuer = Some(rescuer);
+        self.live.returned(rescuer);
         self.live.next_look = Some(Instant::now() + LOOK_EVERY.max(took * PAUSE));
     }
 

@@ -64,8 +64,10 @@ struct Written {
 fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, written: Written) -> PoolHistory {
     let of_slot = |slot| slots.backends.iter().position(|backend| backend.index == slot).map(BackendIndex);
     let Some(active) = word.backend().and_then(of_slot) else {
-        // On hold no hook runs before the file says so: if it tells of no change, none has been begun.
-        let was_something = matches!(word.route(), Route::Hold | Route::Reject);
+        // On hold no hook runs before the file says so: if it tells of no change, none has been begun. Without a change it
+        // is on hold for its first decision.
+        let was_something =
+            word.route() == Route::Reject || (word.route() == Route::Hold && word.change() != 0);
         // The file tells of an earlier change than the maps: how that one ended, nobody knows.
         let is_behind = |change: &TransitionHistory| !change.switched && change.id < u64::from(word.change());
         let is_late = past.transition.as_ref().is_some_and(is_behind);

@@ -10,18 +10,28 @@ mod certificates;
 mod check;
 mod cuts;
 mod degraded;
+mod difference;
+#[cfg(test)]
+mod example;
 mod failovers;
 mod filling;
+mod first_ways;
 mod hop;
 mod interfaces;
 mod journal;
+mod kin;
+mod leaving;
 mod listing;
 mod live;
 mod memory;
 mod orders;
 mod pace;
+mod pending;
 mod plan;
+mod prepare;
 mod probe_log;
+mod reload;
+mod replace;
 mod start;
 mod steps;
 mod story;
@@ -43,7 +53,7 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::control::server::{self, Request};
 use crate::control::socket::SocketError;
@@ -58,7 +68,7 @@ use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
 use crate::observe::{self, Tallies};
-use crate::policy::{BackendIndex, Moment, Policy, PoolIndex, ProbeTicket};
+use crate::policy::{Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::program;
 use crate::store::{Remembered, State, Store};
@@ -71,9 +81,11 @@ use self::failovers::Failovers;
 use self::filling::Filling;
 use self::interfaces::Interfaces;
 use self::journal::{Entry, Journal};
+use self::leaving::Leaving;
 use self::live::Live;
 use self::orders::Waiting;
 use self::probe_log::ProbeLog;
+use self::reload::{Cause, Reloads};
 use self::start::{Parts, Started};
 use self::steps::Done;
 use self::trials::Trials;
@@ -135,8 +147,19 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
-    let Started { parts, interfaces, watcher, flows, failures, listener, socket, http, store, remembered } =
-        start::start(options).await?;
+    let Started {
+        parts,
+        interfaces,
+        found,
+        watcher,
+        flows,
+        failures,
+        listener,
+        socket,
+        http,
+        store,
+        remembered,
+    } = start::start(options).await?;
     let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
@@ -150,8 +173,9 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let flows = (Arc::new(flows), walked, failures);
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
-    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), options.version);
+    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), options);
     daemon.tallies = tallies;
+    daemon.find_leaving(&found);
     let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
 
     shown.iter().for_each(JoinHandle::abort);
@@ -211,8 +235,11 @@ struct Daemon {
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     /// Who waits for the end of a change.
     waiting: Vec<Waiting>,
-    /// Clients that were told that their flow has ended.
-    resets_sent: BTreeMap<(PoolIndex, BackendIndex), u64>,
+    /// Clients that were told that their flow has ended, by the backend's slot.
+    resets_sent: BTreeMap<u16, u64>,
+    /// Who has left the configuration.
+    leaving: Leaving,
+    reloads: Reloads,
     notifier: Option<Notifier>,
     /// What only `/metrics` tells, if that is wanted.
     tallies: Option<Arc<Tallies>>,
@@ -269,8 +296,9 @@ impl Daemon {
         (interfaces, ways): (Interfaces, Ways),
         (flows, walked, failures): (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>),
         (store, remembered): (Store, Remembered),
-        version: &'static str,
+        options: &Options,
     ) -> Self {
+        let version = options.version;
         let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
         let settings = plan::for_policy(&parts.config);
         let gateway = &parts.config.gateway;
@@ -296,6 +324,8 @@ impl Daemon {
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
+            leaving: Leaving::default(),
+            reloads: Reloads::new(options, &parts),
             notifier: gateway.notify.clone().map(Notifier::new),
             tallies: None,
             parts,
@@ -328,6 +358,7 @@ impl Daemon {
         loop {
             self.carry_out();
             self.tell_troubles();
+            self.catch_up();
             if !self.ready && self.ways_known && self.policy.first_round_done() {
                 self.open_for_traffic().await?;
             }
@@ -336,6 +367,10 @@ impl Daemon {
             let look = self.live.next_look().unwrap_or_else(|| Instant::now() + LONG);
             let answer = self.failovers.next_look().into_iter().chain(self.trials.next_look()).min();
             let answer = answer.map_or_else(|| Instant::now() + LONG, |moment| self.clock.instant(moment));
+            let cut = self.leaving.next().map(|moment| self.clock.instant(moment));
+            let cut = cut.unwrap_or_else(|| Instant::now() + LONG);
+            let expiry = self.reloads.expiry().map(|moment| self.clock.instant(moment));
+            let expiry = expiry.unwrap_or_else(|| Instant::now() + LONG);
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
                 Some(done) = self.done.1.recv() => self.done(done),
@@ -346,11 +381,14 @@ impl Daemon {
                     self.watch_trials();
                 }
                 Some(change) = self.ways.change() => self.changed(change),
+                () = sleep_until(cut.into()) => self.end_leaving(),
+                () = sleep_until(expiry.into()) => self.expire(),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),
                 () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),
                 Some((census, fill)) = walked.recv() => {
                     self.filled(fill);
+                    self.seen_leaving(&census.busy);
                     self.counter.walked(&census);
                 }
                 // What the disk says now is told above.
@@ -362,10 +400,8 @@ impl Daemon {
                 () = watchdog.turn() => watchdog.tell(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
-                _ = signals.hang_up.recv() => warn!(
-                    event = "reload",
-                    "reloading is not supported yet: restart the daemon, traffic goes on meanwhile"
-                ),
+                // One that comes before the first decision waits for it.
+                _ = signals.hang_up.recv(), if self.ready => self.reload(Cause::Signal),
             }
         }
     }

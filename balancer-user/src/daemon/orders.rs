@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::control::protocol::{Command as Asked, Outcome};
-use crate::policy::{Accepted, Admin, Ask, BackendIndex, Command, Cut, PoolIndex, Whose, Withdrawal};
+use crate::policy::{Accepted, Admin, Ask, BackendIndex, Command, Cut, Kin, PoolIndex, Whose, Withdrawal};
 use crate::store::Unsaved;
 
 use super::{Daemon, Entry};
@@ -89,6 +89,30 @@ impl Daemon {
         still_there.for_each(|waiting| self.wait(waiting));
     }
 
+    /// Pools and backends stand elsewhere now; who waits for one that is gone is told.
+    pub(super) fn move_waiting(&mut self, kin: &[Kin]) {
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            let Some((pool, kin)) = Kin::of(kin, waiting.pool) else {
+                let gone =
+                    "the pool has left the configuration meanwhile: what becomes of it is not waited for";
+                // Who asked may be gone.
+                let _ = waiting.reply.send(Err(gone.to_owned()));
+                continue;
+            };
+            waiting.pool = pool;
+            let change = waiting.change.map(|(to, id)| kin.backend(to).map(|to| (to, id)));
+            if change == Some(None) {
+                let gone = "the backend to be has left the configuration meanwhile: `balancer status` tells what follows";
+                let _ = waiting.reply.send(Err(gone.to_owned()));
+                continue;
+            }
+            waiting.change = change.flatten();
+            // Those of one that is gone end by its drain_deadline.
+            waiting.flows_of = waiting.flows_of.and_then(|backend| kin.backend(backend));
+            self.waiting.push(waiting);
+        }
+    }
+
     /// What came of it, once everything has ended.
     fn end_of(&self, waiting: &mut Waiting) -> Option<Result<Outcome, String>> {
         if let Some((to, transition)) = waiting.change {
@@ -103,7 +127,7 @@ impl Daemon {
         }
         if let Some(backend) = waiting.flows_of {
             let cut = Cut { pool: waiting.pool, whose: Whose::Of(backend), transition: None };
-            if let Some(problem) = self.cuts.under_way(cut) {
+            if let Some(problem) = self.cuts.under_way(self.by_slots(cut)) {
                 let (backend, said) = (self.backend_name(waiting.pool, backend), &waiting.outcome.message);
                 return problem.map(|problem| {
                     Err(format!(

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::config::{self, Config};
-use crate::policy::{BackendIndex, Moment, PoolIndex, ProbeTicket};
+use crate::policy::{BackendIndex, Kin, Moment, PoolIndex, ProbeTicket};
 use crate::probe::Outcome;
 
 /// The last outcome of each target.
@@ -28,6 +28,21 @@ impl ProbeLog {
         Self {
             last: config.pools.iter().map(of_pool).collect(),
             last_good: config.pools.iter().map(|pool| vec![None; pool.backends.len()]).collect(),
+        }
+    }
+
+    /// The same for this configuration: those who were there before keep theirs.
+    pub(super) fn succeed(&mut self, config: &Config, kin: &[Kin]) {
+        let before = std::mem::replace(self, Self::new(config));
+        for (pool, kin) in kin.iter().enumerate() {
+            let Some(earlier) = kin.pool else { continue };
+            for (b, of) in kin.backends.iter().enumerate() {
+                let Some(of) = of else { continue };
+                self.last_good[pool][b] = before.last_good[earlier.0][of.0];
+                for (last, heirloom) in self.last[pool][b].iter_mut().zip(&kin.services) {
+                    *last = heirloom.and_then(|kin| before.last[earlier.0][of.0][kin.service.0].clone());
+                }
+            }
         }
     }
 

@@ -21,9 +21,9 @@ use crate::dataplane::failures::Failures;
 use crate::dataplane::flows::{FlowTable, Lifetimes};
 use crate::dataplane::links::{self, Pinned};
 use crate::dataplane::neighbours::Neighbours;
-use crate::dataplane::object::{self, Loaded};
+use crate::dataplane::object::{self, Loaded, Wanted};
 use crate::dataplane::pins::{OtherLayout, PinDirectory};
-use crate::dataplane::slots::{self, PoolPlan, PoolSlots};
+use crate::dataplane::slots::{self, Busy, Occupied, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
 use crate::dataplane::{DataplaneError, layout_version};
 use crate::descriptors;
@@ -54,6 +54,22 @@ pub(super) struct Parts {
     /// Whether the kernel can do the latter.
     pub(super) can_feed: bool,
     kernel: Arc<Neighbours>,
+    /// Which IP families the program was loaded for.
+    pub(super) families: Families,
+}
+
+/// IP families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Families {
+    pub(super) ipv4: bool,
+    pub(super) ipv6: bool,
+}
+
+impl Families {
+    pub(super) fn of(config: &Config) -> Self {
+        let Wanted { ipv4, ipv6, .. } = plan::wanted(config);
+        Self { ipv4, ipv6 }
+    }
 }
 
 /// A start that went well.
@@ -64,6 +80,8 @@ pub(super) struct Started {
     pub(super) interfaces: Interfaces,
     /// For the watcher of interfaces and ways.
     pub(super) watcher: Neighbours,
+    /// Who was there, and had flows, before anybody was written.
+    pub(super) found: (Occupied, Busy),
     pub(super) listener: UnixListener,
     pub(super) socket: ControlSocket,
     /// For `[http]`.
@@ -114,7 +132,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
              `balancer run --replace` or `balancer detach` removes it");
     }
     let Assembly { probers, dataplane, kernel, listener, socket, http } = assembly;
-    let Dataplane { plan, slots, tables, flows, failures, program, interfaces } = dataplane;
+    let Dataplane { plan, slots, tables, flows, failures, program, interfaces, found } = dataplane;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
@@ -123,10 +141,34 @@ pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
     let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
     let (kernel, watcher) = (Arc::new(kernel), Neighbours::connect()?);
-    let replace = options.replace;
-    let parts =
-        Parts { config, plan, slots, probers, tables, pins, fresh, replace, program, can_feed, kernel };
-    Ok(Started { parts, interfaces, watcher, flows, failures, listener, socket, http, store, remembered })
+    let families = Families::of(&config);
+    let parts = Parts {
+        config,
+        plan,
+        slots,
+        probers,
+        tables,
+        pins,
+        fresh,
+        replace: options.replace,
+        program,
+        can_feed,
+        kernel,
+        families,
+    };
+    Ok(Started {
+        parts,
+        interfaces,
+        found,
+        watcher,
+        flows,
+        failures,
+        listener,
+        socket,
+        http,
+        store,
+        remembered,
+    })
 }
 
 /// After a start that failed: what it pinned goes.
@@ -154,6 +196,7 @@ struct Dataplane {
     failures: AsyncFd<Failures>,
     program: Loaded,
     interfaces: Interfaces,
+    found: (Occupied, Busy),
 }
 
 impl Assembly {
@@ -221,10 +264,11 @@ impl Assembly {
         let flows =
             FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
         let failures = Failures::take(&mut program.ebpf)?.awaited()?;
-        let slots = slots::assign(&plan, &tables.occupied()?, &flows.sweep().busy)?;
+        let found = (tables.occupied()?, flows.sweep().busy);
+        let slots = slots::assign(&plan, &found.0, &found.1)?;
         tables.write_pools(&plan, &slots)?;
         let interfaces = Self::interfaces(config, &mut tables, neighbours).await?;
-        Ok(Dataplane { plan, slots, tables, flows, failures, program, interfaces })
+        Ok(Dataplane { plan, slots, tables, flows, failures, program, interfaces, found })
     }
 
     /// Gives those that are there a slot.
@@ -321,6 +365,7 @@ impl Parts {
         let open = || self.tables.publish_services(&self.plan, &self.slots);
         let attachments =
             attach::attach_all(program, &targets, choice, pins, &links, &self.kernel, open).await?;
+        self.slots.iter_mut().for_each(PoolSlots::settle);
         for path in attach::release_others(&self.config.gateway.interfaces, pins)? {
             info!(event = "released", pin = %path.display(), "the interface is not in the configuration any more");
         }

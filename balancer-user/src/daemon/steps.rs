@@ -16,7 +16,11 @@ use crate::dataplane::held::{ReplayReport, Syns};
 use crate::hooks::{Finished, Outcome, Step};
 use crate::policy::{BackendIndex, Cut, HookEnd, HookRun, PoolIndex, Whose};
 
+use super::cuts::SlotCut;
+use super::leaving::Slot;
 use super::live::Looked;
+use super::prepare::Prepared;
+use super::syns::was_replayed;
 use super::{Daemon, Entry};
 
 /// Results that wait for the loop; more make those who bring them wait.
@@ -27,11 +31,13 @@ const RECORD_LIMIT: Duration = Duration::from_secs(10);
 /// Something beside the loop has ended.
 pub(super) enum Done {
     /// A cut, for each backend that it was about.
-    Cut(Cut, Result<Vec<CutEnd>, DataplaneError>),
+    Cut(SlotCut, Result<Vec<CutEnd>, DataplaneError>),
     /// It is time to try one again.
-    CutAgain(Cut),
-    /// SYNs that waited were sent on.
-    Replayed(PoolIndex, ReplayReport),
+    CutAgain(SlotCut),
+    /// A cut of what somebody had left who has left the configuration.
+    Left(Slot, Result<CutReport, DataplaneError>),
+    /// SYNs of a pool of this name that waited were sent on.
+    Replayed(String, ReplayReport),
     /// A look for clients that nobody answers.
     Looked(Box<Looked>),
     /// A hook.
@@ -40,6 +46,8 @@ pub(super) enum Done {
     Attached(String, Box<Result<(Attachment, Interface), DataplaneError>>),
     /// It is time to make another one after the one of this number.
     AttachAgain(String, u64),
+    /// What a reload needs to know before anything is changed.
+    Prepared(Box<Prepared>),
 }
 
 /// What came of cutting one backend's flows.
@@ -52,7 +60,12 @@ pub(super) struct CutEnd {
 
 impl Daemon {
     /// Ends all flows of some backends, if it can.
-    pub(super) fn try_cut(&self, cut: Cut) {
+    pub(super) fn try_cut(&mut self, by_slots: SlotCut) {
+        let Some(cut) = self.by_place(by_slots) else {
+            self.cuts.ended(by_slots);
+            return;
+        };
+        let pool = self.pool_name(cut.pool).to_owned();
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         let backends = self.to_be_cut(cut);
         let keeps_syns = self.keeps_syns(cut.pool);
@@ -64,7 +77,7 @@ impl Daemon {
             // While their flows are there, the packet path knows whom they waited for, and counts them as sent on.
             if let (Some(waiting), Ok(gate)) = (waiting, &gate) {
                 let report = gate.pass(|entrance| flows.replay(&waiting, entrance));
-                let _ = done.blocking_send(Done::Replayed(cut.pool, report));
+                let _ = done.blocking_send(Done::Replayed(pool.clone(), report));
             }
             let mut syns = Syns::default();
             let ends = backends.map(|backends| {
@@ -74,12 +87,12 @@ impl Daemon {
                     .collect()
             });
             // The loop has ended: nobody wants to know.
-            let _ = done.blocking_send(Done::Cut(cut, ends));
+            let _ = done.blocking_send(Done::Cut(by_slots, ends));
             if let Ok(gate) = gate
                 && !syns.is_empty()
             {
                 let report = gate.pass(|entrance| syns.come_in(entrance));
-                let _ = done.blocking_send(Done::Replayed(cut.pool, report));
+                let _ = done.blocking_send(Done::Replayed(pool, report));
             }
         });
     }
@@ -145,15 +158,21 @@ impl Daemon {
         match done {
             Done::Cut(cut, report) => self.was_cut(cut, report),
             Done::CutAgain(cut) => self.try_cut(cut),
-            Done::Replayed(pool, report) => self.was_replayed(pool, &report),
+            Done::Left(slot, report) => self.was_left(slot, report),
+            Done::Replayed(pool, report) => was_replayed(&pool, &report),
             Done::Looked(looked) => self.looked(*looked),
             Done::Hook(run, end) => self.policy.handle_hook(run, end, self.clock.now()),
             Done::Attached(interface, result) => self.was_attached(&interface, *result),
             Done::AttachAgain(interface, number) => self.attach_again(&interface, number),
+            Done::Prepared(prepared) => self.prepared(*prepared),
         }
     }
 
-    fn was_cut(&mut self, cut: Cut, ends: Result<Vec<CutEnd>, DataplaneError>) {
+    fn was_cut(&mut self, by_slots: SlotCut, ends: Result<Vec<CutEnd>, DataplaneError>) {
+        let Some(cut) = self.by_place(by_slots) else {
+            self.cuts.ended(by_slots);
+            return;
+        };
         let problem = match ends {
             Ok(ends) => {
                 let problems = ends.into_iter().filter_map(|end| self.one_was_cut(cut.pool, end));
@@ -162,9 +181,9 @@ impl Daemon {
             Err(error) => Some(error.to_string()),
         };
         if let Some(problem) = problem {
-            self.cut_failed(cut, problem);
+            self.cut_failed(by_slots, problem);
         } else {
-            self.cuts.ended(cut);
+            self.cuts.ended(by_slots);
             self.policy.handle_cut(cut, self.clock.now());
         }
     }
@@ -176,7 +195,6 @@ impl Daemon {
             Ok(report) => report,
             Err(error) => return Some(format!("{backend}: {error}")),
         };
-        let index = self.parts.slots[pool.0].backends.iter().position(|known| known.index == slot);
         let pool_name = self.pool_name(pool).to_owned();
         if let Some(problem) = problem {
             warn!(
@@ -192,9 +210,7 @@ impl Daemon {
             let evidence = format!("{flows} flows ended, {resets_sent} clients were sent a RST");
             self.note(Entry::cut(&pool_name, &backend, evidence));
         }
-        if let Some(index) = index {
-            *self.resets_sent.entry((pool, BackendIndex(index))).or_default() += resets_sent;
-        }
+        *self.resets_sent.entry(slot).or_default() += resets_sent;
         None
     }
 }

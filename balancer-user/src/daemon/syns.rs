@@ -76,20 +76,20 @@ impl Daemon {
         };
         let waiting = self.waiting(pool, not_at);
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
+        let pool = self.pool_name(pool).to_owned();
         tokio::task::spawn_blocking(move || {
             let report = gate.pass(|entrance| flows.replay(&waiting, entrance));
             // The loop has ended: nobody wants to know.
             let _ = done.blocking_send(Done::Replayed(pool, report));
         });
     }
+}
 
-    pub(super) fn was_replayed(&self, pool: PoolIndex, report: &ReplayReport) {
-        let ReplayReport { sent, failed, problem } = report;
-        let pool = self.pool_name(pool);
-        if let Some(problem) = problem {
-            warn!(event = "replay", pool, sent, failed, error = %problem, "clients that wait have to repeat themselves");
-        } else if *sent > 0 {
-            info!(event = "replay", pool, sent, "clients that waited were sent on");
-        }
+pub(super) fn was_replayed(pool: &str, report: &ReplayReport) {
+    let ReplayReport { sent, failed, problem } = report;
+    if let Some(problem) = problem {
+        warn!(event = "replay", pool, sent, failed, error = %problem, "clients that wait have to repeat themselves");
+    } else if *sent > 0 {
+        info!(event = "replay", pool, sent, "clients that waited were sent on");
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
             pid: std::process::id(),
             version: daemon.version.to_owned(),
             uptime_s: daemon.clock.uptime().as_secs(),
-            config_generation: 1,
+            config_generation: daemon.reloads.generation(),
         }),
         attachments: attachments(daemon),
         pools: (0..parts.config.pools.len())
@@ -51,12 +51,13 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
             .collect::<Result<_, _>>()?,
         drops: by_reason(&tallies, |fate| fate != Fate::Pass, |tally| tally.dropped),
         degraded: daemon.degraded(),
+        pending: daemon.pending(),
     };
-    let backends = parts.config.pools.iter().zip(&parts.slots).enumerate().flat_map(|(p, (pool, slots))| {
-        pool.backends.iter().zip(&slots.backends).enumerate().map(move |(b, (backend, slot))| {
+    let backends = parts.config.pools.iter().zip(&parts.slots).flat_map(|(pool, slots)| {
+        pool.backends.iter().zip(&slots.backends).map(move |(backend, slot)| {
             let traffic = parts.tables.backend_traffic(slot.index)?;
             let signals = parts.tables.signals(slot.index)?;
-            let resets_sent = daemon.resets_sent.get(&(PoolIndex(p), BackendIndex(b))).copied();
+            let resets_sent = daemon.resets_sent.get(&slot.index).copied();
             let resets_sent = resets_sent.unwrap_or_default();
             let failures_lost = parts.tables.failures_lost(slot.index);
             let stats = backend_stats(pool, backend, &traffic, &signals);

@@ -32,6 +32,8 @@ pub struct Tables {
     services: HashMap<MapData, ServiceKey, Service>,
     roles: RoleTables,
     role_plan: RolePlan,
+    /// Whoever has left the configuration and may have flows is still known by address and port.
+    keeps_roles: bool,
     pools: Array<MapData, Pool>,
     active: MappedWords,
     backends: Array<MapData, Backend>,
@@ -83,6 +85,7 @@ impl Tables {
             services: take(ebpf, "SERVICES")?,
             roles: RoleTables::take(ebpf)?,
             role_plan: RolePlan::default(),
+            keeps_roles: false,
             pools: take(ebpf, "POOLS")?,
             active: take_words(ebpf, "ACTIVE", MAX_POOLS)?,
             backends: take(ebpf, "BACKENDS")?,
@@ -215,7 +218,23 @@ impl Tables {
                 .map_err(DataplaneError::map("writing", "SERVICES"))?;
         }
         self.retire_pools(slots)?;
-        self.roles.set(&self.role_plan, &self.source_addresses()?)
+        self.write_roles()
+    }
+
+    /// Whether addresses and ports of an earlier plan still mean what they meant: what comes late for flows that are gone is
+    /// not for the gateway's own stack.
+    pub fn keep_roles(&mut self, keep: bool) -> Result<(), DataplaneError> {
+        let was_kept = std::mem::replace(&mut self.keeps_roles, keep);
+        if was_kept && !keep { self.write_roles() } else { Ok(()) }
+    }
+
+    fn write_roles(&mut self) -> Result<(), DataplaneError> {
+        let sources = self.source_addresses()?;
+        if self.keeps_roles {
+            self.roles.widen(&self.role_plan, &sources)
+        } else {
+            self.roles.set(&self.role_plan, &sources)
+        }
     }
 
     /// What a pool's word says: the backend that its new flows go to, by slot, and what the controller keeps with it.

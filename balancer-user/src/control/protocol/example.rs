@@ -3,7 +3,7 @@
 
 use super::{Events, Flows, Stats, Status, Why};
 
-/// As in the contract, section 5, with `last_failover` and `degraded` behind.
+/// As in the contract, section 5, with `last_failover`, `degraded` and `pending` behind.
 pub(crate) const STATUS: &str = r#"
 { "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z",
   "daemon": { "pid": 4242, "version": "0.1.0", "uptime_s": 12, "config_generation": 1 },
@@ -15,7 +15,7 @@ pub(crate) const STATUS: &str = r#"
                     "reason": null, "since": "2026-01-02T03:01:01.678Z", "flows": 3, "last_probe": { "service": "web", "ok": true, "reason": null, "at": "2026-01-02T03:04:04.678Z", "took_ms": 2.1,
                     "certificate_expires": "2026-06-01T00:00:00.000Z" } } ],
     "transition": null, "last_failover": null } ],
-  "drops": { "fragment": 0 }, "degraded": [] }"#;
+  "drops": { "fragment": 0 }, "degraded": [], "pending": [] }"#;
 
 /// As the contract describes it, with `failures_lost` and `passed` behind.
 pub(crate) const STATS: &str = r#"

@@ -11,6 +11,7 @@ mod events;
 pub(crate) mod example;
 mod flows;
 mod query;
+mod reload;
 mod stats;
 mod status;
 mod timestamp;
@@ -26,6 +27,7 @@ pub use self::events::{
     DEFAULT_EVENTS, Events, EventsQuery, EventsSchema, MAX_EVENTS, Record, Why, WhyQuery, WhySchema,
 };
 pub use self::flows::{Flow, FlowState, Flows, FlowsQuery, FlowsSchema};
+pub use self::reload::{ReloadCommand, Reloaded};
 pub use self::stats::{BackendStats, ServiceStats, Stats, StatsSchema};
 pub use self::status::{
     Admin, Attachment, Backend, Daemon, FailbackPolicy, Health, LastFailover, LastProbe, Pool, PoolReason,

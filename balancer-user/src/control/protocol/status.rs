@@ -35,6 +35,9 @@ pub struct Status {
     /// What of the daemon itself does not work as it should, a sentence each.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// What of the configuration is still to come, a sentence each.
+    #[serde(default)]
+    pub pending: Vec<String>,
 }
 
 impl Document for Status {

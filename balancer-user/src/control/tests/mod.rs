@@ -19,7 +19,7 @@ use super::listing::{Listing, ListingWriter};
 use super::protocol::{
     Command, Events, EventsQuery, FailoverCommand, FlowsQuery, Outcome, Record, Status, example,
 };
-use super::server::{Limits, Request, Told, serve_within};
+use super::server::{Limits, NotReloaded, Request, Told, serve_within};
 use super::socket::ControlSocket;
 
 /// No test waits longer for anything.
@@ -130,6 +130,12 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
             }
             Request::Command(Command::Failover(_), _, reply) => {
                 answer(reply, Err("server2 is down: --force goes there all the same".to_owned()));
+            }
+            Request::Reload(asked, _, reply) if asked.confirmed => {
+                answer(reply, Err(NotReloaded::Refused("no reload waits".to_owned())));
+            }
+            Request::Reload(_, _, reply) => {
+                answer(reply, Err(NotReloaded::Invalid("f.toml:1:1: one\nf.toml:2:1: two".to_owned())));
             }
             // The others go the same way.
             Request::Command(_, _, reply) => {

@@ -1,0 +1,120 @@
+//! What a reload has to know before anything is changed, and what takes long to find out: the file and all that it names, a
+//! walk over the flows, ways to new backends. Beside the loop; nothing here changes anything.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::control::server::NotReloaded;
+use crate::dataplane::DataplaneError;
+use crate::dataplane::attach;
+use crate::dataplane::flows::FlowTable;
+use crate::dataplane::links;
+use crate::dataplane::neighbours::Neighbours;
+use crate::dataplane::slots::Busy;
+use crate::exit::Exit;
+
+use super::first_ways::{FirstWay, first_ways};
+use super::plan;
+use super::reload::Cause;
+use super::replace::Probers;
+use super::start;
+
+/// For neighbours of new backends to answer; those who don't are led to when they do.
+const WAYS_LIMIT: Duration = Duration::from_millis(300);
+
+/// A configuration that was read and checked, and its probers.
+#[derive(Clone)]
+pub(super) struct Accepted {
+    pub(super) config: Config,
+    pub(super) probers: Probers,
+}
+
+/// What is known before anything is changed.
+pub(super) struct Prepared {
+    pub(super) cause: Cause,
+    pub(super) wanted: Result<Accepted, NotReloaded>,
+    /// Slots that live flows refer to.
+    pub(super) busy: Busy,
+    /// To backends that are new.
+    pub(super) ways: BTreeMap<IpAddr, FirstWay>,
+}
+
+/// Where what is to be read is, and what is known of interfaces.
+pub(super) struct Places {
+    /// The configuration.
+    pub(super) path: PathBuf,
+    pub(super) pin_dir: PathBuf,
+    /// The folder in it that is used.
+    pub(super) pins: PathBuf,
+    /// Those that are used.
+    pub(super) interfaces: Vec<String>,
+}
+
+/// All that takes long. `known`: what is wanted, if it isn't to be read.
+pub(super) async fn prepare(
+    cause: Cause,
+    known: Option<Accepted>,
+    places: Places,
+    led_to: Vec<IpAddr>,
+    flows: Arc<FlowTable>,
+) -> Prepared {
+    let Places { path, pin_dir, pins, interfaces } = places;
+    let read = spawn_blocking(move || {
+        let wanted = known.map_or_else(|| read(&path, &pin_dir), Ok);
+        (wanted, flows.busy())
+    });
+    let (mut wanted, busy) = match read.await {
+        Ok(read) => read,
+        Err(problem) => (
+            Err(NotReloaded::Refused(format!("the configuration could not be read: {problem}"))),
+            Busy::default(),
+        ),
+    };
+    if let Ok(Accepted { config, .. }) = &wanted
+        && let Err(error) = refuse_foreign_programs(config, &interfaces, &pins).await
+    {
+        wanted = Err(NotReloaded::Refused(error.to_string()));
+    }
+    let mut new: Vec<IpAddr> = Vec::new();
+    if let Ok(Accepted { config, .. }) = &wanted {
+        let backends = config.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address);
+        new.extend(backends.filter(|address| !led_to.contains(address)));
+        new.sort_unstable();
+        new.dedup();
+    }
+    let ways = first_ways(&new, WAYS_LIMIT).await;
+    Prepared { cause, wanted, busy, ways }
+}
+
+/// On interfaces that are not used yet.
+async fn refuse_foreign_programs(
+    config: &Config,
+    used: &[String],
+    pins: &Path,
+) -> Result<(), DataplaneError> {
+    let links = links::pinned(pins)?;
+    for name in config.gateway.interfaces.iter().filter(|name| !used.contains(name)) {
+        match Neighbours::connect()?.interface(name).await {
+            Ok((target, _)) => drop(attach::refuse_foreign(&target, &links, &[])?),
+            Err(DataplaneError::NoInterface(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path, pin_dir: &Path) -> Result<Accepted, NotReloaded> {
+    let config = start::configuration(path, pin_dir, false).map_err(|failure| match failure.exit {
+        Exit::Config => NotReloaded::Invalid(failure.to_string()),
+        _ => NotReloaded::Refused(failure.to_string()),
+    })?;
+    let probers = config.pools.iter().map(plan::probers).collect::<Result<_, _>>();
+    let probers = probers.map_err(|error| NotReloaded::Invalid(error.to_string()))?;
+    Ok(Accepted { config, probers })
+}
