@@ -17,6 +17,7 @@ use aya::programs::{ProgramError, Xdp, XdpMode};
 use tracing::{info, warn};
 
 use super::DataplaneError;
+use super::advice;
 use super::links::{self, LINK, Pinned, pin_error, pin_path};
 use super::neighbours::Neighbours;
 
@@ -275,8 +276,20 @@ pub fn refuse_foreign(
 }
 
 fn foreign(target: &Target, id: Option<u32>) -> DataplaneError {
-    let program = id.map(|id| format!(" (id {id})")).unwrap_or_default();
-    DataplaneError::ForeignProgram { interface: target.interface.clone(), program }
+    DataplaneError::ForeignProgram(advice::foreign(&target.interface, id))
+}
+
+/// The program that a pinned link of ours would keep on this interface; `None`: there is no such pin.
+pub fn pinned_program(interface: &str, pins: &Path) -> Result<Option<u32>, DataplaneError> {
+    let path = pin_path(pins, interface);
+    match path.try_exists() {
+        Ok(false) => return Ok(None),
+        Ok(true) => {}
+        Err(error) => return Err(pin_error(&path, error)),
+    }
+    let link = PinnedLink::from_pin(&path).map_err(|error| pin_error(&path, error))?;
+    let info = FdLink::from(link).info().map_err(|error| pin_error(&path, error))?;
+    Ok(Some(info.program_id()))
 }
 
 /// Gives the pins of two interfaces each other's names, as the interfaces have done.
@@ -318,7 +331,7 @@ fn attach(program: &mut Xdp, target: &Target, choice: ModeChoice) -> Result<Fres
         ModeChoice::Generic => (Mode::Generic, try_attach(program, target, Mode::Generic)?, None),
         ModeChoice::Auto => match try_attach(program, target, Mode::Native) {
             Ok(id) => (Mode::Native, id, None),
-            Err(error @ DataplaneError::ForeignProgram { .. }) => return Err(error),
+            Err(error @ DataplaneError::ForeignProgram(_)) => return Err(error),
             Err(error) => {
                 let warning = format!("{error}; fell back to generic mode, which is slower");
                 (Mode::Generic, try_attach(program, target, Mode::Generic)?, Some(warning))
@@ -343,10 +356,12 @@ fn try_attach(program: &mut Xdp, target: &Target, mode: Mode) -> Result<XdpLinkI
         Mode::Generic => XdpMode::Skb,
     };
     program.attach_to_if_index(target.ifindex, flags).map_err(|error| match os_error(&error) {
-        Some(libc::EBUSY | libc::EEXIST) => {
-            DataplaneError::ForeignProgram { interface: target.interface.clone(), program: String::new() }
+        Some(libc::EBUSY | libc::EEXIST) => foreign(target, None),
+        code => {
+            let advice = code.and_then(|code| advice::refusal(code, &target.interface));
+            let advice = advice.map(|advice| format!(": {advice}")).unwrap_or_default();
+            attach_error(target, mode, format!("{}{advice}", innermost(&error)))
         }
-        code => attach_error(target, mode, format!("{}{}", innermost(&error), advice(code))),
     })
 }
 
@@ -398,21 +413,6 @@ fn describe(
         link_id: info.id(),
         warning,
     })
-}
-
-/// What mends the usual refusals, by the kernel's error number; empty for others.
-pub fn advice(code: Option<i32>) -> &'static str {
-    match code {
-        // The kernel doesn't tell the driver's limit; a veth's is that of the largest packet its other end may send.
-        Some(libc::ERANGE) => {
-            ": native XDP takes packets of one buffer there, and its MTU, or on a veth that of its other end, is \
-             larger: lower it (`ip link set dev … mtu 3498` fits every driver), use Linux 5.18 or newer, or \
-             xdp_mode = \"generic\""
-        }
-        Some(libc::EOPNOTSUPP) => ": its driver has no native XDP; use xdp_mode = \"generic\" or \"auto\"",
-        Some(libc::ENODEV) => ": the interface is gone",
-        _ => "",
-    }
 }
 
 fn attach_error(target: &Target, mode: Mode, problem: String) -> DataplaneError {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::advice::Advice;
 use crate::directory::DirectoryError;
 
 /// How an error is to be treated: each kind has its exit code.
@@ -106,7 +107,7 @@ pub enum DataplaneError {
         /// The directory.
         path: PathBuf,
         /// What is wrong and what to do.
-        problem: String,
+        problem: Advice,
     },
     /// A directory is in use, or open to others.
     #[error(transparent)]
@@ -120,16 +121,8 @@ pub enum DataplaneError {
         problem: String,
     },
     /// An interface has a program already.
-    #[error(
-        "interface {interface} already has an XDP program{program}, which is not ours and is not replaced: \
-         detach it first (`ip link set dev {interface} xdp off`, or its owner's command)"
-    )]
-    ForeignProgram {
-        /// The interface.
-        interface: String,
-        /// ` (id N)`, if known.
-        program: String,
-    },
+    #[error("{0}")]
+    ForeignProgram(Advice),
     /// The kernel didn't attach the program.
     #[error("attaching to {interface} in {mode} mode: {problem}")]
     Attach {
@@ -174,7 +167,7 @@ impl DataplaneError {
             Self::MissingCapabilities { .. } | Self::PinDirectory { .. } => Kind::Permission,
             // Or a kernel that is too old, which is the same to whoever waits for an exit code.
             Self::Load(_) | Self::Program(_) => Kind::Permission,
-            Self::ForeignProgram { .. } => Kind::Conflict,
+            Self::ForeignProgram(_) => Kind::Conflict,
             Self::NoInterface(_) => Kind::Configuration,
             _ => Kind::Failed,
         }

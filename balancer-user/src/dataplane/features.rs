@@ -19,6 +19,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::DataplaneError;
+use super::advice::{self, Advice, ONE_BUFFER_MTU};
 use super::attach::Target;
 use super::generic::{attribute, each, find};
 use super::neighbours::{Neighbours, failed};
@@ -38,36 +39,48 @@ const ETHTOOL_BIT: u16 = 1;
 const ETHTOOL_BIT_NAME: u16 = 2;
 
 /// What `ethtool -K … rxvlan` switches, as the kernel calls it.
-const TAGS_ARE_STRIPPED: &[u8] = b"rx-vlan-hw-parse\0";
-
-/// The largest MTU whose packets are in one buffer in every driver: a page of 4 KiB less headroom and what the kernel
-/// keeps behind the packet.
-const ONE_BUFFER_MTU: u32 = 3498;
+pub const TAGS_ARE_STRIPPED: &str = "rx-vlan-hw-parse";
 
 /// An interface's features, as bits of `enum netdev_xdp_act`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpFeatures(u64);
 
 impl XdpFeatures {
+    const BASIC: u64 = 1 << 0;
     const REDIRECT: u64 = 1 << 1;
     const NDO_XMIT: u64 = 1 << 2;
+    const RX_SG: u64 = 1 << 5;
     const NDO_XMIT_SG: u64 = 1 << 6;
+
+    /// Whether a program can run in the driver.
+    #[must_use]
+    pub fn is_native(self) -> bool {
+        self.has(Self::BASIC)
+    }
+
+    /// Whether frames of several buffers can be received.
+    #[must_use]
+    pub fn receives_many_buffers(self) -> bool {
+        self.has(Self::RX_SG)
+    }
+
+    fn has(self, feature: u64) -> bool {
+        self.0 & feature != 0
+    }
 
     /// Why packets that a native program redirects to this interface would be lost.
     #[must_use]
     pub fn lack(self, interface: &str, mtu: u32) -> Option<String> {
-        let has = |feature| self.0 & feature != 0;
-        if !has(Self::NDO_XMIT) {
-            Some(format!(
-                "packets that XDP redirects to {interface} are lost: its driver has no XDP transmit now; on a veth, \
-                 `ethtool -K PEER gro on` for its other end mends that, elsewhere use xdp_mode = \"generic\""
-            ))
-        } else if mtu > ONE_BUFFER_MTU && !has(Self::NDO_XMIT_SG) {
-            Some(format!(
-                "large packets that XDP redirects to {interface} are lost: its driver has no XDP transmit for more \
-                 than one buffer, and its MTU is {mtu}; lower it (`ip link set dev {interface} mtu {ONE_BUFFER_MTU}`), \
-                 or use xdp_mode = \"generic\""
-            ))
+        self.no_transmit(interface, mtu).map(|advice| advice.to_string())
+    }
+
+    /// As [`XdpFeatures::lack`], in parts.
+    #[must_use]
+    pub fn no_transmit(self, interface: &str, mtu: u32) -> Option<Advice> {
+        if !self.has(Self::NDO_XMIT) {
+            Some(advice::no_transmit(interface))
+        } else if mtu > ONE_BUFFER_MTU && !self.has(Self::NDO_XMIT_SG) {
+            Some(advice::no_long_transmit(interface, mtu))
         } else {
             None
         }
@@ -75,10 +88,8 @@ impl XdpFeatures {
 
     /// Why a native program on this interface could send nothing on. Meaningful once the program is there.
     #[must_use]
-    fn own_lack(self, interface: &str) -> Option<String> {
-        (self.0 & Self::REDIRECT == 0).then(|| {
-            format!("{interface} can't redirect packets: its driver has native XDP without it; use xdp_mode = \"generic\"")
-        })
+    pub fn no_redirect(self, interface: &str) -> Option<Advice> {
+        (!self.has(Self::REDIRECT)).then(|| advice::no_redirect(interface))
     }
 }
 
@@ -103,9 +114,9 @@ impl Neighbours {
         }
         for Target { interface, ifindex, mtu, .. } in targets {
             let Some(features) = self.xdp_features(*ifindex).await? else { continue };
-            let own = native.contains(&interface.as_str()).then(|| features.own_lack(interface)).flatten();
-            if let Some(lack) = own.or_else(|| features.lack(interface, *mtu)) {
-                lacks.insert(interface.clone(), lack);
+            let own = native.contains(&interface.as_str()).then(|| features.no_redirect(interface)).flatten();
+            if let Some(lack) = own.or_else(|| features.no_transmit(interface, *mtu)) {
+                lacks.insert(interface.clone(), lack.to_string());
             }
         }
         Ok(lacks)
@@ -119,13 +130,7 @@ impl Neighbours {
         for target in targets.iter().filter(|target| trunks.contains(&target.ifindex)) {
             if self.strips_tags(target.ifindex).await? {
                 let name = &target.interface;
-                hidden.insert(
-                    name.clone(),
-                    format!(
-                        "{name} has VLAN interfaces, and its driver takes the tags off before XDP sees the packets: \
-                         `ethtool -K {name} rxvlan off` mends that"
-                    ),
-                );
+                hidden.insert(name.clone(), advice::hidden_tags(name).to_string());
             }
         }
         Ok(hidden)
@@ -133,10 +138,15 @@ impl Neighbours {
 
     /// Whether the driver takes VLANs' tags off before XDP sees a packet; kernels before 5.10 don't tell.
     pub async fn strips_tags(&self, ifindex: u32) -> Result<bool, DataplaneError> {
+        Ok(self.offloads(ifindex).await?.contains(TAGS_ARE_STRIPPED))
+    }
+
+    /// The offloads that are on, as the kernel calls them; none from kernels before 5.10, which don't tell.
+    pub async fn offloads(&self, ifindex: u32) -> Result<BTreeSet<String>, DataplaneError> {
         let interface = attribute(ETHTOOL_HEADER_IFINDEX, &ifindex.to_ne_bytes());
         let header = attribute(ETHTOOL_HEADER | NESTED, &interface);
         let answer = self.generic.ask(&self.ethtool, ETHTOOL_FEATURES_GET, header).await?;
-        Ok(answer.is_some_and(|attributes| stripped_in(&attributes)))
+        Ok(answer.map(|attributes| offloads_in(&attributes)).unwrap_or_default())
     }
 
     /// The interfaces below VLAN interfaces.
@@ -159,14 +169,15 @@ fn features_in(attributes: &[u8]) -> Option<XdpFeatures> {
 }
 
 /// The active features are a list of bits with their names: their numbers are the kernel's own business.
-fn stripped_in(attributes: &[u8]) -> bool {
+fn offloads_in(attributes: &[u8]) -> BTreeSet<String> {
     let bits = find(attributes, ETHTOOL_FEATURES_ACTIVE).and_then(|active| find(active, ETHTOOL_BITS));
-    each(bits.unwrap_or_default())
-        .any(|(kind, bit)| kind == ETHTOOL_BIT && find(bit, ETHTOOL_BIT_NAME) == Some(TAGS_ARE_STRIPPED))
+    let bits = each(bits.unwrap_or_default()).filter(|(kind, _)| *kind == ETHTOOL_BIT);
+    let names = bits.filter_map(|(_, bit)| find(bit, ETHTOOL_BIT_NAME));
+    names.map(|name| String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()).collect()
 }
 
 /// The interface below this one, if it is a VLAN's.
-fn below_vlan(link: &LinkMessage) -> Option<u32> {
+pub(super) fn below_vlan(link: &LinkMessage) -> Option<u32> {
     let mut is_vlan = false;
     let mut below = None;
     for attribute in &link.attributes {
@@ -190,7 +201,7 @@ mod tests {
     #[test]
     fn nothing_is_missing_where_redirected_packets_arrive() {
         assert_eq!(XdpFeatures(WHOLE).lack("lan0", 9000), None);
-        assert_eq!(XdpFeatures(WHOLE).own_lack("lan0"), None);
+        assert_eq!(XdpFeatures(WHOLE).no_redirect("lan0"), None);
     }
 
     #[test]
@@ -214,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_driver_without_redirect_is_no_help() {
-        assert!(XdpFeatures(WHOLE & !XdpFeatures::REDIRECT).own_lack("lan0").is_some());
+        assert!(XdpFeatures(WHOLE & !XdpFeatures::REDIRECT).no_redirect("lan0").is_some());
     }
 
     #[test]
@@ -226,12 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn stripped_tags_are_found_by_their_name() {
+    fn offloads_are_found_by_their_names() {
         let bit = |name: &[u8]| attribute(ETHTOOL_BIT, &attribute(ETHTOOL_BIT_NAME, name));
         let answer = |bits: &[u8]| attribute(ETHTOOL_FEATURES_ACTIVE, &attribute(ETHTOOL_BITS, bits));
-        assert!(stripped_in(&answer(&[bit(b"rx-gro\0"), bit(TAGS_ARE_STRIPPED)].concat())));
-        assert!(!stripped_in(&answer(&bit(b"rx-gro\0"))));
-        assert!(!stripped_in(&[]));
+        let found = offloads_in(&answer(&[bit(b"rx-gro\0"), bit(b"rx-vlan-hw-parse\0")].concat()));
+        assert!(found.contains(TAGS_ARE_STRIPPED) && found.len() == 2, "{found:?}");
+        assert!(!offloads_in(&answer(&bit(b"rx-gro\0"))).contains(TAGS_ARE_STRIPPED));
+        assert!(offloads_in(&[]).is_empty());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The data plane as the controller sees it: the only module that touches aya, maps and netlink.
 //!
 //! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
-//! interfaces (`links` are their pins), `tables` are the maps with types, `roles` those that tell what addresses and ports are, `signals` those about
+//! interfaces (`links` are their pins, `advice` says what is in the way), `tables` are the maps with types, `roles` those that
+//! tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
 //! `clock` their time), `cut` ends them (`cut_all` those of several backends), `held` sends those on their way that wait
 //! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take, `rescue`
@@ -9,6 +10,7 @@
 //! that it has changed, `features` what drivers can do. Deliberately
 //! absent: any opinion about which backend should be active.
 
+pub mod advice;
 pub mod attach;
 pub mod clock;
 pub mod cut;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::mount::{MountFlags, mount};
 
+use super::advice::Advice;
 use super::links::{self, LINK, Pinned};
 use super::{DataplaneError, layout_version};
 use crate::directory::LockedDirectory;
@@ -39,12 +40,8 @@ pub struct OtherLayout {
 impl PinDirectory {
     /// Makes and locks it; mounts bpffs there if that is ours to do.
     pub fn open(path: &Path) -> Result<Self, DataplaneError> {
-        if path.components().any(|part| part.as_os_str().to_string_lossy().contains('.')) {
-            let problem = "bpffs has no names with a dot: name another --pin-dir".to_owned();
-            return Err(DataplaneError::PinDirectory { path: path.to_owned(), problem });
-        }
-        if !on_bpffs(path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path))? {
-            mount_bpffs(path)?;
+        if let Some(target) = mount_point(path)? {
+            mount_bpffs(target)?;
         }
         let directory = LockedDirectory::open(path).map_err(DataplaneError::Directory)?;
         let versioned = path.join(layout_version());
@@ -52,12 +49,34 @@ impl PinDirectory {
         Ok(Self { directory, versioned })
     }
 
+    /// Whether [`PinDirectory::open`] would get that far that only its lock and its owner are left to be looked at; changes
+    /// nothing.
+    pub fn look(path: &Path) -> Result<(), DataplaneError> {
+        mount_point(path).map(drop)
+    }
+
+    /// The layouts other than this one's that something is pinned for, by their directories.
+    pub fn other_layouts_in(path: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+        let is_other = |entry: &fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            is_layout(&name) && name != layout_version()
+        };
+        let others = entries.filter(is_other).map(|entry| entry.path());
+        let mut others: Vec<PathBuf> =
+            others.filter(|path| fs::read_dir(path).is_ok_and(|mut pins| pins.next().is_some())).collect();
+        others.sort();
+        others
+    }
+
     /// Locks it where it exists.
     pub fn open_existing(path: &Path) -> Result<Self, DataplaneError> {
         if !on_bpffs(path)? {
-            let problem =
-                "it is not on a BPF file system (bpffs), so nothing of balancer's is in it".to_owned();
-            return Err(DataplaneError::PinDirectory { path: path.to_owned(), problem });
+            return Err(unusable(
+                path,
+                "it is not on a BPF file system (bpffs), so nothing of balancer's is in it",
+                "name the right directory with --pin-dir",
+            ));
         }
         let directory = LockedDirectory::open(path).map_err(DataplaneError::Directory)?;
         Ok(Self { directory, versioned: path.join(layout_version()) })
@@ -125,9 +144,7 @@ impl PinDirectory {
         let mut layouts = Vec::new();
         for entry in fs::read_dir(path).map_err(failed("read", path))? {
             let entry = entry.map_err(failed("read", path))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let version = name.strip_prefix('v').unwrap_or_default();
-            if !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()) {
+            if is_layout(&entry.file_name().to_string_lossy()) {
                 layouts.push(entry.path());
             }
         }
@@ -162,6 +179,12 @@ impl OtherLayout {
     }
 }
 
+/// Whether a directory of this name is that of a layout.
+fn is_layout(name: &str) -> bool {
+    let version = name.strip_prefix('v').unwrap_or_default();
+    !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Removes the pins in one layout's directory whose names are these; nothing of ours has directories below.
 fn remove_pins(path: &Path, is_one: impl Fn(&str) -> bool) -> Result<usize, DataplaneError> {
     let mut removed = 0;
@@ -194,25 +217,41 @@ fn on_bpffs(path: &Path) -> Result<bool, DataplaneError> {
     Ok(facts.f_type as i64 == BPF_FS_MAGIC)
 }
 
-/// Mounts bpffs where pins belong, if what we mount is seen by everybody: in another mount namespace (`ip netns exec`
-/// makes one) the pins would vanish with it.
-fn mount_bpffs(path: &Path) -> Result<(), DataplaneError> {
-    let remedies = "mount it (`mount -t bpf bpf /sys/fs/bpf`), enter network namespaces with `nsenter --net=` instead \
-                    of `ip netns exec`, or name a directory on bpffs with --pin-dir";
-    let unusable = |problem: String| DataplaneError::PinDirectory { path: path.to_owned(), problem };
+/// What helps where pins can't be.
+const REMEDIES: &str = "mount it (`mount -t bpf bpf /sys/fs/bpf`), enter network namespaces with `nsenter --net=` instead of \
+                        `ip netns exec`, or name a directory on bpffs with --pin-dir";
+
+fn unusable(path: &Path, cause: impl Into<String>, remedies: &str) -> DataplaneError {
+    DataplaneError::PinDirectory { path: path.to_owned(), problem: Advice::by_hand(cause, remedies) }
+}
+
+/// Where bpffs is to be mounted for pins to be possible at `path`; `None`: it is there. Only if what we mount is seen by
+/// everybody: in another mount namespace (`ip netns exec` makes one) the pins would vanish with it.
+fn mount_point(path: &Path) -> Result<Option<&Path>, DataplaneError> {
+    if path.components().any(|part| part.as_os_str().to_string_lossy().contains('.')) {
+        return Err(unusable(path, "bpffs has no names with a dot", "name another --pin-dir"));
+    }
+    if on_bpffs(path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path))? {
+        return Ok(None);
+    }
     if !shares_the_first_mount_namespace() {
-        return Err(unusable(format!("it is not on a BPF file system (bpffs): {remedies}")));
+        return Err(unusable(path, "it is not on a BPF file system (bpffs)", REMEDIES));
     }
     let target = if path.starts_with(BPFFS) { Path::new(BPFFS) } else { path };
-    fs::create_dir_all(target).map_err(|error| unusable(format!("it can't be made: {error}; {remedies}")))?;
     let hides_something = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
     if target == path && hides_something() {
-        return Err(unusable(format!("a mount there would hide the files in it: {remedies}")));
+        return Err(unusable(path, "a mount there would hide the files in it", REMEDIES));
     }
+    Ok(Some(target))
+}
+
+fn mount_bpffs(target: &Path) -> Result<(), DataplaneError> {
+    fs::create_dir_all(target)
+        .map_err(|error| unusable(target, format!("it can't be made ({error})"), REMEDIES))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     // Without a mode it would be open to everybody.
     mount(c"bpf", target, c"bpf", flags, c"mode=0700")
-        .map_err(|error| unusable(format!("mounting bpffs on {}: {error}; {remedies}", target.display())))
+        .map_err(|error| unusable(target, format!("bpffs can't be mounted there ({error})"), REMEDIES))
 }
 
 /// Whether process 1 sees what we mount. A mount's id is its own in each namespace, so the same root mount means the same
