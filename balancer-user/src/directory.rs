@@ -9,6 +9,7 @@
 //! What only one daemon may use is locked as well: the lock is on the directory itself and ends with its holder,
 //! however that ends.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub enum DirectoryError {
         /// What is wrong with it.
         why: String,
         /// What to do about it.
-        remedy: &'static str,
+        remedy: Remedy,
     },
     /// It can't be made or opened.
     #[error("{path}: cannot {action}: {source}", path = path.display())]
@@ -54,6 +55,39 @@ pub enum DirectoryError {
         /// The holder, where the kernel tells.
         pid: Option<u32>,
     },
+}
+
+/// What makes a place safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Root must own it.
+    Chown,
+    /// Nobody else may write to it.
+    Chmod,
+    /// A person has to decide.
+    ByHand(&'static str),
+}
+
+impl Remedy {
+    /// What to type.
+    #[must_use]
+    pub fn command(self, path: &Path) -> Option<String> {
+        match self {
+            Self::Chown => Some(format!("chown root {}", path.display())),
+            Self::Chmod => Some(format!("chmod 0755 {}", path.display())),
+            Self::ByHand(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chown => "chown it to root",
+            Self::Chmod => "chmod it to 0755",
+            Self::ByHand(what) => what,
+        })
+    }
 }
 
 fn in_words(pid: Option<u32>) -> String {
@@ -122,29 +156,13 @@ impl PrivateDirectory {
     /// See [`DirectoryError`]. A symlink in place of the directory itself is refused; above it, symlinks
     /// (`/var/run`) are resolved first and what they lead to is checked.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
-        let path = std::path::absolute(path).map_err(fails("find", path))?;
-        if let Some(parent) = path.parent() {
-            let parent = parent.canonicalize().map_err(fails("find", parent))?;
-            for ancestor in parent.ancestors() {
-                let found = rustix::fs::stat(ancestor).map_err(fails("look at", ancestor))?;
-                check(&found, ancestor, STICKY)?;
-            }
-        }
+        let path = safely_placed(path)?;
         let made = match rustix::fs::mkdir(&path, DIRECTORY_MODE) {
             Ok(()) => true,
             Err(rustix::io::Errno::EXIST) => false,
             Err(error) => return Err(fails("make it", &path)(error)),
         };
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| match error {
-            // The kernel says ELOOP or ENOTDIR for a symlink, depending on what it leads to.
-            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => DirectoryError::Unsafe {
-                path: path.clone(),
-                why: "is a symlink or no directory".to_owned(),
-                remedy: "name a real directory",
-            },
-            error => fails("open", &path)(error),
-        })?;
+        let fd = real(&path, OFlags::empty())?;
         if made {
             // The mode given to mkdir was narrowed by the umask.
             rustix::fs::fchmod(&fd, DIRECTORY_MODE).map_err(fails("set the mode of", &path))?;
@@ -152,6 +170,55 @@ impl PrivateDirectory {
         check(&rustix::fs::fstat(&fd).map_err(fails("look at", &path))?, &path, 0)?;
         Ok(Self { fd })
     }
+
+    /// Whether [`PrivateDirectory::open`] would take `path`, and whether it is there; changes nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look(path: &Path) -> Result<Option<Self>, DirectoryError> {
+        let path = safely_placed(path)?;
+        let fd = match real(&path, OFlags::PATH) {
+            Err(DirectoryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            found => found?,
+        };
+        check(&rustix::fs::fstat(&fd).map_err(fails("look at", &path))?, &path, 0)?;
+        Ok(Some(Self { fd }))
+    }
+
+    /// The process that holds the lock on it, where the kernel tells.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        lock_holder(self)
+    }
+}
+
+/// The absolute path, if only root or this user can have put anything into the directories above it.
+fn safely_placed(path: &Path) -> Result<PathBuf, DirectoryError> {
+    let path = std::path::absolute(path).map_err(fails("find", path))?;
+    if let Some(parent) = path.parent() {
+        let parent = parent.canonicalize().map_err(fails("find", parent))?;
+        for ancestor in parent.ancestors() {
+            let found = rustix::fs::stat(ancestor).map_err(fails("look at", ancestor))?;
+            check(&found, ancestor, STICKY)?;
+        }
+    }
+    Ok(path)
+}
+
+/// Opens a directory that isn't a symlink.
+fn real(path: &Path, how: OFlags) -> Result<OwnedFd, DirectoryError> {
+    let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        // The kernel says ELOOP or ENOTDIR for a symlink, depending on what it leads to.
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => DirectoryError::Unsafe {
+            path: path.to_owned(),
+            why: "is a symlink or no directory".to_owned(),
+            remedy: Remedy::ByHand("name a real directory"),
+        },
+        error => fails("open", path)(error),
+    })
 }
 
 impl AsFd for PrivateDirectory {
@@ -170,13 +237,13 @@ fn check(found: &Stat, path: &Path, excused_by: RawMode) -> Result<(), Directory
 
 /// How somebody other than `owners` could change what is in a directory or a file, and what to do about it.
 /// `excused_by`: mode bits that make write permission for others harmless.
-pub(crate) fn exposure(found: &Stat, owners: &[u32], excused_by: RawMode) -> Option<(String, &'static str)> {
+pub(crate) fn exposure(found: &Stat, owners: &[u32], excused_by: RawMode) -> Option<(String, Remedy)> {
     if !owners.contains(&found.st_uid) {
         let why = format!("belongs to uid {}, who could replace what is in it", found.st_uid);
-        Some((why, "chown it to root"))
+        Some((why, Remedy::Chown))
     } else if found.st_mode & OTHERS_MAY_WRITE != 0 && found.st_mode & excused_by == 0 {
         let mode = found.st_mode & 0o7777;
-        Some((format!("others than its owner may write to it (mode {mode:04o})"), "chmod it to 0755"))
+        Some((format!("others than its owner may write to it (mode {mode:04o})"), Remedy::Chmod))
     } else {
         None
     }
@@ -205,6 +272,20 @@ mod tests {
         PrivateDirectory::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
         PrivateDirectory::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_look_makes_nothing_and_sees_what_opening_would_refuse() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("balancer");
+        assert!(PrivateDirectory::look(&path).unwrap().is_none() && !path.exists());
+        PrivateDirectory::open(&path).unwrap();
+        assert!(PrivateDirectory::look(&path).unwrap().is_some());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
+        let Err(DirectoryError::Unsafe { remedy, .. }) = PrivateDirectory::look(&path) else {
+            panic!("it would be refused")
+        };
+        assert_eq!(remedy.command(&path), Some(format!("chmod 0755 {}", path.display())));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn program(path: &Path) -> Option<Fault> {
     Some(match error {
         Untrusted::Distrust(distrust) => Fault::new(
             format!("{} {}: the daemon would not run it", distrust.path.display(), distrust.why),
-            distrust.remedy,
+            distrust.remedy.to_string(),
         ),
         Untrusted::Io { .. } => {
             Fault::new(error.to_string(), "write the path of a program that can be opened")

@@ -52,6 +52,12 @@ impl XdpFeatures {
     const RX_SG: u64 = 1 << 5;
     const NDO_XMIT_SG: u64 = 1 << 6;
 
+    /// Those of these bits.
+    #[cfg(test)]
+    pub(crate) fn of(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Whether a program can run in the driver.
     #[must_use]
     pub fn is_native(self) -> bool {

@@ -307,7 +307,7 @@ fn mac(bytes: &[u8]) -> Option<[u8; 6]> {
     bytes.try_into().ok()
 }
 
-fn attached_program(attributes: &[LinkXdp]) -> Option<(u32, Mode)> {
+pub(super) fn attached_program(attributes: &[LinkXdp]) -> Option<(u32, Mode)> {
     let mut id = None;
     let mut mode = Mode::Native;
     for attribute in attributes {

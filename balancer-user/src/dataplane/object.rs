@@ -58,7 +58,7 @@ const UNUSED_ENTRIES: u32 = 1;
 
 impl Wanted {
     /// Entries of the flow tables' maps.
-    fn entries(&self) -> [(&'static str, u32); 12] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 12] {
         let buckets = |wanted: bool, flows: u32| if wanted { buckets_for(flows) } else { UNUSED_ENTRIES };
         let lines = |wanted: bool, flows: u32| if wanted { lines_for(flows) } else { UNUSED_ENTRIES };
         [
@@ -149,7 +149,14 @@ pub fn load(wanted: Wanted, pins: Option<&Path>) -> Result<Loaded, DataplaneErro
         return Err(DataplaneError::NoObject);
     }
     let maps = match pins {
-        Some(directory) => adoptable(wanted, directory)?,
+        Some(directory) => {
+            let Adoption { maps, outgrown } = adoptable(wanted, directory)?;
+            for path in outgrown {
+                std::fs::remove_file(&path)
+                    .map_err(|error| DataplaneError::Pin { path, problem: error.to_string() })?;
+            }
+            maps
+        }
         None => BTreeMap::new(),
     };
     let seed = seed::known_or_new(pins)?;
@@ -207,16 +214,23 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneE
         .ok_or(DataplaneError::ObjectLacks("XDP program"))
 }
 
+/// What a start finds in the pin directory.
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    /// Where each map is, or will be, pinned, and with how many entries.
+    maps: BTreeMap<String, (PathBuf, u32)>,
+    /// Pins of empty tables that have to make room for larger ones.
+    outgrown: Vec<PathBuf>,
+}
+
 /// Where the object's maps are pinned and how many entries they have, after each one that is pinned was compared with
 /// what this build would make: aya reuses a pinned map without a look.
-fn adoptable(wanted: Wanted, directory: &Path) -> Result<BTreeMap<String, (PathBuf, u32)>, DataplaneError> {
-    let object = aya_obj::Object::parse(OBJECT)
-        .map_err(|error| DataplaneError::Load(Box::new(aya::EbpfError::ParseError(error))))?;
+pub(super) fn adoptable(wanted: Wanted, directory: &Path) -> Result<Adoption, DataplaneError> {
+    let object = parsed()?;
     require_attach_type(&object)?;
     let sized = wanted.entries();
-    let mut maps = BTreeMap::new();
-    // The sections of constants are maps too, of the program alone.
-    for (name, map) in object.maps.iter().filter(|(name, _)| !name.starts_with('.')) {
+    let mut adoption = Adoption::default();
+    for (name, map) in shared(&object) {
         let path = directory.join(name);
         let flow_table = sized.iter().find(|(sized, _)| sized == name).map(|(_, entries)| *entries);
         let mut entries = flow_table.unwrap_or(map.max_entries());
@@ -225,10 +239,7 @@ fn adoptable(wanted: Wanted, directory: &Path) -> Result<BTreeMap<String, (PathB
             let found = pinned.max_entries();
             if flow_table.is_some() && found == UNUSED_ENTRIES && entries != found {
                 // Nothing can be in it: it is made anew when its family comes into use.
-                std::fs::remove_file(&path).map_err(|error| DataplaneError::Pin {
-                    path: path.clone(),
-                    problem: error.to_string(),
-                })?;
+                adoption.outgrown.push(path.clone());
             } else {
                 if flow_table.is_some() && entries == UNUSED_ENTRIES {
                     // The last flows of a family that has gone out of use.
@@ -237,9 +248,23 @@ fn adoptable(wanted: Wanted, directory: &Path) -> Result<BTreeMap<String, (PathB
                 refuse_other(&path, &pinned, map, entries)?;
             }
         }
-        maps.insert(name.clone(), (path, entries));
+        adoption.maps.insert(name.clone(), (path, entries));
     }
-    Ok(maps)
+    Ok(adoption)
+}
+
+/// The embedded object, to be looked at.
+pub(super) fn parsed() -> Result<aya_obj::Object, DataplaneError> {
+    if OBJECT.is_empty() {
+        return Err(DataplaneError::NoObject);
+    }
+    aya_obj::Object::parse(OBJECT)
+        .map_err(|error| DataplaneError::Load(Box::new(aya::EbpfError::ParseError(error))))
+}
+
+/// Its maps, without the sections of constants, which are maps too, of the program alone.
+pub(super) fn shared(object: &aya_obj::Object) -> impl Iterator<Item = (&String, &aya_obj::Map)> {
+    object.maps.iter().filter(|(name, _)| !name.starts_with('.'))
 }
 
 /// Links outlive versions, and the kernel puts no program into a link that was made for another attach type: it is
@@ -283,6 +308,15 @@ fn refuse_other(
 
 /// Names what this process lacks before the kernel's bare EPERM does.
 pub fn require_capabilities() -> Result<(), DataplaneError> {
+    let missing = missing_capabilities()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(DataplaneError::MissingCapabilities { missing: missing.join(", ") })
+}
+
+/// The capabilities that this process would need and doesn't have.
+pub fn missing_capabilities() -> Result<Vec<&'static str>, DataplaneError> {
     let effective = capabilities(None)
         .map_err(|error| DataplaneError::Io { what: "reading capabilities".into(), source: error.into() })?
         .effective;
@@ -294,13 +328,9 @@ pub fn require_capabilities() -> Result<(), DataplaneError> {
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", false),
         (CapabilitySet::NET_RAW, "CAP_NET_RAW", false),
     ];
-    let missing: Vec<&str> = wanted
+    Ok(wanted
         .into_iter()
         .filter(|(capability, _, included)| !included && !effective.contains(*capability))
         .map(|(_, name, _)| name)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(DataplaneError::MissingCapabilities { missing: missing.join(", ") })
+        .collect())
 }

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
-use crate::directory::exposure;
+use crate::directory::{Remedy, exposure};
 
 /// Its owner may run it.
 const OWNER_MAY_RUN: rustix::fs::RawMode = 0o100;
@@ -29,7 +29,7 @@ pub struct Distrust {
     /// What is wrong with it.
     pub why: String,
     /// What to do about it.
-    pub remedy: &'static str,
+    pub remedy: Remedy,
 }
 
 /// What stopped the look at a file.
@@ -60,20 +60,24 @@ pub fn trusted(program: &Path) -> Result<(), Untrusted> {
 pub(super) fn open(program: &Path) -> Result<OwnedFd, Untrusted> {
     let mut parts = program.components().peekable();
     if parts.next() != Some(Component::RootDir) {
-        return Err(distrust(program, "is not an absolute path", "write the whole path, from `/`"));
+        return Err(distrust(
+            program,
+            "is not an absolute path",
+            Remedy::ByHand("write the whole path, from `/`"),
+        ));
     }
     let mut path = PathBuf::from("/");
     let mut file = step(CWD, OsStr::new("/"), &path)?;
     while let Some(part) = parts.next() {
         let Component::Normal(name) = part else {
-            return Err(distrust(program, "contains `..`", "write the path without it"));
+            return Err(distrust(program, "contains `..`", Remedy::ByHand("write the path without it")));
         };
         path.push(name);
         file = step(&file, name, &path)?;
         look(&fstat(&file).map_err(|error| failed(&path, error))?, &path, parts.peek().is_some())?;
     }
     if path == Path::new("/") {
-        return Err(distrust(program, "is a folder", "write the path of a program"));
+        return Err(distrust(program, "is a folder", Remedy::ByHand("write the path of a program")));
     }
     Ok(file)
 }
@@ -82,34 +86,41 @@ fn step(folder: impl std::os::fd::AsFd, name: &OsStr, path: &Path) -> Result<Own
     // With O_PATH a symlink itself is opened, and neither a FIFO nor a device is touched.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(folder, name, flags, Mode::empty()).map_err(|error| match error {
-        Errno::NOENT => distrust(path, "does not exist", "install it there, or write another path"),
-        Errno::ACCESS => distrust(path, "can't be reached by this user", "run the daemon as root"),
-        Errno::NAMETOOLONG => distrust(path, "has a name that is too long", "write another path"),
+        Errno::NOENT => {
+            distrust(path, "does not exist", Remedy::ByHand("install it there, or write another path"))
+        }
+        Errno::ACCESS => {
+            distrust(path, "can't be reached by this user", Remedy::ByHand("run the daemon as root"))
+        }
+        Errno::NAMETOOLONG => {
+            distrust(path, "has a name that is too long", Remedy::ByHand("write another path"))
+        }
         error => failed(path, error),
     })
 }
 
 fn look(found: &Stat, path: &Path, is_above: bool) -> Result<(), Untrusted> {
     let refuse = |why: &str, remedy| Err(distrust(path, why, remedy));
+    let by_hand = |why: &str, what| Err(distrust(path, why, Remedy::ByHand(what)));
     match (FileType::from_raw_mode(found.st_mode), is_above) {
         (FileType::Symlink, _) => {
-            return refuse("is a symlink", "write the path that it leads to (`readlink -f`)");
+            return by_hand("is a symlink", "write the path that it leads to (`readlink -f`)");
         }
         (FileType::Directory, true) | (FileType::RegularFile, false) => {}
-        (_, true) => return refuse("is not a folder", "write another path"),
-        (FileType::Directory, false) => return refuse("is a folder", "write the path of a program"),
-        (_, false) => return refuse("is not a regular file", "write the path of a program"),
+        (_, true) => return by_hand("is not a folder", "write another path"),
+        (FileType::Directory, false) => return by_hand("is a folder", "write the path of a program"),
+        (_, false) => return by_hand("is not a regular file", "write the path of a program"),
     }
     if let Some((why, remedy)) = exposure(found, &[0], 0) {
         return refuse(&why, remedy);
     }
     if !is_above && found.st_mode & OWNER_MAY_RUN == 0 {
-        return refuse("is not executable", "chmod it to 0755");
+        return refuse("is not executable", Remedy::Chmod);
     }
     Ok(())
 }
 
-fn distrust(path: &Path, why: &str, remedy: &'static str) -> Untrusted {
+fn distrust(path: &Path, why: &str, remedy: Remedy) -> Untrusted {
     Distrust { path: path.to_owned(), why: why.to_owned(), remedy }.into()
 }
 
