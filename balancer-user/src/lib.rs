@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod descriptors;
 pub mod directory;
+pub mod doctor;
 pub mod duration;
 pub mod exit;
 pub mod hooks;

@@ -6,7 +6,7 @@ use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
 use balancer_user::cli::{self, Build, Cli, RunArgs, Verb};
 use balancer_user::exit::{Exit, Failure};
-use balancer_user::{daemon, dataplane, privileges, program};
+use balancer_user::{daemon, dataplane, doctor, privileges, program};
 
 fn main() -> ExitCode {
     let build = Build {
@@ -48,6 +48,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Ready(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Resume(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Reload(arguments) => cli::reload::run(&cli.paths, arguments, cli.output()),
+        Verb::Doctor => cli::doctor::run(&doctor::examine(&places(cli)), cli.output()),
         Verb::Detach => daemon::detach(&cli.paths.pin_dir),
         Verb::Completions(arguments) => cli::manual::completions(*arguments),
         Verb::Man(arguments) => cli::manual::man(arguments, build),
@@ -64,6 +65,16 @@ fn options(cli: &Cli, arguments: &RunArgs, build: &Build) -> daemon::Options {
         replace: arguments.replace,
         detach_on_exit: arguments.detach_on_exit,
         version: build.version,
+    }
+}
+
+fn places(cli: &Cli) -> doctor::Places {
+    let paths = cli.paths.clone();
+    doctor::Places {
+        config: paths.config,
+        socket: paths.socket,
+        state_dir: paths.state_dir,
+        pin_dir: paths.pin_dir,
     }
 }
 

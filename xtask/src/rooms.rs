@@ -90,6 +90,12 @@ const RULES: &[Rule] = &[
         why: "a program is run, whoever wants it",
     },
     Rule {
+        folder: "balancer-user/src/doctor",
+        except: &[],
+        words: &["crate::policy", "crate::probe", "crate::cli", "crate::store"],
+        why: "the doctor looks at the machine, not at backends",
+    },
+    Rule {
         folder: "balancer-user/src/store",
         except: &[],
         words: &[

@@ -1,9 +1,10 @@
 //! The command line: what may be typed, and the verbs that ask a running daemon.
 //!
 //! It knows the control API's client and documents, what a dead daemon left in its state directory, and nothing else of
-//! the controller: `run`, `check` and `detach` are parsed here and carried out by whoever calls [`parse`].
+//! the controller: `run`, `check`, `doctor` and `detach` are parsed here and carried out by whoever calls [`parse`].
 
 mod ask;
+pub mod doctor;
 pub mod events;
 pub mod flows;
 mod layout;
@@ -179,6 +180,12 @@ pub enum Verb {
     /// at the `drain_deadline` that their pool had.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ReloadArgs),
+    /// Look at kernel, interfaces, addresses, directories and programs, and tell what mends what is wrong
+    ///
+    /// Works with a daemon and without, and changes nothing. Each finding has its cause and what to type; a fix that begins
+    /// with # is for a person to decide. Exits 1 when something would not work. As root it sees everything.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor,
     /// Remove every program, link, map and pin of this instance
     ///
     /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
@@ -383,6 +390,7 @@ pub struct Resumption {
 const EXAMPLES: &str = "\
 Examples:
   balancer check --config ./balancer.toml     is this configuration right?
+  balancer doctor                             is this machine right?
   balancer run                                start the daemon
   balancer status                             who is active, and why
   balancer flows --client 192.0.2.7           where a client's connections go
@@ -418,6 +426,11 @@ const WHY_EXAMPLES: &str = "\
 Examples:
   balancer why passwords
   balancer why passwords -o json | jq -r '.chain[0].evidence'";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  balancer doctor                             before the first start, and when clients complain
+  balancer doctor -o json | jq -r '.findings[] | select(.ok | not) | .severity + \" \" + .id + \": \" + .fix'";
 
 const FAILOVER_EXAMPLES: &str = "\
 Examples:

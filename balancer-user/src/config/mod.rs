@@ -375,6 +375,14 @@ pub struct Parsed {
     claims: Vec<Claim>,
 }
 
+impl Parsed {
+    /// What is written, whether or not the machine can carry it out: for whoever looks at the machine itself.
+    #[must_use]
+    pub fn as_written(&self) -> &Config {
+        &self.config
+    }
+}
+
 /// Reads and parses a file, or stdin for `-`: at most 1 MiB, a regular file, UTF-8.
 pub fn load(path: &Path) -> Result<Parsed, ConfigErrors> {
     let (name, bytes) = if path == Path::new("-") {

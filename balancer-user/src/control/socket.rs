@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use crate::directory::{DirectoryError, PrivateDirectory};
 
 /// Its members may read, if the group exists.
-const READERS: &str = "balancer";
+pub(crate) const READERS: &str = "balancer";
 /// Owner and group may connect; the peer's credentials then decide what it may do.
 const MODE: Mode = Mode::from_bits_retain(0o660);
 /// Nobody but the owner, for the moment in which the group isn't set yet.

@@ -93,6 +93,7 @@ use self::watchdog::Watchdog;
 use self::ways::{Wanted, Ways};
 
 pub use self::check::check;
+pub(crate) use self::plan::wanted;
 
 /// Requests of clients that wait for the loop; the server bounds them, too.
 const REQUESTS: usize = 64;

@@ -74,7 +74,7 @@ pub(super) fn rescue_rules(parts: &Parts) -> BTreeMap<u16, Rule> {
 }
 
 /// The program and the sizes of its tables.
-pub(super) fn wanted(config: &Config) -> Wanted {
+pub(crate) fn wanted(config: &Config) -> Wanted {
     let mut listens = config.pools.iter().flat_map(|pool| &pool.services).map(|service| service.listen);
     Wanted {
         max_flows: config.gateway.max_flows,

@@ -279,19 +279,6 @@ fn foreign(target: &Target, id: Option<u32>) -> DataplaneError {
     DataplaneError::ForeignProgram(advice::foreign(&target.interface, id))
 }
 
-/// The program that a pinned link of ours would keep on this interface; `None`: there is no such pin.
-pub fn pinned_program(interface: &str, pins: &Path) -> Result<Option<u32>, DataplaneError> {
-    let path = pin_path(pins, interface);
-    match path.try_exists() {
-        Ok(false) => return Ok(None),
-        Ok(true) => {}
-        Err(error) => return Err(pin_error(&path, error)),
-    }
-    let link = PinnedLink::from_pin(&path).map_err(|error| pin_error(&path, error))?;
-    let info = FdLink::from(link).info().map_err(|error| pin_error(&path, error))?;
-    Ok(Some(info.program_id()))
-}
-
 /// Gives the pins of two interfaces each other's names, as the interfaces have done.
 pub fn exchange(one: &str, other: &str, pins: &Path) -> Result<(), DataplaneError> {
     let [one, other] = [one, other].map(|interface| pin_path(pins, interface));

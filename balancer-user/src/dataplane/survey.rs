@@ -93,11 +93,13 @@ impl Neighbours {
         let mut answers = Answers::default();
         let mut has_asked = false;
         loop {
-            let table = self.table().await?;
-            let known = table.iter().map(|neighbour| (neighbour.ifindex, neighbour.address));
-            answers.answering = known.filter(|hop| hops.contains(hop)).collect();
+            for hop in hops {
+                if self.neighbour(hop.0, hop.1).await?.is_some() {
+                    answers.answering.insert(*hop);
+                }
+            }
             for hop in hops.difference(&answers.answering).filter(|_| !has_asked) {
-                if self.resolve(hop.0, hop.1).await.is_err() {
+                if self.find(hop.0, hop.1).await.is_err() {
                     answers.not_asked.insert(*hop);
                 }
             }

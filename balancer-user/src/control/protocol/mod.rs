@@ -6,6 +6,7 @@
 //! What is deliberately not here: commands and documents that this version does not carry out.
 
 mod command;
+mod doctor;
 mod events;
 #[cfg(test)]
 pub(crate) mod example;
@@ -23,6 +24,7 @@ pub use self::command::{
     Command, DrainCommand, ErrorBody, FailbackCommand, FailoverCommand, MaintCommand, Order, Outcome,
     ReadyCommand, ResumeCommand,
 };
+pub use self::doctor::{Doctor, DoctorSchema, Finding, Severity};
 pub use self::events::{
     DEFAULT_EVENTS, Events, EventsQuery, EventsSchema, MAX_EVENTS, Record, Why, WhyQuery, WhySchema,
 };
