@@ -4,6 +4,7 @@
 //! Deliberately not here: assertions. A site only does what it is told and says what it saw; but one thing holds in
 //! every test, the iron rule (see `stack_watch.rs`), so dropping a site panics when it was broken.
 
+mod cables;
 mod client;
 mod configuration;
 mod held;

@@ -25,7 +25,9 @@ fn an_interface_that_is_made_anew_has_the_program_again_and_its_flows_go_on() ->
     let mut watched = Watched::start("anew")?;
     let before = watched.site.gateway.status()?;
     let held = Inventory::of(&before);
-    for (interface, remake) in [("lan0", remake_lan as fn(&Site) -> Result<()>), ("wan0", remake_wan)] {
+    for (interface, remake) in
+        [("lan0", Site::remake_lan as fn(&Site) -> Result<()>), ("wan0", Site::remake_wan)]
+    {
         watched.gateway(&["ip", "link", "del", interface])?;
         watched.trouble_with(interface, "does not exist")?;
         remake(&watched.site)?;
@@ -78,7 +80,7 @@ fn a_name_that_is_given_to_another_device_means_that_one() -> Result<()> {
     rename(&watched, "lan0", "other0")?;
     watched.gateway(&["ip", "address", "flush", "dev", "other0"])?;
     watched.on_switch(&["ip", "link", "set", "gateway", "name", "former"])?;
-    remake_lan(&watched.site)?;
+    watched.site.remake_lan()?;
     watched.forwards_again("lan0")?;
     let names: Vec<_> = attached_programs(watched.site.lab().gateway())?.into_keys().collect();
     assert_eq!(names, ["lan0", "wan0"], "the program has left the former one");
@@ -108,14 +110,14 @@ fn a_foreign_program_on_an_interface_made_anew_is_left_there_until_it_goes() -> 
     let mut watched = Watched::start("foreign")?;
     watched.gateway(&["ip", "link", "del", "lan0"])?;
     watched.trouble_with("lan0", "does not exist")?;
-    make_lan(&watched.site, "new0")?;
+    watched.site.make_lan("new0")?;
     let wanted = Wanted { max_flows: 16, max_half_open: 16, ipv4: true, ipv6: false, frags: true };
     let mut foreign = object::load(wanted, None)?;
     let program = foreign.program()?;
     watched.site.lab().gateway().enter(|| program.attach("new0", aya::programs::XdpMode::Driver))??;
     let id = attached_programs(watched.site.lab().gateway())?["new0"];
     rename(&watched, "new0", "lan0")?;
-    address(&watched.site, "lan0", "10.0.2.1/24")?;
+    watched.site.address("lan0", "10.0.2.1/24")?;
     watched.trouble_with("lan0", &format!("(id {id})"))?;
     assert_eq!(attached_programs(watched.site.lab().gateway())?["lan0"], id);
     drop(foreign);
@@ -134,7 +136,7 @@ fn an_interface_that_was_not_there_at_the_start_is_served_when_it_comes() -> Res
     watched.gateway(&["ip", "link", "del", "lan0"])?;
     watched.site.gateway.launch(&[])?;
     watched.trouble_with("lan0", "does not exist")?;
-    remake_lan(&watched.site)?;
+    watched.site.remake_lan()?;
     watched.forwards_again("lan0")?;
     watched.told_once("interface lan0")
 }
@@ -147,7 +149,7 @@ fn news_that_the_kernel_could_not_deliver_cost_nothing_but_a_look() -> Result<()
     let flood = "for i in $(seq 0 39); do for j in $(seq 1 250); do echo neigh add 10.0.2.$j dev lan0 lladdr 02:00:00:00:01:01 nud stale; \
                  echo neigh del 10.0.2.$j dev lan0; done; done | ip -force -batch - >/dev/null 2>&1; ip link del lan0";
     watched.gateway(&["sh", "-c", flood])?;
-    remake_lan(&watched.site)?;
+    watched.site.remake_lan()?;
     drop(stopped);
     watched.forwards_again("lan0")
 }
@@ -175,7 +177,7 @@ impl Watched {
     }
 
     fn on_switch(&self, words: &[&str]) -> Result<Output> {
-        on_switch(&self.site, words)
+        self.site.on_switch(words)
     }
 
     /// What `status` tells of an interface, and as degraded.
@@ -245,49 +247,4 @@ fn rename(watched: &Watched, from: &str, to: &str) -> Result<()> {
     watched.gateway(&["ip", "link", "set", from, "down"])?;
     watched.gateway(&["ip", "link", "set", from, "name", to])?;
     watched.gateway(&["ip", "link", "set", to, "up"]).map(drop)
-}
-
-/// On the switch between the gateway and the servers.
-fn on_switch(site: &Site, words: &[&str]) -> Result<Output> {
-    let switch = format!("--net=/run/netns/{}-switch_lan", site.lab().name());
-    site.lab().gateway().run([&["nsenter", &switch], words].concat())
-}
-
-/// A cable from the switch to the gateway, with nothing but a name. That comes last: when it has one that the daemon waits
-/// for, its other end takes what XDP sends.
-fn make_lan(site: &Site, name: &str) -> Result<()> {
-    let gateway = site.lab().gateway();
-    let end = ["type", "veth", "peer", "name", "unnamed0", "netns", gateway.namespace()];
-    on_switch(site, &[&["ip", "link", "add", "gateway"][..], &end].concat())?;
-    on_switch(site, &["ip", "link", "set", "gateway", "master", "br0", "up"])?;
-    on_switch(site, &["ethtool", "-K", "gateway", "gro", "on"])?;
-    gateway.run(["ip", "link", "set", "unnamed0", "name", name]).map(drop)
-}
-
-/// The gateway's interface towards the servers, as it was but for the device.
-fn remake_lan(site: &Site) -> Result<()> {
-    make_lan(site, "lan0")?;
-    address(site, "lan0", "10.0.2.1/24")
-}
-
-fn address(site: &Site, interface: &str, address: &str) -> Result<()> {
-    let gateway = site.lab().gateway();
-    gateway.run(["ip", "address", "add", address, "dev", interface])?;
-    gateway.run(["ip", "link", "set", interface, "up"]).map(drop)
-}
-
-/// The one towards the client; the client's end of the cable is another one as well.
-fn remake_wan(site: &Site) -> Result<()> {
-    let client = site.lab().client();
-    let gateway = site.lab().gateway();
-    let peer = ["peer", "name", "unnamed0", "netns", gateway.namespace()];
-    client.run([&["ip", "link", "add", "eth0", "type", "veth"][..], &peer].concat())?;
-    client.run(["ip", "address", "add", "203.0.113.7/24", "dev", "eth0"])?;
-    client.run(["ip", "link", "set", "eth0", "up"])?;
-    // A veth that is down does not begin to poll by this.
-    client.run(["ethtool", "-K", "eth0", "tx", "off", "gro", "on"])?;
-    client.run(["ip", "route", "add", "default", "via", "203.0.113.1"])?;
-    gateway.run(["ip", "link", "set", "unnamed0", "name", "wan0"])?;
-    address(site, "wan0", "203.0.113.1/24")?;
-    address(site, "wan0", &format!("{}/32", site.lab().vip()))
 }

@@ -17,6 +17,7 @@ use balancer_tests::{
     poll::poll_until,
     site::{API, Held, Load, Options, PASSWORDS, POOL, Programs, Service, Site, WEB},
 };
+use rustix::process::Signal;
 
 /// For what comes at once, and has to come before a client would notice by itself.
 const SOON: Duration = Duration::from_secs(10);

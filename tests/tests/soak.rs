@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use balancer_tests::gateway::binary_under_test;
 use balancer_tests::site::POOL;
-use balancer_tests::soak::{Dice, Scale, Soak};
+use balancer_tests::soak::{self, Dice, Scale, Soak};
 use rustix::process::Signal;
 
 const LAB_HOST: &str = env!("CARGO_BIN_EXE_lab-host");
@@ -76,6 +76,56 @@ fn upgrades_to_another_build_and_back() -> Result<()> {
     );
     ensure!(programs[0] == programs[2], "and the first one comes back: {programs:?}");
     soak.end(false)
+}
+
+#[test]
+fn a_configuration_that_is_read_again_and_again() -> Result<()> {
+    let scale = Scale::wanted();
+    let soak = Soak::start("soakreload", scale, LAB_HOST)?;
+    let right = soak::configuration(&soak.site);
+    let kinds = [
+        right.replace("max_fails = 1", "max_fails = 3"),
+        right.replace("interval = \"1s\"", "interval = \"700ms\""),
+        right.replace("on_backend_down = \"keep\"", "on_backend_down = \"keep\"\npassive = \"count\""),
+        right.clone(),
+    ];
+    let rounds = scale.rounds(20, 300);
+    for round in 0..rounds {
+        let kind = &kinds[round as usize % kinds.len()];
+        if round % 10 == 9 {
+            soak.site.gateway.configure(&kind.replace("[gateway]", "[gatewai]"))?;
+            soak.site.gateway.verb(&["reload"])?.expect(3)?;
+        } else {
+            soak.site.gateway.reload(kind)?;
+        }
+    }
+    let status = soak.site.gateway.status()?;
+    let accepted = u64::from(1 + rounds - rounds / 10);
+    ensure!(status.0["daemon"]["config_generation"] == accepted && status.are_all_up(), "{status}");
+    soak.end(false)
+}
+
+#[test]
+fn an_interface_that_goes_down_and_up_or_is_made_anew() -> Result<()> {
+    let scale = Scale::wanted();
+    let soak = Soak::start("soaklink", scale, LAB_HOST)?;
+    let gateway = soak.site.lab().gateway();
+    for round in 0..scale.rounds(2, 20) {
+        if round % 2 == 0 {
+            gateway.run(["ip", "link", "set", "lan0", "down"])?;
+            sleep(Duration::from_millis(200));
+            gateway.run(["ip", "link", "set", "lan0", "up"])?;
+        } else {
+            gateway.run(["ip", "link", "del", "lan0"])?;
+            soak.site.remake_lan()?;
+        }
+        soak.site.gateway.wait_until("the interface to be served", |status| {
+            let attachments = status.0["attachments"].as_array().into_iter().flatten();
+            attachments.filter(|one| one["error"].is_null() && one["program_id"].is_u64()).count() == 2
+                && status.are_all_up()
+        })?;
+    }
+    soak.end(true)
 }
 
 /// What the program that is attached is made of, as the kernel sums it up.
