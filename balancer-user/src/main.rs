@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
+use balancer_user::cli::import::{Import, NginxArgs};
 use balancer_user::cli::{self, Build, Cli, RunArgs, Verb};
+use balancer_user::config::nginx;
 use balancer_user::exit::{Exit, Failure};
 use balancer_user::{daemon, dataplane, doctor, privileges, program};
 
@@ -49,6 +51,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Resume(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Reload(arguments) => cli::reload::run(&cli.paths, arguments, cli.output()),
         Verb::Doctor => cli::doctor::run(&doctor::examine(&places(cli)), cli.output()),
+        Verb::Import(Import::Nginx(arguments)) => nginx::run(&nginx_request(arguments)),
         Verb::Detach => daemon::detach(&cli.paths.pin_dir),
         Verb::Completions(arguments) => cli::manual::completions(*arguments),
         Verb::Man(arguments) => cli::manual::man(arguments, build),
@@ -76,6 +79,11 @@ fn places(cli: &Cli) -> doctor::Places {
         state_dir: paths.state_dir,
         pin_dir: paths.pin_dir,
     }
+}
+
+fn nginx_request(arguments: &NginxArgs) -> nginx::Request {
+    let NginxArgs { file, interfaces, vip, separate } = arguments.clone();
+    nginx::Request { file, interfaces, vip, separate }
 }
 
 /// One line for each reason of a drop.

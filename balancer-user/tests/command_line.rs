@@ -227,3 +227,59 @@ fn a_full_disk_is_a_failure() {
         assert!(text(&output.stderr).contains("cannot write to stdout"), "{}", text(&output.stderr));
     });
 }
+
+const NGINX: &str = "upstream pw { server 10.0.2.11:10001; server 10.0.2.12:10001 backup; }
+server { listen 443 ssl; ssl_certificate pw.crt; location / { proxy_pass https://pw; } }
+";
+
+/// Imports `nginx` with `flags`; the file is removed again.
+fn import(nginx: &str, flags: &[&str]) -> Output {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("pw.conf");
+    std::fs::write(&file, nginx).expect("the file");
+    balancer(Path::new("/nonexistent"), &["import", "nginx"])
+        .arg(&file)
+        .args(flags)
+        .output()
+        .expect("the program starts")
+}
+
+#[test]
+fn what_is_imported_from_nginx_passes_check() {
+    let lost_a_brace = NGINX.replace("backup; }", "backup;");
+    let flags = ["--interface", "wan0", "--interface", "lan0", "--vip", "198.51.100.7", "--separate"];
+    for (nginx, flags) in [(NGINX, &[][..]), (NGINX, &flags), (&lost_a_brace, &[])] {
+        let imported = import(nginx, flags);
+        assert_exit(&imported, 0);
+        let said = text(&imported.stderr);
+        assert!(said.contains("1 pool, 1 service, 2 backends"), "{said}");
+        assert_eq!(said.contains("lost its closing brace"), nginx == lost_a_brace, "{said}");
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("balancer.toml");
+        std::fs::write(&file, &imported.stdout).expect("the file");
+        let check = balancer(Path::new("/nonexistent"), &["check", "--no-resolve", "--config"])
+            .arg(&file)
+            .output()
+            .expect("the program starts");
+        assert_exit(&check, 0);
+    }
+}
+
+#[test]
+fn what_cannot_be_imported_exits_1_2_or_3_and_says_why() {
+    let cases: [(Output, i32, &str); 6] = [
+        (run(Path::new("/nonexistent"), &["import", "nginx", "/nonexistent"]), 1, "can't read /nonexistent"),
+        (import("events {}", &[]), 3, "nothing to import"),
+        (import("\x7fELF \"\x1b[2J", &[]), 3, "not a configuration of nginx"),
+        (import(NGINX, &["--vip", "127.0.0.1"]), 2, "--vip: 127.0.0.1 is a loopback address"),
+        (import(NGINX, &["--interface", "a b"]), 2, "--interface:"),
+        (import(NGINX, &["--vip", "x"]), 2, "invalid value 'x'"),
+    ];
+    for (output, code, words) in cases {
+        assert_exit(&output, code);
+        let said = text(&output.stderr);
+        assert!(said.contains(words) && !said.contains('\x1b'), "{said}");
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    }
+}

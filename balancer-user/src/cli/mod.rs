@@ -1,12 +1,13 @@
 //! The command line: what may be typed, and the verbs that ask a running daemon.
 //!
 //! It knows the control API's client and documents, what a dead daemon left in its state directory, and nothing else of
-//! the controller: `run`, `check`, `doctor` and `detach` are parsed here and carried out by whoever calls [`parse`].
+//! the controller: `run`, `check`, `doctor`, `import` and `detach` are parsed here and carried out by whoever calls [`parse`].
 
 mod ask;
 pub mod doctor;
 pub mod events;
 pub mod flows;
+pub mod import;
 mod layout;
 mod left_behind;
 pub mod log;
@@ -186,6 +187,9 @@ pub enum Verb {
     /// with # is for a person to decide. Exits 1 when something would not work. As root it sees everything.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
+    /// Make a configuration from another program's
+    #[command(subcommand)]
+    Import(import::Import),
     /// Remove every program, link, map and pin of this instance
     ///
     /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
@@ -389,6 +393,7 @@ pub struct Resumption {
 
 const EXAMPLES: &str = "\
 Examples:
+  balancer import nginx /etc/nginx/nginx.conf    what would it be here?
   balancer check --config ./balancer.toml     is this configuration right?
   balancer doctor                             is this machine right?
   balancer run                                start the daemon

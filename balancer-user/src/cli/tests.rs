@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::import::{Import, NginxArgs};
 use super::layout::Palette;
 use super::{
     Build, Cli, DrainArgs, EventsArgs, FailoverArgs, FlowsArgs, LogFormat, MaintArgs, Output, ReadyArgs,
@@ -58,6 +59,28 @@ mod command_line {
         assert_eq!(cli.paths.pin_dir, Path::new("/sys/fs/bpf/balancer"));
         assert_eq!(cli.output(), Output::Table);
         assert_eq!(cli.verb, Verb::Status(StatusArgs { pool: None, exit_code: false }));
+    }
+
+    #[test]
+    fn an_import_is_of_a_program_and_a_file() {
+        let imports = |line: &str| parse(line).verb;
+        let plain = NginxArgs { file: "/n".into(), interfaces: vec![], vip: None, separate: false };
+        assert_eq!(imports("balancer import nginx /n"), Verb::Import(Import::Nginx(plain)));
+        let flags = NginxArgs {
+            file: "/n".into(),
+            interfaces: vec!["wan0".to_owned(), "lan0".to_owned()],
+            vip: Some([203, 0, 113, 10].into()),
+            separate: true,
+        };
+        assert_eq!(
+            imports(
+                "balancer import nginx --interface wan0 /n --interface lan0 --vip 203.0.113.10 --separate"
+            ),
+            Verb::Import(Import::Nginx(flags))
+        );
+        refused("balancer import /n");
+        refused("balancer import nginx");
+        refused("balancer import nginx /n --vip pw.example.org");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod hook;
 mod limits;
 mod machine;
 mod names;
+pub mod nginx;
 mod not_yet;
 mod notes;
 mod pool;
@@ -41,6 +42,7 @@ use hyper::http::uri::PathAndQuery;
 
 pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
+pub use read::ReadError;
 pub use surroundings::{Surroundings, SurroundingsError};
 
 use crate::program::CommandLine;
@@ -48,7 +50,6 @@ use crate::program::CommandLine;
 use limits::CONFIG_BYTES;
 use notes::{Claim, Notes};
 use problem::{Fault, Problem, Problems};
-use read::ReadError;
 use source::{SourceText, Span};
 use table::Table;
 

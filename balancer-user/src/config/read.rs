@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Why a file wasn't read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub enum ReadError {
     /// The system refused.
     #[error("{0}")]
     Io(#[from] io::Error),

@@ -1,0 +1,91 @@
+//! What becomes of `server` and `upstream` blocks that are in no pool: redirects to a service are told there, all else at the
+//! end.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::address::On;
+use super::carry_over::{Made, described, title};
+use super::draft::Section;
+use super::model::Model;
+use super::remarks::Remarks;
+use super::routes;
+
+/// Servers that only send clients of plain HTTP to https: said at the service that they lead to. Those for which that is so.
+pub(super) fn redirects(
+    model: &Model,
+    made: &mut [Made],
+    vip: Option<IpAddr>,
+    remarks: &mut Remarks,
+) -> Vec<usize> {
+    let mut told = Vec::new();
+    for (index, server) in model.servers.iter().enumerate() {
+        let Some(by) = &server.redirect else { continue };
+        let mut plain = server.listens.iter().filter(|listen| server.redirects(listen));
+        // The other family's is most often the same port again.
+        let Some(listen) = plain.clone().find(|listen| listen.on != On::AnyV6).or_else(|| plain.next())
+        else {
+            continue;
+        };
+        let port = *listen.ports.start();
+        remarks.push(
+            by,
+            format!("plain HTTP on port {port} isn't redirected to https any more: see `redirect_http`"),
+        );
+        let shares_name = |other: usize| {
+            let names = &model.servers[other].names;
+            other == index
+                || server.names.is_empty()
+                || names.is_empty()
+                || names.iter().any(|name| server.names.contains(name))
+        };
+        let service = made.iter_mut().find_map(|made| {
+            let family = made.family;
+            let services = made.draft.services.iter_mut().zip(&made.servers);
+            services
+                .filter(|(service, other)| service.redirect.is_none() && shares_name(**other))
+                .find(|(_, other)| model.servers[**other].listens.iter().any(|listen| listen.tls))
+                .map(|(service, _)| (service, family))
+        });
+        let Some((service, family)) = service else { continue };
+        let Ok((address, _)) = routes::place(listen, port, Some(family), vip) else { continue };
+        // The same machine as the service, where nginx names none.
+        let address =
+            if matches!(listen.on, On::Ip(_)) { address } else { SocketAddr::new(service.listen.ip(), port) };
+        service.redirect = Some((by.to_string(), address));
+        // Those of a server with services stand there.
+        service.left.extend(server.left.iter().cloned());
+        told.push(index);
+    }
+    told
+}
+
+/// What stands in no pool; `told`: servers that are said elsewhere.
+pub(super) fn leftovers(
+    model: &mut Model,
+    told: &BTreeSet<usize>,
+    is_used: &[bool],
+    remarks: &mut Remarks,
+) -> Vec<Section> {
+    let mut sections = Vec::new();
+    for (_, server) in model.servers.iter_mut().enumerate().filter(|(index, _)| !told.contains(index)) {
+        if server.targets.is_empty() {
+            remarks.push(&server.place, "this `server` is left out: it leads to no backend (no proxy_pass)");
+        }
+        let listens: Vec<&str> = server.listens.iter().map(|listen| listen.text.as_str()).collect();
+        let title =
+            format!("The `server` of {} ({}), which leads to no pool", server.place, listens.join(" "));
+        sections.push(Section { title, left: std::mem::take(&mut server.left) });
+    }
+    for (upstream, _) in model.upstreams.iter_mut().zip(is_used).filter(|(_, is_used)| !**is_used) {
+        let why = "no `proxy_pass` that is carried over leads to it";
+        remarks.push(&upstream.place, format!("{} is left out: {why}", title(upstream)));
+        let left = std::mem::take(&mut upstream.left);
+        sections.push(Section { title: format!("{}, left out: {why}", described(upstream)), left });
+    }
+    if !model.left.is_empty() {
+        let left = std::mem::take(&mut model.left);
+        sections.push(Section { title: "Outside of `upstream` and `server`".to_owned(), left });
+    }
+    sections
+}
