@@ -8,7 +8,7 @@
 
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{FlowKey, Pool, RETRY_HELD, RETRY_INSTANT, RETRY_REPEATED, Route};
+use balancer_common::abi::{FlowKey, Pool, RETRY_HELD, RETRY_INSTANT, RETRY_REPEATED, Route, tried_bit};
 use balancer_common::flow::Seen;
 use balancer_common::verdict::{Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
@@ -39,14 +39,14 @@ impl Attempt {
         let backend = client.backend();
         let pool_slot = service::backend(backend)?.pool as u16;
         let pool = service::pool(pool_slot)?;
-        let tried = draft::tried(client)? | service::tried_bit(backend);
+        let tried = draft::tried(client)? | tried_bit(backend);
         Some(Self { pool, pool_slot, backend, tried })
     }
 
     /// Whether the pool has moved since: now the attempt would be with another one.
     #[inline(always)]
     fn is_left_behind(&self) -> bool {
-        let before = self.tried & !service::tried_bit(self.backend);
+        let before = self.tried & !tried_bit(self.backend);
         match service::route(self.pool_slot) {
             Route::Backend(active) => service::successor(self.pool_slot, active, before) != self.backend,
             Route::Hold | Route::Reject | Route::Nobody => true,
@@ -143,7 +143,7 @@ pub(crate) fn retry<A: Craft>(ctx: &XdpContext) -> Verdict {
         return Verdict::drop(Reason::Refused);
     };
     let refused_by = client.backend();
-    if draft.tried.get() & service::tried_bit(refused_by) == 0 {
+    if draft.tried.get() & tried_bit(refused_by) == 0 {
         // Another CPU has sent it on meanwhile.
         return Verdict::drop(Reason::Refused);
     }

@@ -5,7 +5,7 @@
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
     ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, RETRY_INSTANT, RETRY_REPEATED,
-    Roles, Route, Service, ServiceKey, Successors, port_roles,
+    Roles, Route, Service, ServiceKey, Successors, port_roles, tried_bit,
 };
 
 use crate::atomics::compare_exchange;
@@ -103,12 +103,6 @@ pub(crate) fn trial(service: u16) -> u16 {
     // SAFETY: as above.
     let is_taken = unsafe { compare_exchange(trial, backend, 0) } == backend;
     if is_taken { backend as u16 } else { 0 }
-}
-
-/// How a backend is noted among those that did not take a SYN.
-#[inline(always)]
-pub(crate) fn tried_bit(backend: u16) -> u64 {
-    1 << (backend & 63)
 }
 
 /// The backend that a SYN goes to which these did not take: the active one, or the first behind it to which there is a

@@ -16,7 +16,9 @@ pub use service::{
     ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Route, Service,
     ServiceKey, port_roles,
 };
-pub use signal::{Failure, RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Signals, Successors, Watch};
+pub use signal::{
+    Failure, RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Signals, Successors, Watch, tried_bit,
+};
 pub use way::{Interface, NextHop};
 
 use crate::limits::NAME_BYTES;

@@ -12,6 +12,13 @@ pub const RETRY_REPEATED: u32 = 2;
 /// SYN stays with its flow, and goes on when the pool has changed.
 pub const RETRY_HELD: u32 = 3;
 
+/// How a backend is noted among those that did not take a connection attempt, by its slot: one of 64 bits.
+#[inline(always)]
+#[must_use]
+pub const fn tried_bit(backend: u16) -> u64 {
+    1 << (backend & 63)
+}
+
 /// Where a pool's connection attempts go on that one backend did not take: slots of backends in their order, behind the
 /// active one; 0 ends the list. Four to a word, so that it changes by a few stores; whoever reads it in between tries
 /// backends of the old list or the new one.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use balancer_common::abi::tried_bit;
 use balancer_common::limits::{MAX_BACKENDS, MAX_POOLS, MAX_SERVICES};
 
 use super::DataplaneError;
@@ -158,7 +159,7 @@ pub fn assign(plan: &[PoolPlan], occupied: &Occupied, busy: &Busy) -> Result<Vec
             Ok(PoolSlots {
                 pool: pools.keep_or_take(known.pool)?,
                 services: keep_or_take_all(&mut services, known.services)?,
-                backends: keep_or_take_all(&mut backends, known.backends)?,
+                backends: keep_or_take_apart(&mut backends, known.backends)?,
             })
         })
         .collect()
@@ -189,6 +190,22 @@ fn keep_or_take_all(allocator: &mut Allocator, known: Vec<Option<u16>>) -> Resul
     known.into_iter().map(|slot| allocator.keep_or_take(slot)).collect()
 }
 
+/// A connection attempt notes each backend that did not take it as one of so many bits ([`tried_bit`]): two backends of a pool
+/// with the same bit would be tried as one, so they share one only where there are no others.
+fn keep_or_take_apart(
+    allocator: &mut Allocator,
+    known: Vec<Option<u16>>,
+) -> Result<Vec<Slot>, DataplaneError> {
+    let mut used: u64 = known.iter().flatten().fold(0, |used, slot| used | tried_bit(*slot));
+    let mut slots = Vec::new();
+    for known in known {
+        let slot = allocator.keep_or_take_best(known, |slot| used & tried_bit(slot) == 0)?;
+        used |= tried_bit(slot.index);
+        slots.push(slot);
+    }
+    Ok(slots)
+}
+
 struct Allocator {
     what: &'static str,
     range: std::ops::Range<u16>,
@@ -201,13 +218,22 @@ impl Allocator {
     }
 
     fn keep_or_take(&mut self, known: Option<u16>) -> Result<Slot, DataplaneError> {
+        self.keep_or_take_best(known, |_| true)
+    }
+
+    /// If there are any of those, one that suits.
+    fn keep_or_take_best(
+        &mut self,
+        known: Option<u16>,
+        suits: impl Fn(u16) -> bool,
+    ) -> Result<Slot, DataplaneError> {
         if let Some(index) = known {
             return Ok(Slot { index, fresh: false });
         }
-        let index = self
-            .range
-            .clone()
-            .find(|slot| !self.taken.contains(slot))
+        let free = || self.range.clone().filter(|slot| !self.taken.contains(slot));
+        let index = free()
+            .find(|slot| suits(*slot))
+            .or_else(|| free().next())
             .ok_or(DataplaneError::NoSlot { what: self.what, limit: self.range.len() })?;
         self.taken.insert(index);
         Ok(Slot { index, fresh: true })
@@ -278,6 +304,25 @@ mod tests {
             assert_eq!(indexes(&before.backends), indexes(&after.backends));
             assert!(!after.pool.fresh && after.backends.iter().all(|slot| !slot.fresh));
         }
+    }
+
+    #[test]
+    fn backends_of_a_pool_have_slots_that_a_connection_attempt_tells_apart() {
+        let names: Vec<String> = (0..62).map(|name| name.to_string()).collect();
+        let many: Vec<(&str, u8)> = names.iter().map(|name| (name.as_str(), 100)).collect();
+        let first = [pool("a", &[443], &many), pool("b", &[80], &[("one", 11)])];
+        let slots = assign(&first, &Occupied::default(), &Busy::default()).unwrap();
+        let wider = [
+            pool("a", &[443], &many),
+            pool("b", &[80], &[("one", 11), ("two", 12), ("three", 13), ("four", 14)]),
+        ];
+        let after = assign(&wider, &written(&first, &slots), &Busy::default()).unwrap();
+        let bits: BTreeSet<u64> = after[1].backends.iter().map(|slot| tried_bit(slot.index)).collect();
+        assert_eq!(bits.len(), 4, "{after:?}");
+        let crowd: Vec<String> = (0..100).map(|name| name.to_string()).collect();
+        let crowd: Vec<(&str, u8)> = crowd.iter().map(|name| (name.as_str(), 100)).collect();
+        let slots = assign(&[pool("a", &[443], &crowd)], &Occupied::default(), &Busy::default()).unwrap();
+        assert_eq!(slots[0].backends.len(), 100, "more than there are bits");
     }
 
     #[test]
