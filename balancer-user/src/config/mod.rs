@@ -5,7 +5,8 @@
 //! [`load`] reads the text first, from a file or from stdin, with bounds.
 //!
 //! Keys whose meaning the data plane can't carry out yet are read and checked like all others, and then refused: their
-//! table is `not_yet`. Deliberately absent: carrying anything out, and resolving names.
+//! table is `not_yet`. [`nginx`] writes such a text from another program's. Deliberately absent: carrying anything out, and
+//! resolving names.
 
 mod addresses;
 mod attempts;

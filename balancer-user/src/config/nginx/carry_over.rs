@@ -222,7 +222,7 @@ impl Pools<'_> {
             upstream.name.clone()
         };
         let mut comments = vec![format!("{}: {}", listen.place, listen.text)];
-        if target.place != listen.place {
+        if target.text != listen.text {
             comments.push(format!("{}: {}", target.place, target.text));
         }
         if let Some(gap) = tls_gap(route.clients_speak_tls, target.tls, backend_port) {

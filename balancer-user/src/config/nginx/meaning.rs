@@ -9,7 +9,7 @@ const MEANINGS: &[(&[&str], &str)] = &[
         "names aren't read: address and port alone decide where a connection goes",
     ),
     (
-        &["proxy_ssl_*", "grpc_ssl_*"],
+        &["proxy_ssl", "proxy_ssl_*", "grpc_ssl_*"],
         "TLS to the backends is spoken by the clients themselves; of this only verification concerns the probe",
     ),
     (
@@ -180,6 +180,7 @@ mod tests {
     fn directives_find_their_meaning() {
         for (name, words) in [
             ("ssl_certificate", "TLS passes through"),
+            ("proxy_ssl", "TLS to the backends"),
             ("proxy_ssl_server_name", "TLS to the backends"),
             ("proxy_set_header", "X-Forwarded-For"),
             ("proxy_read_timeout", "aren't timed"),

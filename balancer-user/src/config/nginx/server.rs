@@ -178,16 +178,16 @@ impl Server {
     pub(super) fn implied(upstream: &Upstream, on: On, port: u16, protocol: Protocol) -> Self {
         let place = &upstream.place;
         let goal = Goal::Host { host: upstream.name.clone(), port: None };
+        // One line for both, as there is no other.
+        let text =
+            format!("no `listen` leads to `{}`: REPLACE the port, which is its servers' own", upstream.name);
         Self {
             place: place.clone(),
             protocol,
             names: Vec::new(),
             listens: vec![Listen {
                 place: place.clone(),
-                text: format!(
-                    "no `listen` leads to `{}`: REPLACE the port, which is its servers' own",
-                    upstream.name
-                ),
+                text: text.clone(),
                 on,
                 ports: port..=port,
                 tls: false,
@@ -197,7 +197,7 @@ impl Server {
             }],
             targets: vec![Target {
                 place: place.clone(),
-                text: format!("upstream {}", upstream.name),
+                text,
                 location: None,
                 destination: Destination { goal, tls: false, default_port: None, path: None },
                 tls: false,

@@ -182,7 +182,8 @@ fn proxy_pass_may_name_a_host_itself() {
     let text =
         "server { listen 443 ssl; server_name pw.example.org; location / { proxy_pass https://10.0.2.11; } }
         server { listen 8443 ssl; location / { proxy_pass https://10.0.2.11/; } }";
-    let (_, config) = imported(text, &Settings::default());
+    let (imported, config) = imported(text, &Settings::default());
+    assert_says(&imported, &["listen 8443 ssl; pw.conf:2: proxy_pass https://10.0.2.11/;"]);
     assert_eq!(names(&config), ["pw.example.org"]);
     assert_eq!(listens(&config.pools[0]), ["203.0.113.10:443>443", "203.0.113.10:8443>443"]);
     let services: Vec<&str> = config.pools[0].services.iter().map(|service| service.name.as_str()).collect();
