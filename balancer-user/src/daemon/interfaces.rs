@@ -231,7 +231,8 @@ impl Daemon {
             Some(Device::Renamed(now)) => {
                 let problem = format!(
                     "its device is called {now} now, and traffic still passes it: call it {name} again \
-                     (`ip link set dev {now} name {name}`), or name {now} in [gateway] interfaces"
+                     (`ip link set dev {now} name {name}`), or name {now} in [gateway] interfaces and restart the daemon (a reload \
+                     would cut what passes)"
                 );
                 self.trouble(name, problem);
             }
@@ -349,6 +350,10 @@ impl Daemon {
                 let is_another =
                     matches!(&held.device, Some(Device::Here(here)) if here.facts.ifindex != facts.ifindex);
                 held.attach(attachment);
+                if is_another {
+                    // It is told anew below, and is news then.
+                    held.device = None;
+                }
                 self.write_interface(name, facts);
                 // Whatever was found out before is told anew, also what there is now if the device was made anew meanwhile.
                 self.watch();

@@ -423,8 +423,9 @@ impl Attacher {
         interface: &str,
         others: &[Target],
     ) -> Result<(Attachment, Interface), DataplaneError> {
-        let mut program = self.program.lock().await;
+        // Others wait for the program, too: the kernel is asked before.
         let (target, facts) = self.kernel.interface(interface).await?;
+        let mut program = self.program.lock().await;
         let program = program.program()?;
         let attached =
             attach::attach_one(program, &target, others, self.choice, &self.pins, &self.kernel).await?;

@@ -23,6 +23,9 @@ use super::hop::{Hop, PATIENCE, Question};
 use super::pace::Pace;
 use super::ways::{Change, Device, Here, Numbered, Place, Wanted, Way};
 
+/// After so many looks at a list nobody waits for an interface any more that the kernel does not tell of.
+const ENOUGH_LOOKS: u32 = 3;
+
 /// A next hop: interface and address.
 type Where = (u32, IpAddr);
 
@@ -36,6 +39,10 @@ pub(super) struct Watcher {
     pace: Pace,
     /// Everything in the present list has been told once.
     is_first_over: bool,
+    /// Looks at the present list.
+    looks: u32,
+    /// The kernel did not answer: by another connection it may.
+    has_failed: bool,
     devices: BTreeMap<String, Device>,
     ways: BTreeMap<u16, Backend>,
     hops: BTreeMap<Where, Hop>,
@@ -44,6 +51,8 @@ pub(super) struct Watcher {
 /// A backend.
 struct Backend {
     address: IpAddr,
+    /// Since when it is looked for.
+    since: Instant,
     /// As the kernel last said, or why it did not.
     route: Result<Option<Route>, String>,
     /// The way, and the route that it came from.
@@ -71,6 +80,8 @@ impl Watcher {
             wanted,
             pace: Pace::new(),
             is_first_over: false,
+            looks: 0,
+            has_failed: false,
             devices: BTreeMap::new(),
             ways: BTreeMap::new(),
             hops: BTreeMap::new(),
@@ -108,7 +119,7 @@ impl Watcher {
     /// The list is another one.
     fn begin_anew(&mut self) {
         (self.number, self.wanted) = self.source.borrow_and_update().clone();
-        self.is_first_over = false;
+        (self.is_first_over, self.looks) = (false, 0);
         self.devices.clear();
         let backends = &self.wanted.backends;
         self.ways.retain(|slot, known| backends.get(slot) == Some(&known.address));
@@ -154,22 +165,33 @@ impl Watcher {
                     self.devices.insert(name.clone(), device.clone());
                     self.tell(Change::Interface(name, device)).await?;
                 }
-                Err(error) => {
-                    warn!(event = "netlink", error = %error, "the kernel did not tell; asking again")
-                }
+                Err(error) => self.failed(&error),
             }
         }
         self.look_at_routes().await;
         self.look_at_hops().await;
         self.pace.looked(Instant::now());
+        self.looks = self.looks.saturating_add(1);
+        if std::mem::take(&mut self.has_failed)
+            && let Ok(kernel) = Neighbours::connect()
+        {
+            self.kernel = kernel;
+        }
         Ok(())
     }
 
+    fn failed(&mut self, error: &DataplaneError) {
+        warn!(event = "netlink", error = %error, "the kernel did not tell; asking again");
+        self.has_failed = true;
+    }
+
     async fn look_at_routes(&mut self) {
-        for (slot, address) in &self.wanted.backends {
-            let route = self.kernel.route(*address).await.map_err(|error| error.to_string());
-            let known = self.ways.entry(*slot).or_insert(Backend {
-                address: *address,
+        for (slot, address) in self.wanted.backends.clone() {
+            let route = self.kernel.route(address).await;
+            let route = route.inspect_err(|error| self.failed(error)).map_err(|error| error.to_string());
+            let known = self.ways.entry(slot).or_insert_with(|| Backend {
+                address,
+                since: Instant::now(),
                 route: Ok(None),
                 way: None,
                 is_told: false,
@@ -193,8 +215,9 @@ impl Watcher {
                     .and_modify(|hop| hop.learn(neighbour, now))
                     .or_insert_with(|| Hop::new(neighbour, now)),
                 Err(error) => {
-                    warn!(event = "netlink", error = %error, "the kernel did not tell; asking again");
-                    continue;
+                    self.failed(&error);
+                    // Of one that is known that stays true.
+                    self.hops.entry((ifindex, address)).or_insert_with(|| Hop::new(None, now))
                 }
             };
         }
@@ -205,7 +228,8 @@ impl Watcher {
         match (self.kernel.interface(name).await, place) {
             (Ok((target, facts)), _) => {
                 // Whether the driver still sends what native XDP hands it: on a veth the other end decides.
-                let features = self.kernel.xdp_features(facts.ifindex).await?;
+                // Where that can't be asked, the rest is true all the same.
+                let features = self.kernel.xdp_features(facts.ifindex).await.unwrap_or_default();
                 let lack = features.and_then(|features| features.lack(name, facts.mtu));
                 Ok(Device::Here(Box::new(Here { target, facts, lack })))
             }
@@ -263,7 +287,9 @@ impl Watcher {
             self.tell(Change::Way(slot, way)).await?;
         }
         let is_told = |slot: &u16| self.ways.get(slot).is_some_and(|known| known.is_told);
-        let are_devices_told = self.devices.len() == self.wanted.interfaces.len();
+        // A kernel that does not tell keeps nobody waiting: whoever goes on asks it, too.
+        let are_devices_told =
+            self.devices.len() == self.wanted.interfaces.len() || self.looks >= ENOUGH_LOOKS;
         if !self.is_first_over && are_devices_told && self.wanted.backends.keys().all(is_told) {
             self.is_first_over = true;
             self.tell(Change::FirstRound).await?;
@@ -275,6 +301,8 @@ impl Watcher {
     fn way(&self, backend: &Backend, now: Instant) -> Option<Way> {
         let address = backend.address;
         let route = match &backend.route {
+            // What is not told is not another way.
+            Err(_) if backend.way.is_some() || now < backend.since + PATIENCE => return None,
             Err(problem) => return Some(Err(problem.clone())),
             Ok(None) => return Some(Err(format!("no route to {address}"))),
             Ok(Some(route)) => route,

@@ -15,8 +15,10 @@ use rtnetlink::sys::SocketAddr;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::DataplaneError;
+use super::neighbours::ANSWER;
 
 /// The family that knows the others (GENL_ID_CTRL), its request for one, and what it says and hears.
 const CONTROL: u16 = 0x10;
@@ -105,7 +107,8 @@ impl Generic {
             source: io::ErrorKind::NotConnected.into(),
         };
         let mut answers = self.handle.request(request, kernel).map_err(|_| lost())?;
-        match answers.next().await.ok_or_else(lost)?.payload {
+        let answer = timeout(ANSWER, answers.next()).await.ok().flatten();
+        match answer.ok_or_else(lost)?.payload {
             NetlinkPayload::InnerMessage(answer) => Ok(Some(answer.attributes)),
             _ => Ok(None),
         }

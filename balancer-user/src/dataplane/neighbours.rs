@@ -6,6 +6,7 @@
 //! is what we do.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use balancer_common::abi::Interface;
 use futures_util::{StreamExt, TryStreamExt};
@@ -17,10 +18,14 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
+use tokio::time::timeout;
 
 use super::DataplaneError;
 use super::attach::{Carrier, Mode, Target};
 use super::generic::{Family, Generic};
+
+/// The kernel answers at once. An answer that got lost, or that can't be read, must not be waited for.
+pub(super) const ANSWER: Duration = Duration::from_secs(2);
 
 /// A netlink connection. What drivers can do is asked of it, too (`features`).
 #[derive(Debug)]
@@ -82,9 +87,8 @@ impl Neighbours {
     /// An interface: where to attach, and what the packet path has to know of it.
     pub async fn interface(&self, name: &str) -> Result<(Target, Interface), DataplaneError> {
         let mut answer = self.handle.link().get().match_name(name.to_owned()).execute();
-        let link = match answer.try_next().await {
-            Ok(Some(link)) => link,
-            Ok(None) => return Err(DataplaneError::NoInterface(name.to_owned())),
+        let link = match first(answer.try_next()).await {
+            Ok(link) => link,
             Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
                 return Err(DataplaneError::NoInterface(name.to_owned()));
             }
@@ -108,9 +112,9 @@ impl Neighbours {
     /// What the device of this index is called; `None`: it is gone.
     pub async fn interface_name(&self, ifindex: u32) -> Result<Option<String>, DataplaneError> {
         let mut answer = self.handle.link().get().match_index(ifindex).execute();
-        let link = match answer.try_next().await {
+        let link = match first(answer.try_next()).await {
             Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => None,
-            answer => answer.map_err(failed(format!("looking up interface {ifindex}")))?,
+            answer => Some(answer.map_err(failed(format!("looking up interface {ifindex}")))?),
         };
         let names = link.into_iter().flat_map(|link| link.attributes);
         let mut names = names.filter_map(|attribute| match attribute {
@@ -127,8 +131,8 @@ impl Neighbours {
             IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build(),
         };
         let mut answer = self.handle.route().get(message).execute();
-        match answer.try_next().await {
-            Ok(found) => Ok(found.and_then(|route| usable(&route, destination))),
+        match first(answer.try_next()).await {
+            Ok(route) => Ok(usable(&route, destination)),
             // No route, or one that forbids: for us the same.
             Err(rtnetlink::Error::NetlinkError(error))
                 if [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL]
@@ -154,11 +158,12 @@ impl Neighbours {
             Ok(answer) => answer,
             Err(error) => return Err(failed(error)),
         };
-        match answer.next().await.map(|answer| answer.payload) {
-            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) => {
+        match first(async { Ok(answer.next().await) }).await.map(|answer| answer.payload) {
+            Err(error) => Err(failed(error)),
+            Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) => {
                 Ok(neighbour_in(&entry).and_then(|(.., neighbour)| neighbour))
             }
-            Some(NetlinkPayload::Error(error))
+            Ok(NetlinkPayload::Error(error))
                 if ![-libc::ENOENT, -libc::ENODEV].contains(&error.raw_code()) =>
             {
                 Err(failed(rtnetlink::Error::NetlinkError(error)))
@@ -169,15 +174,15 @@ impl Neighbours {
 
     /// Has the kernel find a neighbour out, as a packet to it would (`ip neigh … use`); nothing where that is under way.
     pub async fn find(&self, ifindex: u32, neighbour: IpAddr) -> Result<(), DataplaneError> {
-        self.handle
+        let asked = self
+            .handle
             .neighbours()
             .add(ifindex, neighbour)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace()
-            .execute()
-            .await
-            .map_err(failed(format!("resolving neighbour {neighbour}")))
+            .execute();
+        within(asked).await.map_err(failed(format!("resolving neighbour {neighbour}")))
     }
 
     /// Has the kernel ask a neighbour whether it is still where it was; nobody else hears the question. Its hardware
@@ -208,9 +213,10 @@ impl Neighbours {
             Ok(answer) => answer,
             Err(error) => return Err(failed(error)),
         };
-        match answer.next().await.map(|answer| answer.payload) {
+        match first(async { Ok(answer.next().await) }).await.map(|answer| answer.payload) {
+            Err(error) => Err(failed(error)),
             // EINVAL: it has lost its hardware address meanwhile.
-            Some(NetlinkPayload::Error(error))
+            Ok(NetlinkPayload::Error(error))
                 if ![0, -libc::ENOENT, -libc::ENODEV, -libc::EINVAL].contains(&error.raw_code()) =>
             {
                 Err(failed(rtnetlink::Error::NetlinkError(error)))
@@ -318,6 +324,18 @@ pub(super) fn attached_program(attributes: &[LinkXdp]) -> Option<(u32, Mode)> {
         }
     }
     id.filter(|id| *id != 0).map(|id| (id, mode))
+}
+
+/// The first part of an answer, which has one.
+async fn first<T>(
+    answer: impl Future<Output = Result<Option<T>, rtnetlink::Error>>,
+) -> Result<T, rtnetlink::Error> {
+    // A connection that has ended ends its answers without one.
+    within(answer).await?.ok_or(rtnetlink::Error::RequestFailed)
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, rtnetlink::Error> {
+    timeout(ANSWER, answer).await.unwrap_or(Err(rtnetlink::Error::RequestFailed))
 }
 
 pub(super) fn failed(request: String) -> impl FnOnce(rtnetlink::Error) -> DataplaneError {
