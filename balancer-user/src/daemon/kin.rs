@@ -4,8 +4,8 @@
 //! backends are asked: its port and its name, or its listening address. Pure. Deliberately not here: what the kernel
 //! knows them by (`dataplane::slots`), and what becomes of who is gone (`leaving`).
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{self, Config};
 use crate::policy::{BackendIndex, Heirloom, Kin, PoolIndex, ServiceIndex};
@@ -22,6 +22,7 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
             pool: None,
             backends: nobody(pool.backends.len()),
             services: vec![None; pool.services.len()],
+            is_doubtful: false,
         };
     };
     let earlier = &before.pools[index];
@@ -40,7 +41,16 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
             |kin: &&Option<Heirloom>| kin.map(|kin| kin.service) == heirloom.map(|kin| kin.service);
         services.push(heirloom.filter(|_| !services.iter().any(|kin| is_taken(&kin))));
     }
-    Kin { pool: Some(PoolIndex(index)), backends: pool.backends.iter().map(backend).collect(), services }
+    let backends = pool.backends.iter().map(backend).collect();
+    Kin { pool: Some(PoolIndex(index)), backends, services, is_doubtful: false }
+}
+
+/// Whether nobody can tell who has the role of a pool that is new: its steps hand it over, and it has a backend that a pool had
+/// which is gone. `gone`: their addresses.
+pub(super) fn is_doubtful(before: &Config, pool: &config::Pool, gone: &BTreeSet<IpAddr>) -> bool {
+    let is_new = before.pools.iter().all(|known| known.name != pool.name);
+    let hands_over = pool.hooks.iter().any(|hook| hook.when == config::HookWhen::Before);
+    is_new && hands_over && pool.backends.iter().any(|backend| gone.contains(&backend.address))
 }
 
 pub(super) fn is_same_backend(one: &config::Backend, other: &config::Backend) -> bool {

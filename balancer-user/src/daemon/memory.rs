@@ -127,7 +127,10 @@ impl Names<'_> {
         };
         let active = pool.active.as_deref().and_then(|active| self.backend(active));
         let change = pool.transition.as_ref();
-        let is_broken = change.is_some_and(|change| !self.can_go_on(change));
+        // While an address changes two backends of a pool have the same name, and here only names are known.
+        let has_two = |name: &str| pool.backends.iter().filter(|backend| backend.name == name).count() > 1;
+        let is_broken =
+            change.is_some_and(|change| !self.can_go_on(change) || (!change.switched && has_two(&change.to)));
         PoolHistory {
             // Whoever has the role has left the configuration with it; or steps were taken that it knows nothing of.
             doubtful: pool.doubtful || is_broken || (active.is_none() && pool.active.is_some()),

@@ -1,7 +1,7 @@
 //! What a reload has to know before anything is changed, and what takes long to find out: the file and all that it names, a
 //! walk over the flows, ways to new backends. Beside the loop; nothing here changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::server::NotReloaded;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach;
@@ -45,6 +45,9 @@ pub(super) struct Prepared {
     pub(super) ways: BTreeMap<IpAddr, FirstWay>,
 }
 
+/// A backend as it is known, with its pool: names and address.
+pub(super) type Member = (String, String, IpAddr);
+
 /// Where what is to be read is, and what is known of interfaces.
 pub(super) struct Places {
     /// The configuration.
@@ -61,7 +64,7 @@ pub(super) async fn prepare(
     cause: Cause,
     known: Option<Accepted>,
     places: Places,
-    led_to: Vec<IpAddr>,
+    led_to: BTreeSet<Member>,
     flows: Arc<FlowTable>,
 ) -> Prepared {
     let Places { path, pin_dir, pins, interfaces } = places;
@@ -83,8 +86,12 @@ pub(super) async fn prepare(
     }
     let mut new: Vec<IpAddr> = Vec::new();
     if let Ok(Accepted { config, .. }) = &wanted {
-        let backends = config.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address);
-        new.extend(backends.filter(|address| !led_to.contains(address)));
+        for pool in &config.pools {
+            let is_new = |backend: &&config::Backend| {
+                !led_to.contains(&(pool.name.clone(), backend.name.clone(), backend.address))
+            };
+            new.extend(pool.backends.iter().filter(is_new).map(|backend| backend.address));
+        }
         new.sort_unstable();
         new.dedup();
     }

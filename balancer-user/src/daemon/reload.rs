@@ -5,7 +5,7 @@
 //! the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: what differs
 //! (`difference`), what is prepared (`prepare`), what can be carried out now (`kin`) and how (`replace`), and what is still to come (`pending`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::protocol::{ReloadCommand, Reloaded, Timestamp};
 use crate::control::server::NotReloaded;
 use crate::dataplane::slots::Busy;
@@ -22,7 +22,7 @@ use crate::policy::{Moment, PoolIndex};
 use super::difference::difference;
 use super::first_ways::FirstWay;
 use super::kin::{self, Delay, Standing, is_same_backend};
-use super::prepare::{Accepted, Places, Prepared, prepare};
+use super::prepare::{Accepted, Member, Places, Prepared, prepare};
 use super::replace::Probers;
 use super::start::Parts;
 use super::steps::Done;
@@ -32,6 +32,10 @@ use super::{Daemon, Entry, Options};
 const WAITING: usize = 16;
 /// The longest time for a confirmation: nobody comes back later than that to find out.
 const LONGEST_CONFIRMATION: Duration = Duration::from_secs(24 * 3600);
+/// After so long a configuration that could not be taken back is tried to be once more.
+const ROLL_BACK_AGAIN: Duration = Duration::from_secs(10);
+/// More addresses of backends that are gone than there can be backends.
+const MOST_GONE: usize = 1 << 16;
 /// Differences that are logged, a line each.
 const LOGGED: usize = 100;
 
@@ -52,6 +56,8 @@ pub(super) enum Cause {
 /// What is waited for.
 struct Confirmation {
     until: Moment,
+    /// Taking it back was tried, and is tried again.
+    has_failed: bool,
     /// What was there before.
     before: Accepted,
 }
@@ -65,8 +71,13 @@ pub(super) struct Reloads {
     wanted: Accepted,
     delays: Vec<Delay>,
     is_under_way: bool,
+    is_rolling_back: bool,
     waiting: VecDeque<Cause>,
     confirmation: Option<Confirmation>,
+    /// Addresses of backends of pools that are gone.
+    gone: BTreeSet<IpAddr>,
+    /// Not all of what runs is in the kernel: it is written once more, also if it is the same.
+    pub(super) is_behind: bool,
 }
 
 impl Reloads {
@@ -78,9 +89,24 @@ impl Reloads {
             wanted: Accepted { config: parts.config.clone(), probers: parts.probers.clone() },
             delays: Vec::new(),
             is_under_way: false,
+            is_rolling_back: false,
             waiting: VecDeque::new(),
             confirmation: None,
+            gone: BTreeSet::new(),
+            is_behind: false,
         }
+    }
+
+    /// Pools go: of one that comes back, or has another name now, it is not known any more who has its role.
+    pub(super) fn note_gone(&mut self, before: &Config, now: &Config) {
+        let gone = before.pools.iter().filter(|pool| now.pools.iter().all(|known| known.name != pool.name));
+        let gone = gone.flat_map(|pool| &pool.backends).map(|backend| backend.address);
+        let room = MOST_GONE.saturating_sub(self.gone.len());
+        self.gone.extend(gone.take(room));
+    }
+
+    pub(super) const fn gone(&self) -> &BTreeSet<IpAddr> {
+        &self.gone
     }
 
     /// What was accepted last.
@@ -133,7 +159,14 @@ impl Daemon {
         }
         let known = match &cause {
             Cause::Verb(..) | Cause::Signal => None,
-            Cause::Expired => self.reloads.confirmation.take().map(|confirmation| confirmation.before),
+            // It stays until it is taken back.
+            Cause::Expired => {
+                let again = self.clock.now() + ROLL_BACK_AGAIN;
+                self.reloads.confirmation.as_mut().map(|confirmation| {
+                    confirmation.until = again;
+                    confirmation.before.clone()
+                })
+            }
             Cause::Delayed => Some(self.reloads.wanted.clone()),
         };
         let places = Places {
@@ -142,10 +175,14 @@ impl Daemon {
             pins: self.parts.pins.versioned().to_owned(),
             interfaces: self.parts.config.gateway.interfaces.clone(),
         };
-        let led_to = self.parts.plan.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address);
-        let led_to: Vec<IpAddr> = led_to.collect();
+        let led_to = self.parts.config.pools.iter().flat_map(|pool| {
+            let name = |backend: &config::Backend| (pool.name.clone(), backend.name.clone(), backend.address);
+            pool.backends.iter().map(name)
+        });
+        let led_to: BTreeSet<Member> = led_to.collect();
         let (flows, done) = (self.flows.clone(), self.done.0.clone());
         self.reloads.is_under_way = true;
+        self.reloads.is_rolling_back = matches!(cause, Cause::Expired);
         tokio::spawn(async move {
             let prepared = prepare(cause, known, places, led_to, flows).await;
             // The loop has ended: nobody reloads any more.
@@ -190,7 +227,7 @@ impl Daemon {
             Err(problem) => self.refuse(cause, problem),
         }
         self.carry_out();
-        self.reloads.is_under_way = false;
+        (self.reloads.is_under_way, self.reloads.is_rolling_back) = (false, false);
         // One that can be refused at once makes way for the next.
         while !self.reloads.is_under_way
             && let Some(next) = self.reloads.waiting.pop_front()
@@ -219,9 +256,13 @@ impl Daemon {
                 }
             });
             if let Err(reason) = carried_out {
-                if !told {
-                    self.reloads.wanted = before;
+                if told {
+                    // It is accepted, and most of it runs.
+                    error!(event = "reload", reason, "not all of it could be carried out; reload once more");
+                    self.reloads.is_behind = true;
+                    break;
                 }
+                self.reloads.wanted = before;
                 self.refuse(cause, NotReloaded::Refused(reason));
                 return;
             }
@@ -234,12 +275,15 @@ impl Daemon {
         for warning in self.reloads.wanted.config.warnings.iter().filter(|_| is_new) {
             warn!(event = "configuration", line = warning.line, "{}", warning.message);
         }
+        if matches!(cause, Cause::Expired) {
+            self.reloads.confirmation = None;
+        }
         if let Cause::Verb(asked, _, reply) = cause {
             if let Some(within) = asked.confirm() {
                 let first = self.reloads.confirmation.take().map(|confirmation| confirmation.before);
                 let until = self.clock.now() + within;
                 let before = first.unwrap_or(before);
-                self.reloads.confirmation = Some(Confirmation { until, before });
+                self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
             }
             let _ = reply.send(Ok(self.reloaded(changes)));
         }
@@ -272,7 +316,8 @@ impl Daemon {
             at.map(|at| probers[at].clone()).unwrap_or_default()
         });
         let probers: Probers = probers.collect();
-        if config.gateway == self.parts.config.gateway && config.pools == self.parts.config.pools {
+        let is_same = config.gateway == self.parts.config.gateway && config.pools == self.parts.config.pools;
+        if is_same && !std::mem::take(&mut self.reloads.is_behind) {
             // Files that the configuration names may be others all the same.
             self.parts.probers = probers;
             self.reloads.delays = delays;
@@ -322,8 +367,17 @@ impl Daemon {
                 self.note(entry);
                 let _ = reply.send(Err(problem));
             }
+            Cause::Expired => {
+                let confirmation = self.reloads.confirmation.as_mut();
+                // It is tried again and again, and told once.
+                if confirmation
+                    .is_none_or(|confirmation| !std::mem::replace(&mut confirmation.has_failed, true))
+                {
+                    self.alarm(entry);
+                }
+            }
             // Nobody reads an answer.
-            Cause::Signal | Cause::Expired => self.alarm(entry),
+            Cause::Signal => self.alarm(entry),
             Cause::Delayed => {
                 // Not again and again: the next reload is the operator's.
                 self.reloads.delays.clear();
@@ -333,6 +387,12 @@ impl Daemon {
     }
 
     fn confirm(&mut self, uid: u32) -> Result<Reloaded, NotReloaded> {
+        let is_taken_back = self.reloads.confirmation.as_ref().is_some_and(|it| it.has_failed)
+            || self.reloads.is_rolling_back;
+        if is_taken_back {
+            let reason = "it is being taken back: the time is over (`balancer events` tells)";
+            return Err(NotReloaded::Refused(reason.to_owned()));
+        }
         if self.reloads.confirmation.take().is_none() {
             let reason = "no reload waits for a confirmation: it came in time already, or the configuration before is back \
                           (`balancer events` tells)";

@@ -18,8 +18,8 @@ use crate::notify::Notifier;
 use crate::probe::Prober;
 
 use super::first_ways::FirstWay;
-use super::kin::kin;
-use super::leaving::Leaving;
+use super::kin::{is_doubtful, kin};
+use super::leaving::{Leaving, Slot};
 use super::start::Families;
 use super::trials::Trials;
 use super::{Daemon, plan};
@@ -64,7 +64,11 @@ impl Daemon {
     pub(super) fn put_in_place(&mut self, written: Written) {
         let Written { config, probers, plan, slots } = written;
         let now = self.clock.now();
-        let kin = kin(&self.parts.config, &config);
+        let mut kin = kin(&self.parts.config, &config);
+        self.reloads.note_gone(&self.parts.config, &config);
+        for (kin, pool) in kin.iter_mut().zip(&config.pools) {
+            kin.is_doubtful = is_doubtful(&self.parts.config, pool, self.reloads.gone());
+        }
         self.leaving.left(&self.parts.config, (&self.parts.plan, &self.parts.slots), &slots, now);
         for slot in slots.iter().flat_map(|pool| &pool.backends).filter(|slot| slot.fresh) {
             self.resets_sent.remove(&slot.index);
@@ -86,11 +90,14 @@ impl Daemon {
         self.keep_roles();
         if let Err(error) = self.parts.tables.publish_services(&self.parts.plan, &self.parts.slots) {
             error!(event = "dataplane", error = %error, "the kernel's tables may be behind; reload once more");
+            self.reloads.is_behind = true;
         }
         self.parts.slots.iter_mut().for_each(PoolSlots::settle);
         let names = self.parts.config.gateway.interfaces.clone();
         if let Err(error) = self.want_interfaces(&names) {
             error!(event = "dataplane", error = %error, "the program stays on an interface that is not configured");
+            self.reloads.is_behind = true;
+            self.watch();
         }
         let known = self.watched_backends();
         self.no_ways.retain(|slot, _| known.contains_key(slot));
@@ -103,7 +110,12 @@ impl Daemon {
             taken.services.extend(pool.services.iter().map(|slot| slot.index));
             taken.backends.extend(pool.backends.iter().map(|slot| slot.index));
         }
-        taken.backends.extend(self.leaving.backends().map(|(slot, _)| slot));
+        for (slot, _) in self.leaving.all() {
+            match slot {
+                Slot::Backend(slot) => taken.backends.insert(*slot),
+                Slot::Service(slot) => taken.services.insert(*slot),
+            };
+        }
         taken
     }
 

@@ -1,7 +1,7 @@
 //! Has clients' connections try backends that no probe watches, one at a time, and sees what becomes of them.
 //!
 //! That one was taken is seen by its word, and that it was answered by the backend's last answer: on trial a backend gets no
-//! other connections, unless the pool has nobody better, and then their answers are as good. That it failed comes
+//! other connections, unless the pool has nobody better. That it failed comes
 //! in like every failed attempt (`live`). One of which nothing is heard, as it proves nothing, is followed by another.
 //! Deliberately not here: who is on trial, and what comes of it (`policy`).
 
@@ -52,11 +52,13 @@ impl Trials {
 
 impl Trial {
     fn look(&mut self, answered: Option<Jiffies>, is_taken: bool, patience: Duration, now: Moment) -> Course {
+        if !is_taken {
+            // Answers to others, of another service say, prove nothing.
+            self.before = answered;
+            return Course::Waits;
+        }
         if answered != self.before {
             return Course::Answered;
-        }
-        if !is_taken {
-            return Course::Waits;
         }
         let taken = *self.taken.get_or_insert(now);
         if now - taken >= patience { Course::Void } else { Course::Waits }

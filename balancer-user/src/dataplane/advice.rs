@@ -135,7 +135,7 @@ pub fn hidden_tags(interface: &str) -> Advice {
 pub fn joins_packets(interface: &str, offload: &str) -> Advice {
     Advice::command(
         format!(
-            "{interface} joins received packets into large ones ({offload}), and drivers refuse native XDP then"
+            "{interface} joins received packets into large ones ({offload}), and some drivers refuse native XDP then"
         ),
         format!("ethtool -K {interface} {offload} off"),
     )

@@ -145,6 +145,12 @@ impl Backend {
         self.targets.iter_mut().for_each(|target| target.wake(starting, now));
     }
 
+    /// What of it isn't probed yet is from now on.
+    pub(super) fn wake_sleepers(&mut self, now: Moment) {
+        let sleepers = self.targets.iter_mut().filter(|target| target.is_asleep());
+        sleepers.for_each(|target| target.wake(false, now));
+    }
+
     /// It is no longer probed, if it is a cold one.
     pub(super) fn let_sleep(&mut self) {
         if self.settings.cold {

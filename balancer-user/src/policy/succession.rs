@@ -6,6 +6,7 @@
 
 use super::decision::{Outbox, Route};
 use super::event::Event;
+use super::history::PoolHistory;
 use super::pacer::Pacer;
 use super::pool::Pool;
 use super::queue::TargetId;
@@ -23,6 +24,8 @@ pub struct Kin {
     pub backends: Vec<Option<BackendIndex>>,
     /// By service, in the new settings' order.
     pub services: Vec<Option<Heirloom>>,
+    /// Of a pool that is new: somebody may have its role, whom nobody knows of any more.
+    pub is_doubtful: bool,
 }
 
 /// What a service takes over.
@@ -61,7 +64,8 @@ impl Policy {
     /// polled before: what is polled afterwards speaks of the new settings. Tickets and hooks under way may be reported as
     /// before. No pool that [is busy](Self::is_busy) may have other members, hooks or names than before.
     pub fn succeed(&mut self, settings: Vec<PoolSettings>, kin: &[Kin], now: Moment) {
-        let now = self.advance(now);
+        // What has come due meanwhile is for the new settings: nothing is decided any more in the old ones' places.
+        let (then, now) = (now, self.now);
         self.seed = self.seed.wrapping_add(1);
         self.shortest_interval = shortest_interval(&settings);
         let pacer = Pacer::new(settings.iter().flat_map(target_intervals));
@@ -71,6 +75,9 @@ impl Policy {
         for (pool, kin) in self.pools.iter_mut().zip(kin) {
             if let Some(before) = kin.pool.and_then(|pool| old.get_mut(pool.0)?.take()) {
                 pool.inherit(before, kin, now, &mut self.outbox);
+            } else if kin.is_doubtful {
+                let past = PoolHistory { doubtful: true, ..PoolHistory::default() };
+                pool.restore(past, now, &mut self.outbox);
             }
         }
         self.move_probes(&pacer, kin, |id| {
@@ -85,7 +92,7 @@ impl Policy {
             pool.reconsider(now, &mut self.outbox);
             self.set_timers(PoolIndex(n));
         }
-        self.fire(now);
+        self.advance(then);
     }
 
     /// A change of the pool is under way that waits for nobody, or a hook of it runs: it is left alone.
@@ -200,6 +207,9 @@ impl Pool {
             let backend = &self.backends[b.0];
             if backend.settings().cold && !is_in_use && !backend.is_asleep() {
                 self.let_sleep(b, now, out);
+            } else if self.active == Some(b) {
+                // Also the service that it has for the first time.
+                self.backends[b.0].wake_sleepers(now);
             }
         }
     }

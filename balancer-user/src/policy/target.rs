@@ -118,6 +118,10 @@ impl Target {
         }
         self.monitor.inherit(before.monitor, now);
         (self.queued, self.asleep) = (before.queued, before.asleep);
+        if self.schedule.is_none() && !self.tries_live && self.monitor.health() == Health::Probation {
+            // Nothing decides any more whether it is up.
+            self.monitor.forget();
+        }
         if let Some(schedule) = self.schedule.as_mut().filter(|_| asks_anew) {
             schedule.ask_anew(now);
         }

@@ -104,6 +104,7 @@ fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
             pool: None,
             backends: vec![None; pool.backends.len()],
             services: vec![None; pool.services.len()],
+            is_doubtful: false,
         };
     };
     let backend = |backend: &BackendSettings| {
@@ -117,6 +118,7 @@ fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
         pool: Some(PoolIndex(at)),
         backends: pool.backends.iter().map(backend).collect(),
         services: pool.services.iter().map(service).collect(),
+        is_doubtful: false,
     }
 }
 
@@ -336,4 +338,90 @@ fn a_hook_that_ends_after_pools_were_added_ends_where_it_was_begun() {
     life.drain();
     let ended = Event::Hook { id: run.transition, pool: PoolIndex(1), step: 0, failure: None };
     assert!(life.events.contains(&ended), "{:?}", life.events);
+}
+
+/// The return is due, and the loop has not come to it yet.
+#[test]
+fn what_has_come_due_meanwhile_is_decided_in_the_new_places() {
+    let mut life = Life::new(vec![trio(Failback::Auto { delay: secs(60) })]);
+    life.run(secs(2));
+    life.failing.push("p");
+    life.run(secs(5));
+    assert_eq!(life.active(), "b");
+    life.failing.clear();
+    while life.of("p").health != Health::Up {
+        life.run(millis(50));
+    }
+    life.run(secs(59));
+    life.now = life.now + secs(5);
+    let turned = PoolSettings {
+        backends: vec![backend("new"), backend("p"), backend("c"), backend("b")],
+        ..trio(Failback::Auto { delay: secs(60) })
+    };
+    let settings = vec![PoolSettings { name: "other".to_owned(), ..pool() }, turned];
+    let kin: Vec<Kin> = settings.iter().map(|pool| kin(&life.settings, pool)).collect();
+    life.policy.succeed(settings, &kin, life.now);
+    let decisions: Vec<_> = std::iter::from_fn(|| life.policy.poll_decision())
+        .filter(|decision| decision.pool == PoolIndex(1))
+        .collect();
+    let last = decisions.last().map(|decision| decision.route);
+    assert_eq!(last, Some(Route::To(BackendIndex(1))), "p, where it stands now: {decisions:?}");
+}
+
+#[test]
+fn a_trial_that_nothing_decides_any_more_is_over() {
+    let unprobed = |failback| PoolSettings {
+        passive: Passive::Count,
+        services: vec![ServiceSettings { name: "web".to_owned(), probe: None }],
+        ..trio(failback)
+    };
+    let mut life = Life::new(vec![unprobed(Failback::Auto { delay: Duration::ZERO })]);
+    life.run(secs(1));
+    let failure = |flow| LiveFailure {
+        pool: PoolIndex(0),
+        service: ServiceIndex(0),
+        backend: BackendIndex(P),
+        what: LiveKind::Refused,
+        flow,
+        answered: None,
+    };
+    (1..=2).for_each(|flow| life.policy.handle_live(failure(flow), life.now));
+    life.run(FAIL_TIMEOUT + secs(1));
+    assert_eq!(life.of("p").health, Health::Probation);
+    life.reload(vec![unprobed(Failback::Manual)]);
+    assert_eq!(life.of("p").health, Health::Unknown);
+}
+
+#[test]
+fn a_cold_standby_in_use_is_probed_for_a_service_that_is_new() {
+    let with = |services: &[&str]| {
+        let mut pool = pool();
+        pool.services = services.iter().map(|name| service(name)).collect();
+        pool.backends[B].cold = true;
+        pool
+    };
+    let mut life = Life::new(vec![with(&["web"])]);
+    life.run(secs(1));
+    let ask = Ask::Failover { to: Some("b".to_owned()), force: false, reset: false };
+    life.policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, life.now).unwrap();
+    life.run(secs(5));
+    assert_eq!(life.active(), "b");
+    life.reload(vec![with(&["web", "sync"])]);
+    life.run(secs(5));
+    life.failing.push("b");
+    life.run(secs(5));
+    assert_eq!(life.active(), "p", "its failure is seen");
+}
+
+#[test]
+fn a_pool_with_steps_whose_role_nobody_can_tell_is_the_operators() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(1));
+    let hook = HookSettings { name: "promote".to_owned(), when: HookWhen::Before, on_error: OnError::Hold };
+    let renamed = PoolSettings { name: "renamed".to_owned(), hooks: vec![hook], ..pool() };
+    let doubtful = Kin { is_doubtful: true, ..kin(&life.settings, &renamed) };
+    life.policy.succeed(vec![renamed.clone()], &[doubtful], life.now);
+    life.settings = vec![renamed];
+    life.run(secs(10));
+    assert_eq!((life.view().state, life.view().active), (PoolState::Held, None));
 }
