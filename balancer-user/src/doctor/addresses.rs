@@ -119,7 +119,7 @@ impl Addresses {
                          that keepalived holds in reserve that is as it must be)";
             let length = if vip.is_ipv4() { 32 } else { 128 };
             return vec![match self.front() {
-                Some(front) => present.ill(cause, format!("ip address add {vip}/{length} dev {front}")),
+                Some(front) => present.suggest(cause, &format!("ip address add {vip}/{length} dev {front}")),
                 None => present.ask(cause, "add it to an interface of [gateway] interfaces"),
             }];
         };

@@ -9,6 +9,7 @@ use super::finding::{About, about, quoted};
 use super::{Places, Unseen};
 use crate::control::protocol::{Finding, Severity};
 use crate::dataplane::advice::{Advice, Fix};
+use crate::dataplane::links;
 use crate::dataplane::object::Wanted;
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::{DataplaneError, layout_version, trial};
@@ -24,7 +25,8 @@ pub(super) struct Files {
     /// Whether bpffs is, or would be, there; if not, what helps.
     pub(super) bpffs: Result<(), Advice>,
     /// Directories of other layouts with something in them.
-    pub(super) other_layouts: Vec<PathBuf>,
+    /// Each with whether its programs are still on interfaces.
+    pub(super) other_layouts: Vec<(PathBuf, bool)>,
     /// Whether what is pinned could be adopted; `None`: there is nothing, or nobody knows.
     pub(super) adoption: Option<Result<(), String>>,
     pub(super) state: Place,
@@ -75,7 +77,15 @@ impl Files {
         Self {
             pins: Place::look(pin_dir, unseen),
             bpffs,
-            other_layouts: PinDirectory::other_layouts_in(pin_dir),
+            other_layouts: PinDirectory::other_layouts_in(pin_dir)
+                .into_iter()
+                .map(|path| {
+                    // Where that can't be seen nothing is to be removed.
+                    let serves = links::pinned(&path)
+                        .map_or(true, |links| links.iter().any(|link| link.ifindex.is_some()));
+                    (path, serves)
+                })
+                .collect(),
             adoption: adoption.map(|adoption| adoption.map_err(|error| error.to_string())),
             state: Place::look(&places.state_dir, unseen),
             socket: Place::look(socket_dir.unwrap_or(Path::new(".")), unseen),
@@ -88,7 +98,7 @@ impl Files {
             Err(advice) => findings.push(pin_directory(&self.pins.path).advised(advice.clone())),
             Ok(()) => findings.extend(self.pins.judge("pin_directory", "pins can be made there")),
         }
-        findings.extend(self.other_layouts.iter().map(|path| other_layout(path)));
+        findings.extend(self.other_layouts.iter().map(|(path, serves)| other_layout(path, *serves)));
         findings.extend(self.adoption.as_ref().map(|adoption| self.adoption(adoption)));
         findings.extend(self.state.judge("state_directory", "state can be kept there"));
         findings.extend(self.state.room());
@@ -121,11 +131,21 @@ fn pin_directory(path: &Path) -> About {
     about("pin_directory", Severity::Error, path.display().to_string())
 }
 
-fn other_layout(path: &Path) -> Finding {
-    about("pin_layout", Severity::Warning, path.display().to_string()).ill(
+fn other_layout(path: &Path, serves: bool) -> Finding {
+    let about = about("pin_layout", Severity::Warning, path.display().to_string());
+    if serves {
+        return about.ask(
+            format!(
+                "another version of balancer has its programs on interfaces by these pins, and they may carry traffic (this \
+                 version's layout is {})",
+                layout_version()
+            ),
+            "`balancer run --replace` takes the interfaces over, and ends the flows of that version",
+        );
+    }
+    about.ill(
         format!(
-            "another version of balancer has pinned something there: its programs stay on their interfaces, and its tables in \
-             memory (this version's layout is {})",
+            "another version of balancer has pinned something there, which stays in memory (this version's layout is {})",
             layout_version()
         ),
         format!("rm -r {}", quoted(path)),
@@ -270,7 +290,7 @@ mod tests {
         let advice = Advice { cause: "it is not on bpffs".into(), fix: Fix::ByHand("mount it".into()) };
         let files = Files {
             bpffs: Err(advice),
-            other_layouts: vec!["/sys/fs/bpf/balancer/v1".into()],
+            other_layouts: vec![("/sys/fs/bpf/balancer/v1".into(), false)],
             adoption: Some(Err("its number of entries is 7".into())),
             ..good()
         };

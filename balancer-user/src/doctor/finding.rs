@@ -36,6 +36,11 @@ impl About {
         self.finding(false, cause.into(), Some(format!("# {what}")))
     }
 
+    /// It isn't, and this command mends it; whether it is right here a person has to decide.
+    pub(super) fn suggest(self, cause: impl Into<String>, command: &str) -> Finding {
+        self.ask(cause, format!("if that is right here: {command}"))
+    }
+
     /// It isn't, and this is known of it.
     pub(super) fn advised(self, advice: Advice) -> Finding {
         match advice.fix {

@@ -78,13 +78,13 @@ impl Interfaces {
             if device.mtu == widest.mtu {
                 return about.well(format!("no other interface takes larger packets ({} bytes)", device.mtu));
             }
-            about.ill(
+            about.suggest(
                 format!(
                     "packets of {} bytes from {} don't fit it ({}): they are answered with ICMP \"too big\", and where that is \
                      filtered connections hang",
                     widest.mtu, widest.name, device.mtu
                 ),
-                format!("ip link set dev {} mtu {}", device.name, widest.mtu),
+                &format!("ip link set dev {} mtu {}", device.name, widest.mtu),
             )
         };
         devices().map(judge).collect()
@@ -226,7 +226,7 @@ impl Interface {
         let features = self.abilities.xdp.filter(|features| features.is_native() && !runs)?;
         let about = self.about("xdp_frags", needed);
         Some(if device.mtu > ONE_BUFFER_MTU && !features.receives_many_buffers() {
-            about.ill(advice::one_buffer(&self.name).cause, advice::lower_mtu(&self.name))
+            about.suggest(advice::one_buffer(&self.name).cause, &advice::lower_mtu(&self.name))
         } else {
             about.well(format!("the driver takes packets of its MTU ({})", device.mtu))
         })
@@ -238,7 +238,8 @@ impl Interface {
         if offloads.is_empty() || runs {
             return None;
         }
-        let about = self.about("lro", needed);
+        // Some drivers switch it off themselves, virtio among them.
+        let about = self.about("lro", needed.min(Severity::Warning));
         let joining = JOINING.iter().find(|(name, _)| offloads.contains(*name));
         Some(match joining {
             Some((_, offload)) => about.advised(advice::joins_packets(&self.name, offload)),

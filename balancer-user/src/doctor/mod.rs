@@ -37,6 +37,7 @@ use crate::control::protocol::{Doctor, DoctorSchema, Finding, Severity, Timestam
 use crate::daemon;
 use crate::dataplane::links::{self, Pinned};
 use crate::dataplane::neighbours::Neighbours;
+use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::survey::{Abilities, Device};
 use crate::dataplane::trial::{self, Owner};
 use crate::dataplane::{DataplaneError, layout_version};
@@ -178,7 +179,12 @@ async fn interface(
     };
     let is_ours = match program {
         None => Some(false),
-        Some(_) => links::pinned(&pins).ok().map(is_on),
+        // One of another version's is ours as well: `files` tells of it.
+        Some(_) => {
+            let layouts = PinDirectory::other_layouts_in(&places.pin_dir).into_iter().chain([pins]);
+            let links: Result<Vec<_>, _> = layouts.map(|layout| links::pinned(&layout)).collect();
+            links.ok().map(|links| is_on(links.concat()))
+        }
     };
     if is_ours.is_none() {
         unseen.push(&format!("whose the XDP program on {name} is"));
