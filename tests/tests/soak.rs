@@ -86,7 +86,7 @@ fn a_configuration_that_is_read_again_and_again() -> Result<()> {
     let kinds = [
         right.replace("max_fails = 1", "max_fails = 3"),
         right.replace("interval = \"1s\"", "interval = \"700ms\""),
-        right.replace("on_backend_down = \"keep\"", "on_backend_down = \"keep\"\npassive = \"count\""),
+        right.replace("passive = \"off\"", "passive = \"count\""),
         right.clone(),
     ];
     let rounds = scale.rounds(20, 300);

@@ -3,6 +3,7 @@
 //! Made anew for each scrape, of the same documents that `status` and `stats` print: the numbers can't differ. Nothing has to
 //! be escaped: names are letters, digits, `.`, `_` and `-`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -70,7 +71,7 @@ impl Scrape {
         let mut gauge = |name, help, value: fn(&Pool, &Backend) -> u64| {
             let of_pool = |pool| {
                 let line = move |of| (in_pool(pool, of), value(pool, of) as f64);
-                pool.backends.iter().map(line)
+                shown(pool).map(line)
             };
             sheet.gauges(name, help, self.status.pools.iter().flat_map(of_pool))
         };
@@ -100,19 +101,25 @@ impl Scrape {
     }
 
     fn attempts(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
-        let retries = self.stats.backends.iter().flat_map(|of| {
+        let retries = self.backend_stats().flat_map(|of| {
             let causes = [("refused", of.retried_refused), ("unanswered", of.retried_unanswered)];
             causes.map(|(cause, count)| ([of_backend(of), vec![("cause", cause)]].concat(), count))
         });
         sheet.counters("retries", "Connection attempts that went on from it to another backend", retries)?;
         let mut counter = |name, help, value: fn(&BackendStats) -> u64| {
             let line = |of| (of_backend(of), value(of));
-            sheet.counters(name, help, self.stats.backends.iter().map(line))
+            sheet.counters(name, help, self.backend_stats().map(line))
         };
         counter("rescued", "Connection attempts that it took after another backend had not", |of| {
             of.rescued
         })?;
         counter("resets_sent", "Clients that were told that their flow has ended", |of| of.resets_sent)
+    }
+
+    /// While an address changes two have the same name; the one that comes first is the one to stay.
+    fn backend_stats(&self) -> impl Iterator<Item = &BackendStats> {
+        let mut seen = BTreeSet::new();
+        self.stats.backends.iter().filter(move |of| seen.insert((&of.pool, &of.backend)))
     }
 
     fn probes(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
@@ -161,6 +168,14 @@ impl Scrape {
         let build = [(vec![("version", daemon.version.as_str())], 1.0)];
         sheet.gauges("build_info", "What runs", build.into_iter())
     }
+}
+
+/// While an address changes the backend before has the name of the one behind it, and is disabled.
+fn shown(pool: &Pool) -> impl Iterator<Item = &Backend> {
+    let is_twin = |of: &Backend| {
+        of.admin == Admin::Disabled && pool.backends.iter().filter(|other| other.name == of.name).count() > 1
+    };
+    pool.backends.iter().filter(move |of| !is_twin(of))
 }
 
 fn in_pool<'a>(pool: &'a Pool, of: &'a Backend) -> Labels<'a> {
@@ -230,7 +245,6 @@ impl Sheet<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;

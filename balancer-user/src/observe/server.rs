@@ -16,6 +16,7 @@ use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::control::server::Request;
@@ -24,7 +25,7 @@ use super::metrics::{self, CONTENT_TYPE as OPEN_METRICS};
 use super::tallies::Tallies;
 
 /// Some scrapers, and who looks by hand; the others wait in the kernel's backlog.
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 8;
 /// For a request to arrive.
 const RECEIVE: Duration = Duration::from_secs(5);
 /// For one connection, from its first byte to its last: a scrape's own limit is 10 s by default.
@@ -78,7 +79,7 @@ async fn respond(
     method: &Method,
     path: &str,
     requests: &mpsc::Sender<Request>,
-    tallies: &Tallies,
+    tallies: &Arc<Tallies>,
 ) -> Response<Full<Bytes>> {
     if path != "/metrics" {
         return answer(StatusCode::NOT_FOUND, "there is only /metrics here\n");
@@ -92,7 +93,9 @@ async fn respond(
     let asked = async {
         let status = ask(requests, Request::Status).await?;
         let stats = ask(requests, Request::Stats).await?;
-        metrics::render(status, stats, tallies).ok()
+        let tallies = tallies.clone();
+        // Of thousands of backends that takes its time, and the loop has none.
+        spawn_blocking(move || metrics::render(status, stats, &tallies).ok()).await.ok()?
     };
     let Ok(Some(text)) = timeout(ANSWER, asked).await else {
         return answer(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting, stopping or stuck\n");

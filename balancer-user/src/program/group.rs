@@ -59,8 +59,8 @@ impl Group {
         let status = self.leader.try_wait();
         // Whatever came of it: there is no second answer.
         self.waited_for = true;
-        if self.rest == Rest::Killed && test_kill_process_group(self.id) == Err(Errno::PERM) {
-            // What is left has got its KILL, and it didn't count.
+        if self.rest == Rest::Killed && test_kill_process_group(self.id) != Err(Errno::SRCH) {
+            // What is left has got its KILL; some of it may be another user's, on whom it didn't count.
             deputy::signal(self.id, Signal::KILL);
         }
         status?.ok_or_else(|| io::Error::other("the kernel does not tell how the program exited"))
