@@ -63,7 +63,10 @@ fn a_vip_that_is_missing_is_added_where_clients_are() {
         Some("# if that is right here: ip address add 203.0.113.10/32 dev wan0")
     );
     let one_armed = Addresses { attached: vec!["lan0".to_owned()], ..missing };
-    assert_eq!(only(&one_armed).fix.as_deref(), Some("ip address add 203.0.113.10/32 dev lan0"));
+    assert_eq!(
+        only(&one_armed).fix.as_deref(),
+        Some("# if that is right here: ip address add 203.0.113.10/32 dev lan0")
+    );
 }
 
 #[test]
