@@ -213,10 +213,12 @@ impl Neighbours {
             Ok(answer) => answer,
             Err(error) => return Err(failed(error)),
         };
-        match first(async { Ok(answer.next().await) }).await.map(|answer| answer.payload) {
+        // That it was done ends the answer without a word.
+        let answer = within(async { Ok(answer.next().await) }).await;
+        match answer.map(|answer| answer.map(|answer| answer.payload)) {
             Err(error) => Err(failed(error)),
             // EINVAL: it has lost its hardware address meanwhile.
-            Ok(NetlinkPayload::Error(error))
+            Ok(Some(NetlinkPayload::Error(error)))
                 if ![0, -libc::ENOENT, -libc::ENODEV, -libc::EINVAL].contains(&error.raw_code()) =>
             {
                 Err(failed(rtnetlink::Error::NetlinkError(error)))
