@@ -124,8 +124,9 @@ fn a_foreign_program_on_an_interface_made_anew_is_left_there_until_it_goes() -> 
     // Nobody tells that it went; it is tried again.
     let is_well = |status: &Status| attachment(status, "lan0")["error"].is_null();
     watched.site.gateway.wait_until("the program to be on lan0", is_well)?;
-    // What the foreign one has passed is the stack's.
+    // What the foreign one has passed is the stack's, which has reset what stood.
     watched.site.stack.forget()?;
+    watched.held.clear();
     watched.forwards_again("lan0")
 }
 

@@ -1,10 +1,16 @@
 //! The gateway's interfaces, made anew as they were but for the devices.
 
 use std::process::Output;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use super::Site;
+use crate::inventory::attached_programs;
+
+/// A daemon that stands still doesn't use it.
+const FOR_THE_PROGRAM: Duration = Duration::from_secs(1);
 
 impl Site {
     /// Runs a command on the switch between the gateway and the servers.
@@ -36,7 +42,18 @@ impl Site {
     /// When it can't be made.
     pub fn remake_lan(&self) -> Result<()> {
         self.make_lan("lan0")?;
+        self.await_program("lan0")?;
         self.address("lan0", "10.0.2.1/24")
+    }
+
+    /// Gives a running daemon time to put its program onto an interface that is not up yet. What comes in before that is the
+    /// stack's, which resets it: so it is with every device that is up before its program is there.
+    fn await_program(&self, interface: &str) -> Result<()> {
+        let until = Instant::now() + FOR_THE_PROGRAM;
+        while !attached_programs(self.lab.gateway())?.contains_key(interface) && Instant::now() < until {
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Gives an interface of the gateway an address, and sets it up.
@@ -64,6 +81,7 @@ impl Site {
         client.run(["ethtool", "-K", "eth0", "tx", "off", "gro", "on"])?;
         client.run(["ip", "route", "add", "default", "via", "203.0.113.1"])?;
         gateway.run(["ip", "link", "set", "unnamed0", "name", "wan0"])?;
+        self.await_program("wan0")?;
         self.address("wan0", "203.0.113.1/24")?;
         self.address("wan0", &format!("{}/32", self.lab.vip()))
     }
