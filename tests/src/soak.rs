@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::gateway::{PATIENCE, Status};
+use crate::gateway::PATIENCE;
 use crate::inventory::Inventory;
 use crate::lab::{Process, Topology};
 use crate::poll::poll_until;
@@ -99,7 +99,6 @@ impl Soak {
             servers.push(server);
         }
         site.begin()?;
-        site.gateway.wait_until("all servers to be up", are_all_up)?;
         let target = SocketAddr::new(site.lab().vip(), ECHO_PORT).to_string();
         let flows = scale.flows.to_string();
         let client = site.lab().client();
@@ -190,12 +189,6 @@ pub fn configuration(site: &Site) -> String {
         );
     }
     text
-}
-
-fn are_all_up(status: &Status) -> bool {
-    let pools = status.0["pools"].as_array().into_iter().flatten();
-    let mut backends = pools.flat_map(|pool| pool["backends"].as_array().into_iter().flatten());
-    backends.all(|backend| backend["health"] == "up")
 }
 
 /// Numbers that only have to differ, from a seed that a failing test prints.

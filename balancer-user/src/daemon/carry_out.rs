@@ -25,8 +25,7 @@ impl Daemon {
     /// Everything that the policy wants: the kernel first, then people, then programs and the network.
     pub(super) fn carry_out(&mut self) {
         let decided = Instant::now();
-        let mut is_news = false;
-        is_news |= self.decide();
+        let mut is_news = self.decide();
         let took = decided.elapsed();
         while let Some(cut) = self.policy.poll_cut() {
             self.cut(cut);

@@ -94,14 +94,12 @@ pub(super) struct Started {
 pub(super) fn configuration(path: &Path, pin_dir: &Path, no_resolve: bool) -> Result<Config, Failure> {
     let parsed = config::load(path).map_err(|errors| Failure::new(Exit::Config, errors.render(false)))?;
     let machine = Surroundings::read().map_err(failed)?;
-    let missing =
-        if no_resolve || could_adopt(pin_dir) { MissingInterface::Warn } else { MissingInterface::Refuse };
+    let missing = if no_resolve || PinDirectory::could_be_adopted(pin_dir) {
+        MissingInterface::Warn
+    } else {
+        MissingInterface::Refuse
+    };
     parsed.check(&machine, missing).map_err(|errors| Failure::new(Exit::Config, errors.render(false)))
-}
-
-/// Whether something is pinned that a daemon would take over.
-fn could_adopt(pin_dir: &Path) -> bool {
-    pin_dir.join(layout_version()).join("SERVICES").exists()
 }
 
 pub(super) async fn start(options: &Options) -> Result<Started, Failure> {

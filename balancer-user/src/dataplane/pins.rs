@@ -69,6 +69,12 @@ impl PinDirectory {
         others
     }
 
+    /// Whether something is pinned that a daemon would take over.
+    #[must_use]
+    pub fn could_be_adopted(path: &Path) -> bool {
+        path.join(layout_version()).join("SERVICES").exists()
+    }
+
     /// Locks it where it exists.
     pub fn open_existing(path: &Path) -> Result<Self, DataplaneError> {
         if !on_bpffs(path)? {

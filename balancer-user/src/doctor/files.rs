@@ -71,7 +71,7 @@ impl Files {
             },
         });
         let versioned = pin_dir.join(layout_version());
-        let is_pinned = is_pinned(pin_dir);
+        let is_pinned = PinDirectory::could_be_adopted(pin_dir);
         let adoption = wanted.filter(|_| is_pinned).map(|wanted| trial::adoptable(wanted, &versioned));
         let socket_dir = places.socket.parent().filter(|parent| !parent.as_os_str().is_empty());
         Self {
@@ -120,11 +120,6 @@ impl Files {
             ),
         }
     }
-}
-
-/// Something of this layout is pinned.
-pub(super) fn is_pinned(pin_dir: &Path) -> bool {
-    pin_dir.join(layout_version()).join("SERVICES").exists()
 }
 
 fn pin_directory(path: &Path) -> About {

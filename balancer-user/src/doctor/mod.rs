@@ -104,7 +104,7 @@ pub fn examine(places: &Places) -> Doctor {
     findings.extend(files.judge());
     findings.extend(network);
     findings.extend(Programs::look(config, &mut unseen).judge());
-    let (is_taken, daemon) = (files::is_pinned(&places.pin_dir), files.state.holder);
+    let (is_taken, daemon) = (PinDirectory::could_be_adopted(&places.pin_dir), files.state.holder);
     findings.extend(Resources::look(config, wanted, is_taken, daemon, &mut unseen).judge());
     findings.extend(Clock::look(now, &mut unseen).judge());
     findings.extend(unseen.judge(&again));
