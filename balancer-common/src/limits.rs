@@ -87,3 +87,11 @@ pub const HANDSHAKE_WINDOW: u32 = 0x4000;
 /// How far beyond what its receiver acknowledged a segment may be to be believed without an answer: the largest window
 /// without scaling, which few receivers are below. One blind segment in 65,536 is in it.
 pub const LEAST_WINDOW: u32 = 0x1_0000;
+
+/// How long a flow lives after its last packet when one side has ended it: that side may take its time, but a vanished peer
+/// must not hold a place for hours.
+pub const HALF_CLOSED_IDLE_NS: u64 = 600_000_000_000;
+
+/// Places that are looked at for a flow that is over, when there is no room for a new one: two buckets each, some microsecond
+/// in all. Where one flow of twenty is over, six of seven new ones find it at their first packet.
+pub const ROOM_TRIES: u32 = 8;

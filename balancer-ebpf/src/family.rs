@@ -81,6 +81,8 @@ pub(crate) trait Family: WireAddress + 'static {
     fn remove_half_open(index: u32, state: u64) -> bool;
     fn forget_oldest() -> bool;
     fn closed() -> u64;
+    fn is_over(index: u32, state: u64) -> bool;
+    fn make_room() -> bool;
     fn deltas(of_client: bool) -> u32;
     fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
     fn claim() -> u32;
@@ -139,7 +141,7 @@ macro_rules! maps {
 macro_rules! subprograms {
     ($hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
         #[inline(always)]
         fn hash_word(key: &FlowKey<Self>) -> u64 {
             subprograms::$hash_word(key)
@@ -193,6 +195,16 @@ macro_rules! subprograms {
         #[inline(always)]
         fn closed() -> u64 {
             subprograms::$closed()
+        }
+
+        #[inline(always)]
+        fn is_over(index: u32, state: u64) -> bool {
+            subprograms::$is_over(index, state)
+        }
+
+        #[inline(always)]
+        fn make_room() -> bool {
+            subprograms::$make_room()
         }
 
         #[inline(always)]
@@ -325,6 +337,8 @@ impl Family for Address4 {
         remove_half_open_4,
         forget_oldest_4,
         closed_4,
+        is_over_4,
+        make_room_4,
         deltas_4,
         save_options_4,
         claim_4,
@@ -434,6 +448,8 @@ impl Family for Address6 {
         remove_half_open_6,
         forget_oldest_6,
         closed_6,
+        is_over_6,
+        make_room_6,
         deltas_6,
         save_options_6,
         claim_6,

@@ -11,7 +11,7 @@ use crate::forward::{exit, translate_apart, way_out};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
 use crate::signals::{self, Why};
-use crate::{draft, promotion, report, retry, service};
+use crate::{draft, promotion, report, retry, room, service};
 
 /// What becomes of it; next: it belongs to an established flow now, or opens a new one and the old one is forgotten.
 #[inline(never)]
@@ -81,7 +81,11 @@ fn complete<A: Family>(
     if let Err(verdict) = exit::<A>(packet.ip, way_out(&recipe)) {
         return verdict;
     }
-    match promotion::promote(client, backend) {
+    let mut promoted = promotion::promote(client, backend);
+    if promoted == Err(Refused::Full) && room::was_made::<A>() {
+        promoted = promotion::promote(client, backend);
+    }
+    match promoted {
         Ok(()) => report::new_flow(recipe.service, recipe.backend),
         Err(Refused::Taken) => {}
         Err(Refused::Full) => return Verdict::drop(Reason::FlowTableFull),

@@ -30,6 +30,7 @@ mod pipeline;
 mod promotion;
 mod report;
 mod retry;
+mod room;
 mod service;
 mod signals;
 mod subprograms;

@@ -16,7 +16,7 @@ use balancer_common::table::{self, Hash, Refused};
 use crate::direction::Direction;
 use crate::memory::{Established, HalfOpen, KeyLocks};
 use crate::parse;
-use crate::{draft, flow_table, promotion, unknown};
+use crate::{draft, flow_table, promotion, room, unknown};
 
 /// A line's index on its way through a function that can only return integers: one more, and 0 for none.
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ pub(crate) extern "C" fn is_wrong_sum(ctx: *mut xdp_md, tcp_at: u32, words: u32,
 macro_rules! subprograms {
     ($family:ty, $hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
@@ -161,6 +161,18 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $is_over(index: u32, state: u64) -> bool {
+            Direction::<$family, Established>::at(index, state).is_some_and(room::is_over)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $make_room() -> bool {
+            room::make_room::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $deltas(of_client: bool) -> u32 {
             draft::deltas::<$family>(of_client)
         }
@@ -219,6 +231,8 @@ subprograms!(
     remove_half_open_4,
     forget_oldest_4,
     closed_4,
+    is_over_4,
+    make_room_4,
     deltas_4,
     save_options_4,
     claim_4,
@@ -239,6 +253,8 @@ subprograms!(
     remove_half_open_6,
     forget_oldest_6,
     closed_6,
+    is_over_6,
+    make_room_6,
     deltas_6,
     save_options_6,
     claim_6,

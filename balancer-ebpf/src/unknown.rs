@@ -287,7 +287,7 @@ impl Source<'_> {
 }
 
 #[inline(always)]
-fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     // SAFETY: takes nothing, returns an integer.
     unsafe { bpf_get_prandom_u32() }
 }

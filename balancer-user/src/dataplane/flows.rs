@@ -14,7 +14,9 @@ use std::time::Duration;
 use aya::Ebpf;
 use balancer_common::abi::{Address4, Address6, Carried, Count, FlowKey, Line, Past, WireAddress, socket};
 use balancer_common::flow::{Progress, Seen, Stage};
-use balancer_common::limits::{HALF_OPEN_IDLE_NS, HELD_IDLE_NS, MAX_BACKENDS, MAX_SERVICES};
+use balancer_common::limits::{
+    HALF_CLOSED_IDLE_NS, HALF_OPEN_IDLE_NS, HELD_IDLE_NS, MAX_BACKENDS, MAX_SERVICES,
+};
 use balancer_common::table::since;
 
 use super::DataplaneError;
@@ -28,8 +30,7 @@ const HALF_OPEN_IDLE: Duration = Duration::from_nanos(HALF_OPEN_IDLE_NS);
 const HELD_IDLE: Duration = Duration::from_nanos(HELD_IDLE_NS);
 /// A FIN that got lost is repeated within a few retransmission timeouts; nothing else can follow.
 const CLOSED_IDLE: Duration = Duration::from_secs(15);
-/// One side has ended, the other may take its time; but a vanished peer must not hold a place for hours.
-const HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
+const HALF_CLOSED_IDLE: Duration = Duration::from_nanos(HALF_CLOSED_IDLE_NS);
 
 /// A walk over a large table rests after so many lines, some ten milliseconds of work at the most, and for so long: whoever
 /// else wants its processor has it.

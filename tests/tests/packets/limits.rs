@@ -1,14 +1,18 @@
 //! Full tables: who is in goes on, who isn't stays out, and is counted.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{Case, Change, Given, Scene, dropped, forwarded_to, returned_to, run_all, usual};
+use balancer_tests::case::{
+    BACKEND_NEXT, CLIENT_NEXT, Case, Change, Flow, Given, Scene, dropped, forwarded_to, returned_to, run_all,
+    usual,
+};
 
 use super::everywhere;
 
 pub(super) fn cases() -> Vec<Case> {
-    everywhere(full)
+    [everywhere(full), everywhere(room)].concat()
 }
 
 /// Room for one handshake and one flow.
@@ -78,6 +82,61 @@ fn full(scene: &'static Scene) -> Vec<Case> {
             .packet(flow.response().payload(b"both ways"))
             .expect(returned_to(scene.client)),
     ]
+}
+
+/// What a gateway without a controller lives by: nobody else takes flows out that are over.
+fn room(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let elsewhere = flow.of(SocketAddr::new(scene.client.ip(), 20000));
+    let begins = |claim: &str| Case::of(scene, claim).given(tiny()).handshake(flow);
+    let comes = |case: Case| {
+        case.opening(elsewhere).packet(elsewhere.syn_ack()).expect(returned_to(elsewhere.client))
+    };
+    let has_room = |case: Case| {
+        comes(case)
+            .packet(elsewhere.request())
+            .expect(forwarded_to(scene.primary).establishing().forgetting_the_flow())
+    };
+    let has_none =
+        |case: Case| comes(case).packet(elsewhere.request()).expect(dropped(Reason::FlowTableFull));
+    let half_closed = |claim: &str| {
+        begins(claim)
+            .packet(flow.request().fin())
+            .expect(forwarded_to(scene.primary))
+            .packet(flow.response().acks(CLIENT_NEXT.wrapping_add(1)))
+            .expect(returned_to(scene.client))
+    };
+    vec![
+        has_room(closed(flow, half_closed("where max_flows are there, one that is over makes room"))),
+        has_room(
+            begins("where max_flows are there, one that was reset makes room")
+                .packet(flow.response().rst_ack())
+                .expect(returned_to(scene.client)),
+        ),
+        has_none(half_closed("one that only its client has ended makes no room")),
+        has_room(
+            half_closed("one that its client ended eleven silent minutes ago makes room")
+                .then(Change::Silence(Duration::from_secs(660))),
+        ),
+        has_none(
+            begins("one that nobody has ended makes no room, however silent it is")
+                .then(Change::Silence(Duration::from_secs(660))),
+        ),
+        has_none(
+            begins("one with a FIN that nobody acknowledged makes no room")
+                .packet(flow.request().fin())
+                .expect(forwarded_to(scene.primary))
+                .then(Change::Silence(Duration::from_secs(660))),
+        ),
+    ]
+}
+
+/// The backend ends the flow, too.
+fn closed(flow: Flow, half: Case) -> Case {
+    half.packet(flow.response().fin().acks(CLIENT_NEXT.wrapping_add(1)))
+        .expect(returned_to(flow.client))
+        .packet(flow.request().seq(CLIENT_NEXT.wrapping_add(1)).acks(BACKEND_NEXT.wrapping_add(1)))
+        .expect(forwarded_to(flow.member))
 }
 
 #[test]

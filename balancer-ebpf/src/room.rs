@@ -1,0 +1,56 @@
+//! Room in a full table of established flows: one that is over, and only kept for its last retransmissions, goes before its
+//! time.
+//!
+//! As a rule the controller has taken such flows out long before. While there is none, or where more connections end than
+//! there is room for, a gateway would otherwise refuse new ones for the sake of those that nobody wants any more.
+//! Deliberately absent: the choice among flows that live, of which none ever makes room.
+
+use balancer_common::flow::{Seen, Stage};
+use balancer_common::limits::{HALF_CLOSED_IDLE_NS, ROOM_TRIES};
+use balancer_common::table::{self, Hash, State};
+
+use crate::clock::{now, ticks};
+use crate::direction::Direction;
+use crate::family::Family;
+use crate::memory::{Established, Tier as _};
+use crate::unknown::random;
+
+/// Forgets a flow that is over, if one of some places chosen by chance has one.
+#[inline(always)]
+pub(crate) fn was_made<A: Family>() -> bool {
+    for _ in 0..ROOM_TRIES {
+        if A::make_room() {
+            return true;
+        }
+    }
+    false
+}
+
+/// [`Family::make_room`], in one of those places.
+#[inline(always)]
+pub(crate) fn make_room<A: Family>() -> bool {
+    let somewhere = Hash::from_word(u64::from(random()) << 32 | u64::from(random()));
+    let may_be_over = |state: State| Seen(state.marks()).may_end();
+    match table::oldest(&Established::table::<A>(), somewhere, now(), may_be_over) {
+        Some(place) if A::is_over(place.index, place.state.0) => {
+            A::release_established(place.index, place.state.0)
+        }
+        _ => false,
+    }
+}
+
+/// [`Family::is_over`]; what was read is this flow's if it is still there after that.
+#[inline(always)]
+pub(crate) fn is_over<A: Family>(direction: Direction<A, Established>) -> bool {
+    let Some(twin) = direction.twin() else { return false };
+    let (Some(one), Some(other)) = (direction.progress(), twin.progress()) else { return false };
+    let is_over = match Stage::of(&one, &other) {
+        Stage::Established => false,
+        Stage::HalfClosed => {
+            let now = now();
+            direction.silent(now).min(twin.silent(now)) > ticks(HALF_CLOSED_IDLE_NS)
+        }
+        Stage::Closed => true,
+    };
+    is_over && direction.is_alive()
+}
