@@ -10,6 +10,7 @@ pub mod capture;
 pub mod case;
 pub mod certificates;
 pub mod demo;
+pub mod docs;
 pub mod driven;
 pub mod folder;
 pub mod gateway;

@@ -1,13 +1,18 @@
 //! What Prometheus is shown: the numbers that `status` and `stats` tell, and what happened.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
+use balancer_tests::docs::root;
 use balancer_tests::gateway::PATIENCE;
 use balancer_tests::lab::Topology;
 use balancer_tests::poll::poll_until;
 use balancer_tests::site::{Options, Programs, Site, WEB};
+use serde_json::Value;
 
 const LISTEN: &str = "127.0.0.1:9464";
 
@@ -68,6 +73,41 @@ fn a_scrape_tells_who_serves_what_was_carried_and_what_happened() -> Result<()> 
     )?;
     let text = scraped(&site)?;
     ensure!(text.contains("reason=\"refused\"") && text.contains("balancer_certificate_expiry"), "{text}");
+    for file in ["docs/alerts.yml", "docs/grafana.json"] {
+        asks_for_what_is_there(file, &text)?;
+    }
+    Ok(())
+}
+
+/// Every metric that a file for others names is in the scrape.
+fn asks_for_what_is_there(file: &str, scrape: &str) -> Result<()> {
+    let text = fs::read_to_string(root().join(file))?;
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text.split(|c| !is_part(c)).filter(|word| word.starts_with("balancer_"));
+    let names: BTreeSet<_> = words.collect();
+    ensure!(names.len() > 5, "{file}: {names:?}");
+    for name in names {
+        // A counter and a histogram are described without the ends of their samples' names.
+        let described = ["_total", "_bucket"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        ensure!(scrape.contains(&format!("# TYPE {described} ")), "{file}: {name} in:\n{scrape}");
+    }
+    Ok(())
+}
+
+#[test]
+fn prometheus_takes_the_alert_rules_and_grafana_s_file_is_whole() -> Result<()> {
+    let promtool = env::var_os("BALANCER_PROMTOOL").context("BALANCER_PROMTOOL: run cargo xtask test")?;
+    let said =
+        Command::new(promtool).args(["check", "rules"]).arg(root().join("docs/alerts.yml")).output()?;
+    ensure!(said.status.success(), "{said:?}");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(root().join("docs/grafana.json"))?)?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].to_string()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
+    for panel in panels {
+        let targets = panel["targets"].as_array().context("targets")?;
+        ensure!(!targets.is_empty() && targets.iter().all(|target| target["expr"].is_string()), "{panel}");
+    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use balancer_tests::{
 const SERVICE: &str = "balancer.service";
 
 /// What a package has to have.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "/usr/bin/balancer",
     "/lib/systemd/system/balancer.service",
     "/usr/lib/sysusers.d/balancer.conf",
@@ -31,6 +31,7 @@ const FILES: [&str; 12] = [
     "/usr/share/doc/balancer/changelog.gz",
     "/usr/share/doc/balancer/examples/balancer.toml",
     "/usr/share/doc/balancer/docs/operating.md",
+    "/usr/share/doc/balancer/docs/promotion.md",
 ];
 
 #[test]

@@ -53,6 +53,8 @@ fn what_the_unit_grants_is_enough_for_a_life_and_nothing_else_is_held() -> Resul
         assert_eq!(after.link_ids(), before.link_ids());
     }
     flawless(load)?;
+    machine.do_well(&["systemctl", "restart", SERVICE])?;
+    assert_eq!(stand.status()?.link_ids(), before.link_ids());
     let mut held = site.hold(balancer_tests::site::PASSWORDS, WEB)?;
     machine.do_well(&["balancer", "maint", POOL, "server2"])?;
     ensure!(held.ask().is_err(), "frames of our own end a flow");

@@ -91,7 +91,11 @@ fn stage(binary: &Path, files: &Path, epoch: u64) -> Result<()> {
     let readme = String::from_utf8(read(&root().join("README.md"))?).context("README.md")?;
     put(&format!("{doc}/examples/balancer.toml"), first_configuration(&readme)?.as_bytes())?;
     put(&format!("{doc}/README.md"), readme.as_bytes())?;
-    copy("docs/operating.md", &format!("{doc}/docs/operating.md"))?;
+    for document in fs::read_dir(root().join("docs")).context("list docs")? {
+        let name = document?.file_name();
+        let name = name.to_str().context("a document's name")?;
+        copy(&format!("docs/{name}"), &format!("{doc}/docs/{name}"))?;
+    }
     put(&format!("{doc}/copyright"), COPYRIGHT.as_bytes())?;
     put(&format!("{doc}/changelog"), changelog(epoch)?.as_bytes())?;
     compress(&files.join(doc).join("changelog"))

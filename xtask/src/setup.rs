@@ -5,6 +5,8 @@
 //! clients (rustup, cargo, apt-get); bpf-linker goes into a private root under the target folder, not over the user's.
 
 mod peers;
+mod promtool;
+mod unpack;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::run::{ask, cargo, find, run, target};
 
 pub(crate) use peers::{Peers, peers};
+pub(crate) use promtool::promtool;
 
 /// The newest that borrows rustc's own LLVM; later ones want an LLVM 23 of their own.
 const BPF_LINKER: &str = "0.10.1";
@@ -22,19 +25,26 @@ const BPF_LINKER: &str = "0.10.1";
 /// A program, and Debian's package that has it.
 type Tool = (&'static str, &'static str);
 
-/// Tools that the tests and the demo use, and Debian's packages that have them.
-const TEST_TOOLS: [Tool; 11] = [
+/// What a lab is made of, the demo's too, and Debian's packages that have it.
+const LAB_TOOLS: [Tool; 6] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("curl", "curl"),
     ("openssl", "openssl"),
+];
+
+/// What the tests use besides.
+const TEST_TOOLS: [Tool; 8] = [
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("prlimit", "util-linux"),
     ("groupadd", "passwd"),
     ("systemd-analyze", "systemd"),
+    ("keepalived", "keepalived"),
+    ("psql", "postgresql-client"),
+    ("pg_createcluster", "postgresql"),
 ];
 
 /// What packs a package.
@@ -71,7 +81,7 @@ pub(crate) struct BpfCompiler {
 }
 
 pub(crate) fn setup(arguments: &Arguments) -> Result<()> {
-    provide(&[COMPILER, LINKER, TOOLS, PACKING], arguments)
+    provide(&[COMPILER, LINKER, LABS, TESTS, PROMTOOL, PACKING], arguments)
 }
 
 fn provide(needs: &[Need], arguments: &Arguments) -> Result<()> {
@@ -104,9 +114,14 @@ pub(crate) fn for_building() -> Result<()> {
     provide(&[COMPILER, LINKER], &Arguments { yes: false, check: false })
 }
 
-/// What tests and demo need besides, found or installed.
+/// What demo and benchmarks need besides, found or installed.
 pub(crate) fn for_labs() -> Result<()> {
-    provide(&[TOOLS], &Arguments { yes: false, check: false })
+    provide(&[LABS], &Arguments { yes: false, check: false })
+}
+
+/// What tests need besides, found or installed.
+pub(crate) fn for_tests() -> Result<()> {
+    provide(&[LABS, TESTS, PROMTOOL], &Arguments { yes: false, check: false })
 }
 
 /// What packing needs besides, found or installed.
@@ -146,11 +161,25 @@ const LINKER: Need = Need {
     install: install_linker,
 };
 
-const TOOLS: Need = Need {
-    what: "tools of the tests (ip, ethtool, nft, nsenter, curl, openssl, systemd)",
+const LABS: Need = Need {
+    what: "tools of the labs (ip, ethtool, nft, nsenter, curl, openssl)",
+    plan: "install their Debian packages",
+    found: || missing(&LAB_TOOLS).is_empty().then(|| "all of them".to_owned()),
+    install: || install_tools("labs", &LAB_TOOLS),
+};
+
+const TESTS: Need = Need {
+    what: "tools of the tests (util-linux, systemd, keepalived, PostgreSQL)",
     plan: "install their Debian packages",
     found: || missing(&TEST_TOOLS).is_empty().then(|| "all of them".to_owned()),
     install: || install_tools("tests", &TEST_TOOLS),
+};
+
+const PROMTOOL: Need = Need {
+    what: "promtool, which reads alert rules",
+    plan: "unpack Debian's prometheus into target/tools, without installing it",
+    found: || promtool().map(|promtool| promtool.display().to_string()),
+    install: promtool::install,
 };
 
 const PACKING: Need = Need {

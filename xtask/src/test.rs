@@ -52,7 +52,7 @@ pub(crate) fn in_labs() -> Result<InLabs> {
     if !is_root() {
         bail!("the tests in namespaces need root: run `cargo xtask` as root");
     }
-    setup::for_labs()?;
+    setup::for_tests()?;
     let built = build()?;
     let bench_object = bench_object()?;
     setup::for_packaging()?;
@@ -64,6 +64,7 @@ pub(crate) fn in_labs() -> Result<InLabs> {
         .env("BALANCER_BENCH_OBJECT", bench_object)
         .env("BALANCER_BINARY", &built.binary)
         .env("BALANCER_PACKAGE", package)
+        .env("BALANCER_PROMTOOL", setup::promtool().context("promtool was there a moment ago")?)
         // Each lab has its own namespaces, so tests run side by side; two at a time, as a lab keeps a core busy.
         .env("RUST_TEST_THREADS", "2");
     Ok(InLabs { command, object: built.object })

@@ -17,7 +17,7 @@ use super::mishap::Mishap;
 /// What a backend is to its pool while it is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// New flows go there.
+    /// New flows go there, or would if it answers well: nobody is the active one yet.
     Active,
     /// The pool is switching to it.
     Candidate,

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::as_root;
-use crate::run::{find, run, target};
+use super::unpack::unpack;
+use crate::run::{find, target};
 
 /// The programs and what belongs to them; what else these need and the system hasn't, apt adds.
 const PACKAGES: [&str; 3] = ["nginx", "libnginx-mod-stream", "haproxy"];
@@ -48,27 +48,7 @@ pub(crate) fn peers() -> Option<Peers> {
 }
 
 pub(super) fn install() -> Result<()> {
-    let tools = ["apt-get", "dpkg-deb"];
-    if tools.iter().any(|tool| find(tool).is_none()) {
-        bail!(
-            "this system has no apt: install nginx with its stream module, and HAProxy, with its package manager"
-        );
-    }
-    let archives = unpacked().join("archives");
-    std::fs::create_dir_all(archives.join("partial"))
-        .with_context(|| format!("making {}", archives.display()))?;
-    run(&mut as_root(&["apt-get", "update"]))?;
-    let place = format!("Dir::Cache::archives={}", archives.display());
-    let words = ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends", "-o", &place];
-    run(as_root(&words).args(PACKAGES))?;
-    let entries = std::fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))?;
-    for archive in entries {
-        let archive = archive?.path();
-        if archive.extension().is_some_and(|extension| extension == "deb") {
-            run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(unpacked()))?;
-        }
-    }
-    Ok(())
+    unpack(&PACKAGES, &unpacked()).context("nginx with its stream module, and HAProxy")
 }
 
 fn unpacked() -> PathBuf {
