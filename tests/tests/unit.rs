@@ -1,7 +1,11 @@
 //! The unit as it is shipped, under systemd: what it grants is enough and is all that is held, its hardening lets the daemon
 //! work, and traffic is not touched by whatever becomes of the service.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use balancer_tests::{
@@ -87,6 +91,26 @@ fn a_loop_that_stopped_misses_its_watchdog_and_is_replaced_unnoticed() -> Result
     })?;
     assert_eq!(machine.property(SERVICE, "NRestarts")?, "1");
     flawless(load)
+}
+
+#[test]
+fn a_first_decision_that_takes_longer_than_a_start_may_is_waited_for() -> Result<()> {
+    let stand = Stand::start("patience", "[Service]\nTimeoutStartSec=3s\n", "true")?;
+    let (site, machine) = (&stand.site, &stand.machine);
+    machine.do_well(&["systemctl", "stop", SERVICE])?;
+    // A first start, as after a reboot without a memory; and servers that are there and say nothing.
+    machine.do_well(&["balancer", "detach"])?;
+    machine.do_well(&["rm", "/var/lib/balancer/state.json"])?;
+    let longer = "s/^timeout = \"500ms\"/timeout = \"8s\"/";
+    machine.do_well(&["sed", "-i", longer, "/etc/balancer/balancer.toml"])?;
+    let mute = "add table inet mute; add chain inet mute in { type filter hook input priority -400; }; \
+                add rule inet mute in meta l4proto tcp drop";
+    site.lab().backends().iter().try_for_each(|server| server.run(["nft", mute]).map(drop))?;
+    let begun = Instant::now();
+    machine.do_well(&["systemctl", "start", SERVICE])?;
+    assert!(begun.elapsed() >= Duration::from_secs(6), "it was decided after {:?}", begun.elapsed());
+    assert_eq!(machine.property(SERVICE, "NRestarts")?, "0");
+    Ok(())
 }
 
 #[test]

@@ -398,7 +398,7 @@ impl Daemon {
                     self.counter.age();
                     self.descriptors = descriptors::trouble();
                 }
-                () = watchdog.turn() => watchdog.tell(),
+                what = watchdog.turn(!self.ready) => watchdog.tell(what),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 // One that comes before the first decision waits for it.
