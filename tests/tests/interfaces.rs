@@ -2,6 +2,7 @@
 //! of its state is lost, and meanwhile `status` says what is missing.
 
 use std::{
+    fs,
     process::Output,
     time::{Duration, SystemTime},
 };
@@ -72,6 +73,25 @@ fn a_renamed_interface_goes_on_and_is_told_until_it_has_its_name_again() -> Resu
     watched.forwards_again("lan0")?;
     assert_eq!(watched.site.gateway.status()?.link_ids(), links);
     watched.told_once("interface lan0")
+}
+
+#[test]
+fn a_reload_that_takes_the_other_name_keeps_program_and_flows() -> Result<()> {
+    let mut watched = Watched::start("reloaded")?;
+    let links = watched.site.gateway.status()?.link_ids();
+    rename(&watched, "lan0", "other0")?;
+    let text = fs::read_to_string(watched.site.gateway.configuration())?.replace("\"lan0\"", "\"other0\"");
+    // Whether or not it was told of the name yet.
+    let said = watched.site.gateway.reload(&text)?;
+    assert!(said[1].starts_with("gateway: interfaces "), "{said:?}");
+    watched.forwards_again("other0")?;
+    let status = watched.site.gateway.status()?;
+    assert_eq!(status.link_ids(), links, "{status}");
+    // And the next daemon finds them so.
+    watched.site.gateway.kill();
+    watched.site.gateway.start(&[])?;
+    assert_eq!(watched.site.gateway.status()?.link_ids(), links);
+    watched.is_served()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use balancer_common::abi::Interface;
+use nix::net::if_::if_nametoindex;
 use tracing::{error, info, warn};
 
 use crate::dataplane::DataplaneError;
@@ -113,6 +114,13 @@ impl Interfaces {
         self.0.iter().find(|(_, held)| held.is_on(here)).map(|(name, _)| name.clone())
     }
 
+    /// What the device of this name is known by here, if our program is on it; the kernel says which device that is now.
+    fn former_name(&self, name: &str) -> Option<String> {
+        let index = if_nametoindex(name).ok()?;
+        let is_on = |held: &Held| held.attached.as_ref().is_some_and(|attached| attached.ifindex == index);
+        self.0.iter().find(|(_, held)| is_on(held)).map(|(former, _)| former.clone())
+    }
+
     fn taken(&self) -> BTreeSet<u16> {
         self.0.values().filter_map(|held| Some(held.written?.0)).collect()
     }
@@ -178,8 +186,16 @@ impl Daemon {
     }
 
     /// The configuration names these interfaces now: what is new gets the program as soon as the kernel shows it, beside the
-    /// loop; what isn't among them any more is released at once.
+    /// loop; what isn't among them any more is released at once. A device that was only called otherwise keeps what it has.
     pub(super) fn want_interfaces(&mut self, names: &[String]) -> Result<(), DataplaneError> {
+        for name in
+            names.iter().filter(|name| !self.interfaces.0.contains_key(*name)).cloned().collect::<Vec<_>>()
+        {
+            if let Some(former) = self.interfaces.former_name(&name).filter(|former| !names.contains(former))
+            {
+                self.call(&former, &name)?;
+            }
+        }
         let known = self.interfaces.0.keys();
         for name in known.filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>() {
             let slot = self.interfaces.0.get(&name).and_then(|held| Some(held.written?.0));
@@ -191,6 +207,18 @@ impl Daemon {
             self.interfaces.0.entry(name.clone()).or_default();
         }
         self.watch();
+        Ok(())
+    }
+
+    /// An interface has another name now; its program, its slot and its flows stay.
+    fn call(&mut self, former: &str, name: &str) -> Result<(), DataplaneError> {
+        self.parts.exchange(name, former)?;
+        let Some(mut held) = self.interfaces.0.remove(former) else { return Ok(()) };
+        held.attached.iter_mut().for_each(|attached| name.clone_into(&mut attached.interface));
+        // Told anew, under this name.
+        (held.device, held.problem) = (None, None);
+        self.interfaces.0.insert(name.to_owned(), held);
+        info!(event = "interface", interface = name, before = former, "the same device under another name");
         Ok(())
     }
 
@@ -231,8 +259,7 @@ impl Daemon {
             Some(Device::Renamed(now)) => {
                 let problem = format!(
                     "its device is called {now} now, and traffic still passes it: call it {name} again \
-                     (`ip link set dev {now} name {name}`), or name {now} in [gateway] interfaces and restart the daemon (a reload \
-                     would cut what passes)"
+                     (`ip link set dev {now} name {name}`), or name {now} in [gateway] interfaces and reload"
                 );
                 self.trouble(name, problem);
             }
