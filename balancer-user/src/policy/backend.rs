@@ -175,6 +175,20 @@ impl Backend {
         self.target(service).filter(|_| !is_down).is_some_and(|target| target.want(now))
     }
 
+    /// The turn of one of its services has come: the probe with this number starts, if it is to. Of those that clients want
+    /// one starts per (shortest) `fast_interval`, and the one that has waited longest is the next. Says whether a client wanted it.
+    pub(super) fn launch(&mut self, service: ServiceIndex, serial: u64, now: Moment) -> Option<bool> {
+        let waiting =
+            self.targets().filter_map(|(service, target)| Some((target.waits_since(now)?, service)));
+        let is_behind = waiting.min().is_some_and(|(_, first)| first != service);
+        let was_wanted = self.target(service)?.launch(serial, is_behind, now)?;
+        if was_wanted {
+            let shortest = self.targets.iter().filter_map(Target::fast_interval).min().unwrap_or_default();
+            self.targets.iter_mut().for_each(|target| target.hold(now + shortest));
+        }
+        Some(was_wanted)
+    }
+
     /// The same, and such failures count; says whether this one did.
     pub(super) fn blame(&mut self, failure: &LiveFailure, spacing: Duration, now: Moment) -> bool {
         let is_down = self.health == Health::Down;

@@ -2,7 +2,7 @@
 //! take.
 //!
 //! Whoever can send packets can make attempts fail, or seem to fail. So what one of them can do is bounded: nothing is
-//! remembered of a backend but one flow, a probe is asked for once per `fast_interval`, and a failure counts once per
+//! remembered of a backend but one flow, a probe of it is asked for once per `fast_interval`, and a failure counts once per
 //! `connect_timeout`, only while the backend answers nobody. Deliberately not here: seeing such attempts and sending them
 //! on (the data plane's part), and what a failure makes of a backend (`health`).
 

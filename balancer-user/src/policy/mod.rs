@@ -232,9 +232,16 @@ impl Policy {
         let now = self.now;
         while let Some(id) = self.queue.next(now) {
             let serial = self.queue.next_serial();
-            let starts = self.target(id).is_some_and(|target| target.launch(serial, now));
+            let backend = self.pools.get_mut(id.pool.0).and_then(|pool| pool.backend(id.backend));
+            let launched = backend.and_then(|backend| backend.launch(id.service, serial, now));
             self.set_target_timer(id);
-            if starts {
+            if launched == Some(true) {
+                // Those of its other services that are wanted, too, have to wait now.
+                let of = self.targets(id.pool).into_iter();
+                of.filter(|target| target.backend == id.backend)
+                    .for_each(|target| self.set_target_timer(target));
+            }
+            if launched.is_some() {
                 return Some(self.queue.took_off(id));
             }
         }

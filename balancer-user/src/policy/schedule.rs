@@ -79,16 +79,19 @@ pub(super) enum Landing {
 pub(super) struct Schedule {
     settings: ProbeSchedule,
     dice: Dice,
-    next: Moment,
+    /// When the next one starts if no client wants it before.
+    planned: Moment,
     launched: Option<Moment>,
     flight: Option<Flight>,
     serial: u64,
     answered: bool,
     pace: Pace,
-    /// A client's connection attempt failed, and no probe has started since.
-    wanted: bool,
+    /// When a client's connection attempt failed, if no probe has started since.
+    wanted: Option<Moment>,
     /// When the last one started that was wanted.
     hurried: Option<Moment>,
+    /// Not before this for a client alone: one that was wanted of another service of the backend has just started.
+    held_until: Moment,
 }
 
 impl Schedule {
@@ -98,20 +101,27 @@ impl Schedule {
         Self {
             settings,
             dice: Dice::new(seed, u64::from(nth)),
-            next: now + spacing * nth,
+            planned: now + spacing * nth,
             launched: None,
             flight: None,
             serial: 0,
             answered: false,
             pace: Pace::AtOnce,
-            wanted: false,
+            wanted: None,
             hurried: None,
+            held_until: Moment::ZERO,
         }
     }
 
     /// When the next probe starts; none while one is in flight.
     pub(super) fn next(&self) -> Option<Moment> {
-        self.flight.is_none().then_some(self.next)
+        let hurried = self.hurried_at();
+        self.flight.is_none().then(|| hurried.map_or(self.planned, |hurried| hurried.min(self.planned)))
+    }
+
+    /// Since when a client wants a probe, if it may start for that alone.
+    pub(super) fn waits_since(&self, now: Moment) -> Option<Moment> {
+        self.wanted.filter(|_| self.flight.is_none() && self.planned > now && self.is_urgent(now))
     }
 
     /// When the probe in flight is given up.
@@ -133,16 +143,32 @@ impl Schedule {
         self.answered
     }
 
-    /// Starts the probe with this number.
-    pub(super) fn launch(&mut self, serial: u64, now: Moment) {
+    /// Whether the next probe may start. `is_behind`: another service of the backend has been wanted for longer.
+    pub(super) fn may_start(&self, is_behind: bool, now: Moment) -> bool {
+        self.planned <= now || (!is_behind && self.hurried_at().is_some_and(|at| at <= now))
+    }
+
+    /// Starts the probe with this number; says whether it was wanted.
+    pub(super) fn launch(&mut self, serial: u64, now: Moment) -> bool {
         self.serial = serial;
         self.launched = Some(now);
-        if std::mem::take(&mut self.wanted) {
+        let was_wanted = self.wanted.take().is_some();
+        if was_wanted {
             self.hurried = Some(now);
         }
         // Twice the prober's own bound and a second: enough for a busy machine to say that the time is over.
         let bound = now + self.settings.timeout.saturating_mul(2) + Duration::from_secs(1);
         self.flight = Some(Flight { bound, void: false, past: false });
+        was_wanted
+    }
+
+    /// A probe of another service of the backend was wanted, and has started.
+    pub(super) const fn hold(&mut self, until: Moment) {
+        self.held_until = until;
+    }
+
+    pub(super) const fn fast_interval(&self) -> Duration {
+        self.settings.fast_interval
     }
 
     /// Goes on where the one before is, which may have had another cadence: a probe that is due stays due, and none comes
@@ -152,7 +178,7 @@ impl Schedule {
         *self = Self { settings, ..before };
         if settings != before.settings {
             let latest = self.launched.unwrap_or(now) + settings.interval;
-            self.next = self.next.min(latest.max(now));
+            self.planned = self.planned.min(latest.max(now));
         }
     }
 
@@ -213,42 +239,41 @@ impl Schedule {
             Pace::Normal => self.shortened(self.settings.interval),
         };
         self.pace = pace;
-        self.next = (started + gap.max(SMALLEST_GAP)).max(now);
-        self.hurry(now);
+        self.planned = (started + gap.max(SMALLEST_GAP)).max(now);
+        // What was asked for while one was in flight may start from now on.
+        self.wanted = self.wanted.map(|wanted| wanted.max(now));
     }
 
     /// A client's connection attempt failed: the next probe starts at once, but no sooner than `fast_interval` after the
-    /// last one that was wanted. One in flight started before that attempt ended, and may have seen the backend as it was
-    /// then: when it ends well, another one starts.
-    pub(super) fn want(&mut self, now: Moment) {
-        self.wanted = true;
-        self.hurry(now);
+    /// last one that was wanted, nor than the backend's other services allow. One in flight started before that attempt ended, and may have seen the
+    /// backend as it was then: when it ends well, another one starts.
+    pub(super) const fn want(&mut self, now: Moment) {
+        if self.wanted.is_none() {
+            self.wanted = Some(now);
+        }
     }
 
     /// The probe in flight failed, or the backend is down: nothing is left to ask.
     pub(super) const fn satisfy(&mut self) {
-        self.wanted = false;
+        self.wanted = None;
     }
 
     /// Whether the next probe is wanted, and may start now.
     pub(super) fn is_urgent(&self, now: Moment) -> bool {
-        self.wanted && self.next <= now && self.may_hurry_from() <= now
+        self.hurried_at().is_some_and(|at| at <= now)
     }
 
     /// Suspect from now on: the next probe comes as soon as behind one that failed.
     pub(super) fn suspect(&mut self, now: Moment) {
         self.pace = Pace::Fast;
-        self.next = self.next.min(now + self.shortened(self.settings.fast_interval));
+        self.planned = self.planned.min(now + self.shortened(self.settings.fast_interval));
     }
 
-    fn hurry(&mut self, now: Moment) {
-        if self.wanted {
-            self.next = self.next.min(self.may_hurry_from().max(now));
-        }
-    }
-
-    fn may_hurry_from(&self) -> Moment {
-        self.hurried.map_or(Moment::ZERO, |last| last + self.settings.fast_interval)
+    /// When the next probe may start because it is wanted.
+    fn hurried_at(&self) -> Option<Moment> {
+        let wanted = self.wanted?;
+        let own = self.hurried.map_or(wanted, |last| last + self.settings.fast_interval);
+        Some(wanted.max(own).max(self.held_until))
     }
 
     fn shortened(&mut self, interval: Duration) -> Duration {

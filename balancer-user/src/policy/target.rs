@@ -101,11 +101,31 @@ impl Target {
         Due::Probe { turn }
     }
 
-    /// Its turn has come: the probe with this number starts. False if it fell asleep or went down while it waited.
-    pub(super) fn launch(&mut self, serial: u64, now: Moment) -> bool {
+    /// Its turn has come: the probe with this number starts; says whether a client wanted it. `None`: it fell asleep or went
+    /// down while it waited, or another service of its backend was hurried. `is_behind`: that one has been wanted for longer.
+    pub(super) fn launch(&mut self, serial: u64, is_behind: bool, now: Moment) -> Option<bool> {
         self.queued = false;
-        let rests = self.asleep || self.monitor.down_until().is_some();
-        self.schedule.as_mut().filter(|_| !rests).map(|schedule| schedule.launch(serial, now)).is_some()
+        let rests = self.rests();
+        let schedule = self.schedule.as_mut().filter(|_| !rests)?;
+        schedule.may_start(is_behind, now).then(|| schedule.launch(serial, now))
+    }
+
+    /// Since when a client wants its probe, if that may start for it.
+    pub(super) fn waits_since(&self, now: Moment) -> Option<Moment> {
+        self.schedule.as_ref().filter(|_| !self.rests())?.waits_since(now)
+    }
+
+    /// A probe of its backend that a client wanted has started.
+    pub(super) fn hold(&mut self, until: Moment) {
+        self.schedule.iter_mut().for_each(|schedule| schedule.hold(until));
+    }
+
+    pub(super) fn fast_interval(&self) -> Option<Duration> {
+        self.schedule.as_ref().map(Schedule::fast_interval)
+    }
+
+    fn rests(&self) -> bool {
+        self.asleep || self.monitor.down_until().is_some()
     }
 
     /// Goes on where the one before is, if that is one of its kind: of a service that wasn't probed nothing is known that
@@ -168,7 +188,7 @@ impl Target {
     /// A client's connection attempt failed: it is probed as soon as that may be. Says whether it waits for its turn, and
     /// may start now.
     pub(super) fn want(&mut self, now: Moment) -> bool {
-        let rests = self.asleep || self.monitor.down_until().is_some();
+        let rests = self.rests();
         let Some(schedule) = self.schedule.as_mut().filter(|_| !rests) else { return false };
         schedule.want(now);
         self.queued && schedule.is_urgent(now)

@@ -44,9 +44,19 @@ impl Attempts {
             && health != Health::Down
             && !of.disabled
             && !of.cold;
-        if let Some(probe) = self.settings.services[id.service.0].probe.filter(|_| asks) {
-            self.asked.insert(id, now + probe.fast_interval);
+        if asks && self.settings.services[id.service.0].probe.is_some() {
+            self.asked.insert(id, now + self.longest_wait(id));
         }
+    }
+
+    /// Of its own `fast_interval`, and then for each of the backend's other services, as one probe of a backend that clients
+    /// ask for may start per the shortest.
+    fn longest_wait(&self, id: TargetId) -> Duration {
+        let services = &self.settings.services;
+        let fast = |service: &ServiceSettings| service.probe.map(|probe| probe.fast_interval);
+        let shortest = services.iter().filter_map(fast).min().unwrap_or_default();
+        let others = services.iter().filter_map(fast).skip(1).map(|_| shortest);
+        fast(&services[id.service.0]).unwrap_or_default() + others.sum::<Duration>()
     }
 
     pub(super) fn launched(&mut self, id: TargetId) {
@@ -56,13 +66,12 @@ impl Attempts {
 
     /// One that fails has answered; another one may have begun too early.
     pub(super) fn landed(&mut self, id: TargetId, signal: &Signal, now: Moment) {
-        let fast =
-            self.settings.services[id.service.0].probe.map_or(Duration::ZERO, |probe| probe.fast_interval);
+        let wait = self.longest_wait(id);
         match (signal, self.asked.get_mut(&id)) {
             (Signal::Bad(_), _) => {
                 self.asked.remove(&id);
             }
-            (Signal::Good | Signal::Inconclusive, Some(by)) => *by = now + fast,
+            (Signal::Good | Signal::Inconclusive, Some(by)) => *by = now + wait,
             (Signal::Good | Signal::Inconclusive, None) => {}
         }
     }

@@ -32,6 +32,32 @@ fn has_one_per_fast_interval_at_most_and_none_is_forgotten() {
     assert_eq!(world.active(), Some(P));
 }
 
+/// Clients of two services, who go on failing; those of the first one more often.
+#[test]
+fn has_one_per_fast_interval_whatever_the_service_and_these_take_turns() {
+    let mut world = set_up(Passive::Probe, |pool| {
+        let probe = Some(ProbeSchedule { interval: secs(60), ..PROBE });
+        pool.services =
+            vec![ServiceSettings { probe, ..service("web") }, ServiceSettings { probe, ..service("sync") }];
+    });
+    let (from, begun) = (world.now, world.log.len());
+    for flow in 0..100 {
+        let failure = failed(&world, flow, None);
+        world.fail(failure);
+        world.fail(LiveFailure { service: ServiceIndex(1), ..failure });
+        world.fail(failure);
+        world.run(millis(13));
+    }
+    let fast = PROBE.fast_interval;
+    assert_eq!(since(&world, from), [Duration::ZERO, fast, fast * 2]);
+    let service = |(_, entry): &(Moment, Entry)| match entry {
+        Entry::Probe(id) if id.backend.0 == P => Some(id.service.0),
+        _ => None,
+    };
+    let services: Vec<_> = world.log[begun..].iter().filter_map(service).collect();
+    assert_eq!(services, [0, 1, 0]);
+}
+
 /// It began before the client failed, and may have seen what was then.
 #[test]
 fn waits_for_the_probe_in_flight_and_asks_again_if_that_ends_well() {
