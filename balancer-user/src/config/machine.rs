@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use super::limits::CA_FILE_BYTES;
 use super::notes::{Claim, Notes, Says};
 use super::problem::{Fault, did_you_mean};
-use super::{Config, ConfigErrors, Parsed, Surroundings, read, snat};
+use super::{Config, ConfigErrors, Parsed, ReadError, Surroundings, read, snat};
 use crate::program::{self, Untrusted};
 
 /// How many interfaces a message lists.
@@ -143,9 +143,14 @@ fn ca_file(path: &Path) -> Option<Fault> {
     let bytes = match read::file(path, CA_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) => {
-            let instead =
-                "write the path of a readable PEM file; without `ca_file` the system's roots are used";
-            return fault(format!("can't read {shown}: {error}"), instead);
+            let instead = match error {
+                ReadError::Denied(_) => read::remedy(path),
+                ReadError::Io(_) | ReadError::NotAFile(_) | ReadError::TooLarge(_) => {
+                    "write the path of a readable PEM file; without `ca_file` the system's roots are used"
+                        .to_owned()
+                }
+            };
+            return Some(Fault::new(format!("can't read {shown}: {error}"), instead));
         }
     };
     const INSTEAD: &str = "write the path of a file with the CA's certificate (BEGIN CERTIFICATE)";

@@ -394,9 +394,14 @@ pub fn load(path: &Path) -> Result<Parsed, ConfigErrors> {
     };
     let bytes = bytes.map_err(|error| {
         let instead = match error {
-            ReadError::Io(_) => "write the configuration there, or name another file with --config",
-            ReadError::NotAFile(_) => "name a regular file with --config, or `-` for stdin",
-            ReadError::TooLarge(_) => "name the right file with --config; a configuration is smaller",
+            ReadError::Io(_) => {
+                "write the configuration there, or name another file with --config".to_owned()
+            }
+            ReadError::Denied(_) => read::remedy(path),
+            ReadError::NotAFile(_) => "name a regular file with --config, or `-` for stdin".to_owned(),
+            ReadError::TooLarge(_) => {
+                "name the right file with --config; a configuration is smaller".to_owned()
+            }
         };
         ConfigErrors::unreadable(&name, Fault::new(format!("can't read the configuration: {error}"), instead))
     })?;

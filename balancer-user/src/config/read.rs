@@ -8,18 +8,40 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::process::geteuid;
+
 /// Why a file wasn't read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The system refused.
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// The system refused root, which may read what others keep to themselves only with a capability that the daemon drops.
+    #[error(
+        "{0}: it, or a folder above it, is another user's, and the daemon reads what root owns or everybody may read"
+    )]
+    Denied(io::Error),
     /// A directory, a device, a FIFO or a socket.
     #[error("is {0}, not a regular file")]
     NotAFile(&'static str),
     /// More than the bound.
     #[error("is larger than {} KiB", .0 >> 10)]
     TooLarge(usize),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied && geteuid().is_root();
+        if is_denied { Self::Denied(error) } else { Self::Io(error) }
+    }
+}
+
+/// What makes a file readable that root was [denied](ReadError::Denied).
+pub(super) fn remedy(path: &Path) -> String {
+    let shown = path.display();
+    format!(
+        "`chown root: {shown}`, or let everybody read it (`chmod o+r {shown}`, and o+x for the folders above it)"
+    )
 }
 
 /// The bytes of a regular file of at most `limit` bytes.

@@ -1,6 +1,8 @@
 //! The configuration is read once more under traffic: what is the same goes on, what is another way is so at once, and what
 //! is wrong changes nothing.
 
+mod remembered;
+
 use std::{
     fs,
     net::SocketAddr,
