@@ -20,4 +20,5 @@ pub mod policy;
 pub mod privileges;
 pub mod probe;
 pub mod program;
+pub mod resolver;
 pub mod store;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
 use balancer_user::cli::import::{Import, NginxArgs};
-use balancer_user::cli::{self, Build, Cli, RunArgs, Verb};
+use balancer_user::cli::{self, Build, Cli, Paths, RunArgs, Verb};
 use balancer_user::config::nginx;
 use balancer_user::exit::{Exit, Failure};
 use balancer_user::{daemon, dataplane, doctor, privileges, program};
@@ -37,7 +37,10 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
             let _written_at_the_end = log.map_err(|error| Failure::new(Exit::Failed, error))?;
             daemon::run(&options(cli, arguments, build))
         }
-        Verb::Check(arguments) => daemon::check(&cli.paths.config, &cli.paths.pin_dir, arguments.no_resolve),
+        Verb::Check(arguments) => {
+            let Paths { config, pin_dir, state_dir, .. } = &cli.paths;
+            daemon::check(config, pin_dir, state_dir, arguments.no_resolve)
+        }
         Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output()),
         Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output()),
         Verb::Stats => cli::stats::run(&cli.paths, cli.output(), meaning),

@@ -1,7 +1,7 @@
 //! What the daemon may do: of root's capabilities those that it works with, and none of the others.
 //!
 //! Capabilities belong to threads, and a thread inherits those of the one that starts it: so the others are dropped before
-//! there is a second thread, and the log, whose thread is older, is started by one that has none at all.
+//! there is a second thread; the log and the resolver, whose threads may be older, have none at all.
 //!
 //! Deliberately left alone are the bounding set, the ambient set (the kernel keeps it within what is permitted) and
 //! `no_new_privs`: a program that root runs gets what the bounding set holds, and a hook shall get what its unit grants, not
@@ -54,15 +54,23 @@ fn needed_of(held: CapabilitySets) -> CapabilitySets {
 /// # Panics
 /// When `body` does.
 pub fn without_any<T: Send>(body: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let none = CapabilitySet::empty();
-    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
     thread::scope(|scope| {
         let done = scope.spawn(|| -> io::Result<T> {
-            set_capabilities(None, none)?;
+            drop_all()?;
             Ok(body())
         });
         done.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
     })
+}
+
+/// Drops for good whatever the calling thread may do; so can't those that it starts from now on.
+///
+/// # Errors
+/// What the kernel said.
+pub fn drop_all() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(())
 }
 
 /// Whether a program that root runs may end processes of others, which this process may not do itself.

@@ -18,6 +18,7 @@ pub mod inventory;
 pub mod lab;
 pub mod machine;
 mod markdown;
+pub mod name_server;
 pub mod packet;
 pub mod packet_bench;
 pub mod path;

@@ -18,6 +18,8 @@ use balancer_tests::{
 
 const UNIT: &str = include_str!("../../balancer-user/systemd/balancer.service");
 const SERVICE: &str = "balancer.service";
+/// The second server's.
+const NAME: &str = "db2.example.org";
 
 /// Tells what a hook may do, and what its pool is about to do.
 const HOOK: &str = r#"grep '^Cap' /proc/self/status > /var/lib/balancer/hook
@@ -47,7 +49,7 @@ fn what_the_unit_grants_is_enough_for_a_life_and_nothing_else_is_held() -> Resul
     assert_eq!(permitted, Some(granted), "a hook gets what the unit grants: {hook}");
     assert!(hook.ends_with("server1 server2\n"), "{hook}");
     let before = stand.status()?;
-    assert_eq!(before.active(), "server2");
+    assert_eq!((before.active(), &before.backend("server2")["host"]), ("server2", &NAME.into()), "{before}");
 
     // Killed, restarted, reset of flows included.
     while load.is_running() {
@@ -211,6 +213,11 @@ impl Stand {
         parts.script("/etc/balancer/hooks/step", hook)?;
         let text = site.configuration(options);
         let text = text.replace(&site.ca_file().display().to_string(), "/etc/balancer/ca.pem");
+        // One by name: the unit lets the daemon resolve it.
+        let second = site.lab().backend(1).address().to_string();
+        parts.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")?;
+        parts.write("/etc/hosts", &format!("127.0.0.1 localhost\n{second} {NAME}\n"))?;
+        let text = text.replace(&format!("\"{second}\""), &format!("\"{NAME}\""));
         let hook = "\n[[pool.hook]]\nname = \"step\"\nwhen = \"before\"\nrun = [\"/etc/balancer/hooks/step\"]\n\
                     timeout = \"5s\"\n";
         parts.write("/etc/balancer/balancer.toml", &(text + hook))?;

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::names;
-use super::not_yet;
 use super::problem::{Fault, quoted};
+
+const BACKEND_EXAMPLE: &str = "write the backend's own address, as in \"10.0.2.11\", or its host name";
 
 /// `203.0.113.10:443` or `[2001:db8::10]:443`, with a port above 0.
 pub(super) fn socket(written: &str) -> Result<SocketAddr, Fault> {
@@ -55,9 +56,17 @@ pub(super) fn listen(written: &str) -> Result<SocketAddr, Fault> {
     }
 }
 
-/// Where a backend is: the address of one other machine.
-pub(super) fn backend(written: &str) -> Result<IpAddr, Fault> {
-    const EXAMPLE: &str = "write the backend's own IP address, as in \"10.0.2.11\"";
+/// Where a backend is, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The address of one other machine.
+    Ip(IpAddr),
+    /// A host name, which is to be resolved.
+    Host(String),
+}
+
+/// Where a backend is: one other machine.
+pub(super) fn backend(written: &str) -> Result<Place, Fault> {
     let Ok(address) = written.parse::<IpAddr>() else {
         if written.parse::<SocketAddr>().is_ok() {
             return Err(Fault::new(
@@ -66,17 +75,29 @@ pub(super) fn backend(written: &str) -> Result<IpAddr, Fault> {
             ));
         }
         if names::is_host(written) {
-            return Err(not_yet::HOST_NAME.fault());
+            return Ok(Place::Host(written.to_owned()));
         }
-        return Err(Fault::new(format!("{} is not an IP address", quoted(written)), EXAMPLE));
+        let message = format!("{} is neither an IP address nor a host name", quoted(written));
+        return Err(Fault::new(message, BACKEND_EXAMPLE));
     };
+    machine(address).map(Place::Ip)
+}
+
+/// The address of one other machine.
+pub(super) fn machine(address: IpAddr) -> Result<IpAddr, Fault> {
     match unusable(address) {
         None => Ok(address),
         Some(Unusable::Mapped(v4)) => Err(mapped(v4, &v4.to_string())),
         Some(kind) => {
-            Err(Fault::new(format!("{address} is {}: no backend can be reached there", kind.name()), EXAMPLE))
+            let message = format!("{address} is {}: no backend can be reached there", kind.name());
+            Err(Fault::new(message, BACKEND_EXAMPLE))
         }
     }
+}
+
+/// Why no backend can be reached at an address, whatever the machine.
+pub(super) fn unreachable(address: IpAddr) -> Option<&'static str> {
+    unusable(address).map(Unusable::name)
 }
 
 /// What packets to backends come from: an address of this gateway.
@@ -119,7 +140,7 @@ enum Unusable {
 }
 
 impl Unusable {
-    fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::Unspecified => "the unspecified address",
             Self::Loopback => "a loopback address",
@@ -196,13 +217,16 @@ mod tests {
 
     #[test]
     fn where_no_backend_can_be_is_refused_with_the_reason() {
-        assert_eq!(backend("10.0.2.11"), Ok(IpAddr::from([10, 0, 2, 11])));
-        assert_eq!(backend("2001:db8:2::11"), Ok(IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x11])));
+        let ip = |address| Ok(Place::Ip(address));
+        assert_eq!(backend("10.0.2.11"), ip(IpAddr::from([10, 0, 2, 11])));
+        assert_eq!(backend("2001:db8:2::11"), ip(IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x11])));
+        assert_eq!(backend("db1.example.org"), Ok(Place::Host("db1.example.org".to_owned())));
         for (written, why) in [
             ("10.0.2.11:443", "has a port"),
             ("[2001:db8::1]:443", "has a port"),
-            ("10.0.2.256", "is not an IP address"),
-            ("", "is not an IP address"),
+            ("10.0.2.256", "is neither an IP address nor a host name"),
+            ("", "is neither an IP address nor a host name"),
+            ("db1..example.org", "is neither an IP address nor a host name"),
             ("0.0.0.0", "unspecified"),
             ("0.1.2.3", "unspecified"),
             ("127.0.0.53", "loopback"),
@@ -213,7 +237,6 @@ mod tests {
             ("ff05::2", "multicast"),
             ("fe80::11", "link-local"),
             ("::ffff:10.0.2.11", "written as an IPv6 address"),
-            ("db1.example.org", "not supported yet"),
         ] {
             let fault = backend(written).expect_err(written);
             assert!(fault.message.contains(why), "{written}: {}", fault.message);

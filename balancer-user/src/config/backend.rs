@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::addresses::Place;
+use super::hosts::NOWHERE;
 use super::limits::{MAX_FAILS, SHORTEST_INTERVAL};
 use super::notes::Says;
 use super::problem::Fault;
@@ -19,7 +21,7 @@ const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct BackendKeys {
     pub(super) name: Option<Located<String>>,
-    pub(super) address: Option<Located<IpAddr>>,
+    pub(super) place: Option<Located<Place>>,
     pub(super) disabled: bool,
     backup: bool,
     max_fails: u32,
@@ -31,16 +33,16 @@ pub(super) struct BackendKeys {
 impl BackendKeys {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let name = table.required_text("name", "name = \"server1\"", names::name);
-        let address = table.required_text("address", "address = \"10.0.2.11\"", addresses::backend);
-        if let Some(address) = &address {
-            table.claim(address.span, "address", Says::BackendAddress(address.value));
+        let place = table.required_text("address", "address = \"10.0.2.11\"", addresses::backend);
+        if let Some(Located { value: Place::Ip(address), span }) = &place {
+            table.claim(*span, "address", Says::BackendAddress(*address));
         }
         // In the order in which an error lists the keys.
         let max_fails = table.number("max_fails", 0..=MAX_FAILS);
         let (fail_timeout, fail_timeout_max) = fail_timeout(&mut table);
         let keys = Self {
             name,
-            address,
+            place,
             max_fails: max_fails.map_or(MAX_FAILS_DEFAULT, |found| found.value),
             fail_timeout,
             fail_timeout_max,
@@ -52,11 +54,24 @@ impl BackendKeys {
         keys
     }
 
+    /// Its address, if that is what is written.
+    pub(super) fn address(&self) -> Option<Located<IpAddr>> {
+        match self.place.as_ref()? {
+            Located { value: Place::Ip(address), span } => Some(Located { value: *address, span: *span }),
+            Located { value: Place::Host(_), .. } => None,
+        }
+    }
+
     /// The backend; none where an error was noted.
     pub(super) fn into_backend(self) -> Option<Backend> {
+        let (address, host) = match self.place?.value {
+            Place::Ip(address) => (address, None),
+            Place::Host(host) => (NOWHERE, Some(host)),
+        };
         Some(Backend {
             name: self.name?.value,
-            address: self.address?.value,
+            address,
+            host,
             max_fails: self.max_fails,
             fail_timeout: self.fail_timeout,
             fail_timeout_max: self.fail_timeout_max,

@@ -1,6 +1,7 @@
 //! The second stage: a configuration that is right in itself against the machine that shall carry it out.
 //!
-//! The machine comes as data ([`Surroundings`]); only CA files are read here, and programs looked at.
+//! The machine comes as data ([`Surroundings`]), and so does what host names lead to; only CA files are read here, and programs
+//! looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,10 +11,11 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::hosts::{self, Names, Unsettled, Why};
 use super::limits::CA_FILE_BYTES;
 use super::notes::{Claim, Notes, Says};
 use super::problem::{Fault, did_you_mean};
-use super::{Config, ConfigErrors, Parsed, ReadError, Surroundings, read, snat};
+use super::{Backend, Config, ConfigErrors, Parsed, ReadError, Surroundings, read, snat};
 use crate::program::{self, Untrusted};
 
 /// How many interfaces a message lists.
@@ -40,8 +42,10 @@ impl Parsed {
         mut self,
         machine: &Surroundings,
         missing_interface: MissingInterface,
+        names: &Names<'_>,
     ) -> Result<Config, ConfigErrors> {
         let notes = Notes::new(&self.source);
+        let unsettled = settle(&mut self.config, names, machine);
         let mut ca_files = BTreeMap::new();
         let mut elsewhere = BTreeSet::new();
         for claim in self.claims {
@@ -67,6 +71,10 @@ impl Parsed {
                     None
                 }
                 Says::BackendAddress(address) => backend(address, machine),
+                Says::BackendHost { pool, backend } => unsettled.get(&(pool, backend)).and_then(|why| {
+                    let backend = &self.config.pools[pool].backends[backend];
+                    host(backend, why, |warning| notes.warning(span, format!("{key}: {warning}")))
+                }),
                 Says::CaFile(path) => ca_files.entry(path).or_insert_with_key(|path| ca_file(path)).clone(),
                 Says::Program(path) => program(&path),
                 Says::SnatPorts { pool } => {
@@ -109,6 +117,24 @@ fn not_here(key: &str, address: IpAddr, whose: &str) -> String {
         "{key}: {address} is not an address of this machine now: no {whose} for it arrives until it is one \
          (keepalived may add it)"
     )
+}
+
+/// Where backends are that are given by name; of whom that isn't known now, and why.
+fn settle(config: &mut Config, names: &Names<'_>, machine: &Surroundings) -> BTreeMap<(usize, usize), Why> {
+    let Names::Asked { answers, known } = names else { return BTreeMap::new() };
+    config.recall(known, &machine.addresses);
+    let unsettled = config.settle(answers, &machine.addresses).into_iter();
+    unsettled.map(|Unsettled { pool, backend, why }| ((pool, backend), why)).collect()
+}
+
+/// A name that doesn't say where its backend is: an error if nobody knows, else a warning.
+fn host(backend: &Backend, why: &Why, warn: impl FnOnce(String)) -> Option<Fault> {
+    let fault = hosts::fault(backend.host.as_deref().unwrap_or_default(), why);
+    if backend.is_settled() {
+        warn(format!("{}; its last good address {} is used", fault.message, backend.address));
+        return None;
+    }
+    Some(fault)
 }
 
 fn backend(address: IpAddr, machine: &Surroundings) -> Option<Fault> {

@@ -1,7 +1,8 @@
 //! The configuration: from TOML text to a [`Config`] in which everything holds that the daemon relies on.
 //!
 //! Two stages. [`parse`] is pure: it reads all keys, and reports all errors with line, column and what to write
-//! instead. [`Parsed::check`] then holds the result against the machine, which comes as data ([`Surroundings`]).
+//! instead. [`Parsed::check`] then holds the result against the machine, which comes as data ([`Surroundings`], and what
+//! host names lead to: [`Names`]).
 //! [`load`] reads the text first, from a file or from stdin, with bounds.
 //!
 //! Keys whose meaning the data plane can't carry out yet are read and checked like all others, and then refused: their
@@ -13,6 +14,7 @@ mod attempts;
 mod backend;
 mod gateway;
 mod hook;
+mod hosts;
 mod limits;
 mod machine;
 mod names;
@@ -34,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,7 @@ use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
 
+pub use hosts::{Known, Names, Unsettled, Why};
 pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
 pub use read::ReadError;
@@ -255,7 +259,7 @@ pub struct Probe {
 pub enum Check {
     /// A full TLS handshake.
     Tls {
-        /// SNI, and the name to verify; always there when `verify` isn't off.
+        /// SNI, and the name to verify; none: a backend's host name. Where `verify` isn't off, each backend has one then.
         server_name: Option<String>,
         /// Whom to trust.
         verify: Verify,
@@ -309,8 +313,10 @@ pub enum Verify {
 pub struct Backend {
     /// Unique in its pool.
     pub name: String,
-    /// Unique in its pool.
+    /// Unique in its pool; unspecified if it is given by a name and nobody was asked ([`Names::LeftAlone`]).
     pub address: IpAddr,
+    /// The host name by which it is given, if it is.
+    pub host: Option<String>,
     /// Failures within `fail_timeout` that make it down; 0: never.
     pub max_fails: u32,
     /// The window in which failures count, and how long the backend then stays down.
@@ -378,10 +384,19 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// What is written, whether or not the machine can carry it out: for whoever looks at the machine itself.
+    /// What is written, whether or not the machine can carry it out: for whoever looks at the machine itself. Without the
+    /// backends that are given by name.
     #[must_use]
-    pub fn as_written(&self) -> &Config {
-        &self.config
+    pub fn as_written(&self) -> Config {
+        let mut config = self.config.clone();
+        config.pools.iter_mut().for_each(|pool| pool.backends.retain(Backend::is_settled));
+        config
+    }
+
+    /// The host names that are to be asked for before [`Parsed::check`].
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.config.hosts()
     }
 }
 

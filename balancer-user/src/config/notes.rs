@@ -29,6 +29,8 @@ pub(super) enum Says {
     SourceAddress(IpAddr),
     /// This address belongs to another machine.
     BackendAddress(IpAddr),
+    /// This backend has a name that leads to another machine; indices into the pools and their backends.
+    BackendHost { pool: usize, backend: usize },
     /// Certificates stand in this file.
     CaFile(PathBuf),
     /// Only root can have written this program.

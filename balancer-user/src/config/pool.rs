@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::addresses::Place;
 use super::attempts::AttemptKeys;
 use super::backend::BackendKeys;
 use super::hook::HookKeys;
 use super::limits::{BACKENDS, HOOKS, POOLS, SERVICES, SHORTEST_DURATION};
-use super::notes::Notes;
+use super::notes::{Notes, Says};
 use super::probe::{self, ProbeKeys};
 use super::problem::Fault;
 use super::service::ServiceKeys;
@@ -80,11 +81,11 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
         let redirect = service.redirect_http.clone();
         mentioned.listens.extend(redirect.map(|listen| (listen, "pool.service.redirect_http")));
     }
-    mentioned.backends.extend(backends.iter().filter_map(|backend| backend.address.clone()));
+    mentioned.backends.extend(backends.iter().filter_map(BackendKeys::address));
     mentioned.sources.extend(snat.addresses.iter().cloned());
 
     let owners = services.iter().map(|service| (service.probe.clone(), service.header)).collect();
-    let probes = probe::resolve(&probe_keys, owners, notes);
+    let probes = probe::resolve(&probe_keys, owners, claim_hosts(&backends, index, notes), notes);
     refuse_cold_without_probe(&backends, &probes, notes);
     attempts.judge(policies.failover, &probes, notes);
     let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
@@ -106,6 +107,22 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
         backends: backends.into_iter().map(BackendKeys::into_backend).collect::<Option<_>>()?,
         hooks: hooks.into_iter().map(HookKeys::into_hook).collect::<Option<_>>()?,
     })
+}
+
+/// Claims what names lead to, which is asked later; says whether all backends have one.
+fn claim_hosts(backends: &[BackendKeys], pool: usize, notes: &Notes<'_>) -> bool {
+    let mut are_all = true;
+    for (backend, keys) in backends.iter().enumerate() {
+        match &keys.place {
+            Some(Located { value: Place::Host(_), span }) => {
+                notes.claim(*span, "pool.backend.address", Says::BackendHost { pool, backend });
+            }
+            Some(Located { value: Place::Ip(_), .. }) => are_all = false,
+            // It has its own error.
+            None => {}
+        }
+    }
+    are_all
 }
 
 fn failback(table: &mut Table<'_>) -> Failback {
@@ -212,7 +229,7 @@ fn members(
         backends.iter().filter_map(|b| Some((b.name.clone()?, "pool.backend.name"))).collect();
     unique(&names, "backend of this pool", notes);
     let addresses: Vec<_> =
-        backends.iter().filter_map(|b| Some((b.address.clone()?, "pool.backend.address"))).collect();
+        backends.iter().filter_map(|b| Some((b.address()?, "pool.backend.address"))).collect();
     unique(&addresses, "backend's address in this pool", notes);
     let sources: Vec<_> = sources.iter().map(|source| (source.clone(), "pool.snat_addresses")).collect();
     unique(&sources, "source address of this pool", notes);

@@ -160,10 +160,11 @@ impl ProbeKeys {
 }
 
 /// The probes of a pool's services, in order, from the pool's keys and each service's own keys and header. None where
-/// an error was noted.
+/// an error was noted. `are_named`: all backends have a host name, which is the name in the certificate unless one is written.
 pub(super) fn resolve(
     pool: &ProbeKeys,
     services: Vec<(ProbeKeys, Span)>,
+    are_named: bool,
     notes: &Notes<'_>,
 ) -> Vec<Option<Probe>> {
     let kinds: Vec<Option<Kind>> = services.iter().map(|(own, _)| own.clone().over(pool).kind()).collect();
@@ -177,7 +178,7 @@ pub(super) fn resolve(
         .map(|((own, header), kind)| {
             let kind = kind?;
             refuse_misfits(&own, &[kind], notes);
-            probe(&own.over(pool), kind, header, notes)
+            probe(&own.over(pool), kind, header, are_named, notes)
         })
         .collect()
 }
@@ -197,16 +198,16 @@ fn refuse_misfits(keys: &ProbeKeys, kinds: &[Kind], notes: &Notes<'_>) {
     }
 }
 
-fn probe(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) -> Option<Probe> {
+fn probe(keys: &ProbeKeys, kind: Kind, header: Span, are_named: bool, notes: &Notes<'_>) -> Option<Probe> {
     let interval = keys.interval.as_ref().map_or(INTERVAL, |interval| interval.value);
     let fast_interval = fast_interval(keys, interval, notes);
     let check = match kind {
         Kind::Tls => {
-            let (server_name, verify) = tls(keys, header, notes)?;
+            let (server_name, verify) = tls(keys, header, are_named, notes)?;
             Check::Tls { server_name, verify }
         }
         Kind::Https => {
-            let (server_name, verify) = tls(keys, header, notes)?;
+            let (server_name, verify) = tls(keys, header, are_named, notes)?;
             Check::Https { server_name, verify, question: keys.question.question() }
         }
         Kind::Http => Check::Http(keys.question.question()),
@@ -235,7 +236,12 @@ fn exec(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<Check> {
 }
 
 /// The server name and whom to trust.
-fn tls(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<(Option<String>, Verify)> {
+fn tls(
+    keys: &ProbeKeys,
+    header: Span,
+    are_named: bool,
+    notes: &Notes<'_>,
+) -> Option<(Option<String>, Verify)> {
     let verify = match (&keys.verify, &keys.ca_file) {
         (Some(Located { value: false, .. }), ca_file) => {
             if let Some(ca_file) = ca_file {
@@ -250,13 +256,13 @@ fn tls(keys: &ProbeKeys, header: Span, notes: &Notes<'_>) -> Option<(Option<Stri
         (_, None) => Verify::SystemRoots,
     };
     // A wrong server_name has its own error.
-    if verify != Verify::Off && keys.written("server_name").is_none() {
+    if verify != Verify::Off && !are_named && keys.written("server_name").is_none() {
         let span = keys.table.as_ref().map_or(header, |(_, span)| *span);
         notes.error(
             span,
             keys.path("server_name"),
             Fault::new(
-                "is missing: a TLS probe verifies the certificate, and the backends are given by IP address",
+                "is missing: a TLS probe verifies the certificate, and backends are given by IP address",
                 "write server_name = \"the name in the certificate\", or verify = false, or kind = \"tcp\"",
             ),
         );

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod hostile;
+mod hosts;
 mod machine;
 mod refused;
 mod unsupported;

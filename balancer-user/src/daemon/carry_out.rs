@@ -115,8 +115,12 @@ impl Daemon {
     fn probe(&self, ticket: ProbeTicket) {
         let pool = &self.parts.config.pools[ticket.pool.0];
         let Some(prober) = self.parts.probers[ticket.pool.0][ticket.service.0].as_ref() else { return };
-        let target = plan::probe_target(&pool.services[ticket.service.0], &pool.backends[ticket.backend.0]);
-        let prober = prober.for_backend(self.backend_name(ticket.pool, ticket.backend), self.role(&ticket));
+        let backend = &pool.backends[ticket.backend.0];
+        let target = plan::probe_target(&pool.services[ticket.service.0], backend);
+        let mut prober = prober.for_backend(&backend.name, self.role(&ticket));
+        if let Some(host) = &backend.host {
+            prober = prober.for_host(host);
+        }
         let outcomes = self.outcomes.0.clone();
         tokio::spawn(async move {
             let result = prober.run(target).await;

@@ -5,12 +5,15 @@ use std::path::Path;
 
 use crate::config::{Forwarding, Pool};
 use crate::exit::{Exit, Failure, print, say};
+use crate::resolver::Resolver;
 
-use super::start;
+use super::{names, start};
 
 /// Prints what the configuration comes to, and its warnings; or fails with every error.
-pub fn check(config: &Path, pin_dir: &Path, no_resolve: bool) -> Result<Exit, Failure> {
-    let checked = start::configuration(config, pin_dir, no_resolve)?;
+pub fn check(config: &Path, pin_dir: &Path, state_dir: &Path, no_resolve: bool) -> Result<Exit, Failure> {
+    let (resolver, known) = (Resolver::system(), names::remembered(state_dir));
+    let names = (!no_resolve).then_some((&resolver, &known));
+    let checked = start::configuration(config, pin_dir, names)?;
     for warning in &checked.warnings {
         say(&format!("{}:{}: warning: {}", config.display(), warning.line, warning.message));
     }

@@ -68,7 +68,8 @@ impl Daemon {
                 format!("{whose}, could not be ended: {}; it is tried again", leaver.problem.as_ref()?);
             Some((whose, words))
         });
-        disk.chain(interfaces).chain(cuts).chain(leavers).chain(descriptors).collect()
+        let names = self.names.troubles();
+        disk.chain(interfaces).chain(cuts).chain(leavers).chain(descriptors).chain(names).collect()
     }
 }
 

@@ -245,9 +245,19 @@ fn question(question: &Question) -> Keys {
 
 fn backend(backend: &Backend) -> Keys {
     // Another address is another backend: told apart.
-    let Backend { name: _, address: _, max_fails, fail_timeout, fail_timeout_max, backup, cold, disabled } =
-        backend;
+    let Backend {
+        name: _,
+        address: _,
+        host,
+        max_fails,
+        fail_timeout,
+        fail_timeout_max,
+        backup,
+        cold,
+        disabled,
+    } = backend;
     vec![
+        ("host name", host.clone().unwrap_or_else(|| "none".to_owned())),
         ("max_fails", max_fails.to_string()),
         ("fail_timeout", span(*fail_timeout)),
         ("fail_timeout_max", span(*fail_timeout_max)),

@@ -248,6 +248,20 @@ impl Entry {
         Self { event: "reload", reason: some(reason), evidence: Some(evidence), ..Self::default() }
     }
 
+    /// A backend's host name leads elsewhere now.
+    pub(super) fn address(pool: &str, backend: &str, [from, to]: [String; 2], host: &str) -> Self {
+        let (pool, backend) = (some(pool), some(backend));
+        Self {
+            event: "address",
+            pool,
+            backend,
+            from: Some(from),
+            to: Some(to),
+            evidence: some(host),
+            ..Self::default()
+        }
+    }
+
     /// A table of flows fills up.
     pub(super) fn filling(evidence: String) -> Self {
         Self { event: "filling", evidence: Some(evidence), ..Self::default() }

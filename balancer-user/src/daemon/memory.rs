@@ -25,7 +25,7 @@ use crate::store::state::{
 use crate::store::{Remembered, State};
 
 use super::start::Parts;
-use super::{Clock, Daemon, plan, view};
+use super::{Clock, Daemon, names, plan, view};
 
 /// The kernel's random name of this boot; no file on a disk.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -273,6 +273,7 @@ pub(super) fn state(daemon: &Daemon) -> State {
         last_transition: history.last_transition,
         last_event: daemon.journal.last_event(),
         pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
+        hosts: names::written(daemon.reloads.wanted()),
         checksum: String::new(),
     }
 }

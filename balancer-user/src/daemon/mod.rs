@@ -24,6 +24,7 @@ mod leaving;
 mod listing;
 mod live;
 mod memory;
+mod names;
 mod orders;
 mod pace;
 mod pending;
@@ -71,6 +72,7 @@ use crate::observe::{self, Tallies};
 use crate::policy::{Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::program;
+use crate::resolver::Resolver;
 use crate::store::{Remembered, State, Store};
 
 use self::census::{Counter, Walked};
@@ -83,6 +85,7 @@ use self::interfaces::Interfaces;
 use self::journal::{Entry, Journal};
 use self::leaving::Leaving;
 use self::live::Live;
+use self::names::Names;
 use self::orders::Waiting;
 use self::probe_log::ProbeLog;
 use self::reload::{Cause, Reloads};
@@ -148,6 +151,7 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
 async fn live(options: &Options) -> Result<Exit, Failure> {
     // Before anything is changed, so that a signal never meets the default action with half of it done.
     let mut signals = Signals::new().map_err(failed)?;
+    let resolver = Resolver::system();
     let Started {
         parts,
         interfaces,
@@ -160,7 +164,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
         http,
         store,
         remembered,
-    } = start::start(options).await?;
+    } = start::start(options, &resolver).await?;
     let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
@@ -174,7 +178,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let flows = (Arc::new(flows), walked, failures);
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
-    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), options);
+    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), resolver, options);
     daemon.tallies = tallies;
     daemon.find_leaving(&found);
     let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
@@ -241,6 +245,7 @@ struct Daemon {
     /// Who has left the configuration.
     leaving: Leaving,
     reloads: Reloads,
+    names: Names,
     notifier: Option<Notifier>,
     /// What only `/metrics` tells, if that is wanted.
     tallies: Option<Arc<Tallies>>,
@@ -297,6 +302,7 @@ impl Daemon {
         (interfaces, ways): (Interfaces, Ways),
         (flows, walked, failures): (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>),
         (store, remembered): (Store, Remembered),
+        resolver: Resolver,
         options: &Options,
     ) -> Self {
         let version = options.version;
@@ -327,6 +333,7 @@ impl Daemon {
             resets_sent: BTreeMap::new(),
             leaving: Leaving::default(),
             reloads: Reloads::new(options, &parts),
+            names: Names::new(resolver, clock.now()),
             notifier: gateway.notify.clone().map(Notifier::new),
             tallies: None,
             parts,
@@ -372,6 +379,8 @@ impl Daemon {
             let cut = cut.unwrap_or_else(|| Instant::now() + LONG);
             let expiry = self.reloads.expiry().map(|moment| self.clock.instant(moment));
             let expiry = expiry.unwrap_or_else(|| Instant::now() + LONG);
+            let names = self.names.next().map(|moment| self.clock.instant(moment));
+            let names = names.unwrap_or_else(|| Instant::now() + LONG);
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
                 Some(done) = self.done.1.recv() => self.done(done),
@@ -384,6 +393,7 @@ impl Daemon {
                 Some(change) = self.ways.change() => self.changed(change),
                 () = sleep_until(cut.into()) => self.end_leaving(),
                 () = sleep_until(expiry.into()) => self.expire(),
+                () = sleep_until(names.into()), if self.ready => self.ask_names(),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),
                 () = sleep_until(deadline.into()) => self.policy.handle_timeout(self.clock.now()),

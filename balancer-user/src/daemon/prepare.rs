@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Known};
 use crate::control::server::NotReloaded;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach;
@@ -18,6 +18,7 @@ use crate::dataplane::links;
 use crate::dataplane::neighbours::Neighbours;
 use crate::dataplane::slots::Busy;
 use crate::exit::Exit;
+use crate::resolver::Resolver;
 
 use super::first_ways::{FirstWay, first_ways};
 use super::plan;
@@ -55,6 +56,10 @@ pub(super) struct Places {
     pub(super) pin_dir: PathBuf,
     /// The folder in it that is used.
     pub(super) pins: PathBuf,
+    /// Who is asked for host names.
+    pub(super) resolver: Resolver,
+    /// Where they have led last.
+    pub(super) hosts: Known,
     /// Those that are used.
     pub(super) interfaces: Vec<String>,
 }
@@ -67,9 +72,9 @@ pub(super) async fn prepare(
     led_to: BTreeSet<Member>,
     flows: Arc<FlowTable>,
 ) -> Prepared {
-    let Places { path, pin_dir, pins, interfaces } = places;
+    let Places { path, pin_dir, pins, resolver, hosts, interfaces } = places;
     let read = spawn_blocking(move || {
-        let wanted = known.map_or_else(|| read(&path, &pin_dir), Ok);
+        let wanted = known.map_or_else(|| read(&path, &pin_dir, (&resolver, &hosts)), Ok);
         (wanted, flows.busy())
     });
     let (mut wanted, busy) = match read.await {
@@ -116,8 +121,8 @@ async fn refuse_foreign_programs(
     Ok(())
 }
 
-fn read(path: &Path, pin_dir: &Path) -> Result<Accepted, NotReloaded> {
-    let config = start::configuration(path, pin_dir, false).map_err(|failure| match failure.exit {
+fn read(path: &Path, pin_dir: &Path, names: (&Resolver, &Known)) -> Result<Accepted, NotReloaded> {
+    let config = start::configuration(path, pin_dir, Some(names)).map_err(|failure| match failure.exit {
         Exit::Config => NotReloaded::Invalid(failure.to_string()),
         _ => NotReloaded::Refused(failure.to_string()),
     })?;

@@ -1,5 +1,5 @@
 //! The configuration once more, while everything goes on: asked for by `reload`, by SIGHUP, by a confirmation that did not
-//! come, and by a pool that could not take its part of it before.
+//! come, by a pool that could not take its part of it before, and by host names that lead elsewhere now.
 //!
 //! One at a time. What takes long (files, names of programs, a walk over the flows, ways to new backends) is prepared beside
 //! the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: what differs
@@ -22,6 +22,7 @@ use crate::policy::{Moment, PoolIndex};
 use super::difference::difference;
 use super::first_ways::FirstWay;
 use super::kin::{self, Delay, Standing, is_same_backend};
+use super::names::moved;
 use super::prepare::{Accepted, Member, Places, Prepared, prepare};
 use super::replace::Probers;
 use super::start::Parts;
@@ -51,6 +52,18 @@ pub(super) enum Cause {
     Expired,
     /// What had to wait for a pool may be carried out now.
     Delayed,
+    /// Host names of backends lead elsewhere now; the rest is the same.
+    Resolved,
+}
+
+impl Cause {
+    /// Whether it brings a configuration that somebody wrote.
+    const fn is_new(&self) -> bool {
+        match self {
+            Self::Verb(..) | Self::Signal | Self::Expired => true,
+            Self::Delayed | Self::Resolved => false,
+        }
+    }
 }
 
 /// What is waited for.
@@ -128,6 +141,11 @@ impl Reloads {
         self.generation
     }
 
+    /// Whether one is being prepared.
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.is_under_way
+    }
+
     /// When the last one is taken back if nobody confirms it.
     pub(super) fn expiry(&self) -> Option<Moment> {
         self.confirmed_until().filter(|_| !self.is_under_way)
@@ -162,17 +180,31 @@ impl Daemon {
             // It stays until it is taken back.
             Cause::Expired => {
                 let again = self.clock.now() + ROLL_BACK_AGAIN;
-                self.reloads.confirmation.as_mut().map(|confirmation| {
+                if let Some(confirmation) = &mut self.reloads.confirmation {
                     confirmation.until = again;
-                    confirmation.before.clone()
-                })
+                }
+                let before = self.reloads.confirmation.as_ref().map(|confirmation| &confirmation.before);
+                before.map(|before| self.with_addresses_of_now(before))
             }
-            Cause::Delayed => Some(self.reloads.wanted.clone()),
+            Cause::Delayed | Cause::Resolved => Some(self.reloads.wanted.clone()),
         };
+        self.prepare(cause, known);
+    }
+
+    /// Host names lead elsewhere now. None is under way.
+    pub(super) fn take_addresses(&mut self, config: Config) {
+        let accepted = Accepted { config, ..self.reloads.wanted.clone() };
+        self.prepare(Cause::Resolved, Some(accepted));
+    }
+
+    /// Finds out what has to be known before; `known`: what is wanted, if it isn't to be read.
+    fn prepare(&mut self, cause: Cause, known: Option<Accepted>) {
         let places = Places {
             path: self.reloads.path.clone(),
             pin_dir: self.reloads.pin_dir.clone(),
             pins: self.parts.pins.versioned().to_owned(),
+            resolver: self.names.resolver.clone(),
+            hosts: self.reloads.wanted.config.known(),
             interfaces: self.parts.config.gateway.interfaces.clone(),
         };
         let led_to = self.parts.config.pools.iter().flat_map(|pool| {
@@ -195,7 +227,7 @@ impl Daemon {
         let confirm = match cause {
             Cause::Verb(asked, ..) => asked.confirm(),
             Cause::Signal => None,
-            Cause::Expired | Cause::Delayed => return Ok(()),
+            Cause::Expired | Cause::Delayed | Cause::Resolved => return Ok(()),
         };
         if self.reloads.path == Path::new("-") {
             return Err("the configuration came from stdin, which can't be read once more: start the daemon with a file \
@@ -244,16 +276,21 @@ impl Daemon {
         ways: &BTreeMap<IpAddr, FirstWay>,
     ) {
         let changes = difference(&self.reloads.wanted.config, &accepted.config);
+        let moved = moved(&self.reloads.wanted.config, &accepted.config);
         let before = std::mem::replace(&mut self.reloads.wanted, accepted);
-        let is_new = !matches!(cause, Cause::Delayed);
+        let is_new = cause.is_new();
         let mut told = false;
         // The second time for who has handed over the role meanwhile.
         for _ in 0..2 {
             let carried_out = self.carry_out_what_can_be(busy, ways, |daemon| {
-                if is_new && !std::mem::replace(&mut told, true) {
+                if std::mem::replace(&mut told, true) {
+                    return;
+                }
+                if is_new {
                     daemon.reloads.generation += 1;
                     daemon.tell_reload(&cause, &changes);
                 }
+                daemon.tell_moved(&moved, &cause);
             });
             if let Err(reason) = carried_out {
                 if told {
@@ -275,6 +312,10 @@ impl Daemon {
         for warning in self.reloads.wanted.config.warnings.iter().filter(|_| is_new) {
             warn!(event = "configuration", line = warning.line, "{}", warning.message);
         }
+        if is_new {
+            self.names.was_read(self.clock.now());
+        }
+        self.remember();
         if matches!(cause, Cause::Expired) {
             self.reloads.confirmation = None;
         }
@@ -383,6 +424,8 @@ impl Daemon {
                 self.reloads.delays.clear();
                 self.alarm(entry);
             }
+            // A trouble that is told when it comes.
+            Cause::Resolved => self.names.refuse(words.clone()),
         }
     }
 
@@ -455,5 +498,6 @@ fn by(cause: &Cause) -> String {
         Cause::Signal => "SIGHUP".to_owned(),
         Cause::Expired => "the last reload was not confirmed in time".to_owned(),
         Cause::Delayed => "what had to wait before".to_owned(),
+        Cause::Resolved => "host names that lead elsewhere now".to_owned(),
     }
 }

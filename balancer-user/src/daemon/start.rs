@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, MissingInterface, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Known, MissingInterface, Names, Surroundings};
 use crate::control::socket::ControlSocket;
 use crate::dataplane::attach::{self, Attachment, Holder, ModeChoice, Target};
 use crate::dataplane::failures::Failures;
@@ -31,10 +31,11 @@ use crate::directory::LockedDirectory;
 use crate::exit::{Exit, Failure};
 use crate::privileges;
 use crate::probe::Prober;
+use crate::resolver::Resolver;
 use crate::store::{Remembered, Store};
 
 use super::interfaces::Interfaces;
-use super::{Options, failed, memory, plan};
+use super::{Options, failed, memory, names, plan};
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -90,20 +91,32 @@ pub(super) struct Started {
     pub(super) remembered: Remembered,
 }
 
-/// Reads the configuration and holds it against this machine.
-pub(super) fn configuration(path: &Path, pin_dir: &Path, no_resolve: bool) -> Result<Config, Failure> {
-    let parsed = config::load(path).map_err(|errors| Failure::new(Exit::Config, errors.render(false)))?;
+/// Reads the configuration and holds it against this machine. `names`: who is asked for host names, and where they have led
+/// last; none leaves them, and interfaces that are missing, alone.
+pub(super) fn configuration(
+    path: &Path,
+    pin_dir: &Path,
+    names: Option<(&Resolver, &Known)>,
+) -> Result<Config, Failure> {
+    let invalid = |errors: ConfigErrors| Failure::new(Exit::Config, errors.render(false));
+    let parsed = config::load(path).map_err(invalid)?;
+    let answers = names.map(|(resolver, known)| (names::ask(resolver, &parsed.hosts(), known), known));
+    let hosts = match &answers {
+        Some((answers, known)) => Names::Asked { answers, known },
+        None => Names::LeftAlone,
+    };
     let machine = Surroundings::read().map_err(failed)?;
-    let missing = if no_resolve || PinDirectory::could_be_adopted(pin_dir) {
+    let missing = if names.is_none() || PinDirectory::could_be_adopted(pin_dir) {
         MissingInterface::Warn
     } else {
         MissingInterface::Refuse
     };
-    parsed.check(&machine, missing).map_err(|errors| Failure::new(Exit::Config, errors.render(false)))
+    parsed.check(&machine, missing, &hosts).map_err(invalid)
 }
 
-pub(super) async fn start(options: &Options) -> Result<Started, Failure> {
-    let config = configuration(&options.config, &options.pin_dir, false)?;
+pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Started, Failure> {
+    let known = names::remembered(&options.state_dir);
+    let config = configuration(&options.config, &options.pin_dir, Some((resolver, &known)))?;
     for warning in &config.warnings {
         warn!(event = "configuration", line = warning.line, "{}", warning.message);
     }

@@ -19,6 +19,7 @@ use crate::policy::{BackendIndex, Cut, HookEnd, HookRun, PoolIndex, Whose};
 use super::cuts::SlotCut;
 use super::leaving::Slot;
 use super::live::Looked;
+use super::names::Round;
 use super::prepare::Prepared;
 use super::syns::was_replayed;
 use super::{Daemon, Entry};
@@ -46,6 +47,8 @@ pub(super) enum Done {
     Attached(String, Box<Result<(Attachment, Interface), DataplaneError>>),
     /// It is time to make another one after the one of this number.
     AttachAgain(String, u64),
+    /// A round of questions for host names.
+    Asked(Box<Round>),
     /// What a reload needs to know before anything is changed.
     Prepared(Box<Prepared>),
 }
@@ -164,6 +167,7 @@ impl Daemon {
             Done::Hook(run, end) => self.policy.handle_hook(run, end, self.clock.now()),
             Done::Attached(interface, result) => self.was_attached(&interface, *result),
             Done::AttachAgain(interface, number) => self.attach_again(&interface, number),
+            Done::Asked(round) => self.asked(*round),
             Done::Prepared(prepared) => self.prepared(*prepared),
         }
     }

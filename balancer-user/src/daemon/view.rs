@@ -189,6 +189,7 @@ fn backend(
     Backend {
         name: config.name.clone(),
         address: config.address.to_string(),
+        host: config.host.clone(),
         backup: config.backup,
         health: match view.health {
             policy::Health::Up => Health::Up,

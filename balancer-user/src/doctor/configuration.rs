@@ -1,11 +1,16 @@
 //! The configuration: whether it is there and right, and what it says even if it isn't right in everything.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::finding::about;
 use super::{Places, quoted};
-use crate::config::{self, Config, ConfigErrors, MissingInterface, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Known, MissingInterface, Names, Surroundings};
 use crate::control::protocol::{Finding, Severity};
+use crate::resolver::Resolver;
+
+/// For an answer to each host name: resolvers ask another server after 5 s.
+const NAMES_LIMIT: Duration = Duration::from_secs(10);
 
 /// What was read.
 #[derive(Debug)]
@@ -22,10 +27,14 @@ impl Configuration {
             Ok(parsed) => parsed,
             Err(errors) => return Self { config: None, problem: Some(in_one(&errors)) },
         };
-        let as_written = parsed.as_written().clone();
+        let as_written = parsed.as_written();
+        let answers = Resolver::system().look_up(&parsed.hosts(), |_| NAMES_LIMIT);
+        let names = Names::Asked { answers: &answers, known: &Known::new() };
         // Interfaces have findings of their own.
         let checked = match Surroundings::read() {
-            Ok(machine) => parsed.check(&machine, MissingInterface::Warn).map_err(|errors| in_one(&errors)),
+            Ok(machine) => {
+                parsed.check(&machine, MissingInterface::Warn, &names).map_err(|errors| in_one(&errors))
+            }
             Err(error) => Err((error.to_string(), "mount /proc".to_owned())),
         };
         match checked {

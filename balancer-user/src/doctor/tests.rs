@@ -24,7 +24,7 @@ address = "10.0.2.11"
 "#;
 
 pub(super) fn config() -> Config {
-    config::parse("test", TEXT).expect("a configuration").as_written().clone()
+    config::parse("test", TEXT).expect("a configuration").as_written()
 }
 
 pub(super) fn places() -> Places {

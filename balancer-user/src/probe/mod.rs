@@ -131,20 +131,16 @@ impl Prober {
         Self { check, timeout: self.timeout }
     }
 
-    /// The same prober for a backend with a name of its own, which is sent and verified instead; nothing is read from
-    /// disk again. A prober without TLS has no use for a name and stays as it is.
-    ///
-    /// # Errors
-    /// When the server name is not one.
-    pub fn with_server_name(&self, server_name: &str) -> Result<Self, ProbeSetupError> {
+    /// The same prober for a backend with a host name, which is sent and verified if no server name was given; nothing is
+    /// read from disk again. A prober without TLS has no use for a name and stays as it is.
+    #[must_use]
+    pub fn for_host(&self, host: &str) -> Self {
         let check = match &self.check {
-            Check::Tls(handshaker) => Check::Tls(handshaker.with_server_name(server_name)?),
-            Check::Https(handshaker, question) => {
-                Check::Https(handshaker.with_server_name(server_name)?, question.clone())
-            }
+            Check::Tls(handshaker) => Check::Tls(handshaker.for_host(host)),
+            Check::Https(handshaker, question) => Check::Https(handshaker.for_host(host), question.clone()),
             other => other.clone(),
         };
-        Ok(Self { check, timeout: self.timeout })
+        Self { check, timeout: self.timeout }
     }
 
     /// Probes `target` once. Ends by itself: the result stands within the timeout, and the goodbye to a good backend

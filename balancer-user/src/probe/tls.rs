@@ -67,8 +67,10 @@ impl Handshaker {
         Ok(Self { config: Arc::new(config), judge, server_name })
     }
 
-    pub(super) fn with_server_name(&self, server_name: &str) -> Result<Self, ProbeSetupError> {
-        Ok(Self { server_name: Some(parse_name(server_name)?), ..self.clone() })
+    /// A name that can't be one in a certificate is none.
+    pub(super) fn for_host(&self, host: &str) -> Self {
+        let server_name = self.server_name.clone().or_else(|| parse_name(host).ok());
+        Self { server_name, ..self.clone() }
     }
 
     /// A handshake, and over it the question, if there is one.

@@ -4,6 +4,7 @@
 //! Deliberately not here: files (`file`), and what the policy makes of it (`daemon::memory`).
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,21 @@ pub struct State {
     pub last_event: u64,
     /// In the configuration's order.
     pub pools: Vec<Pool>,
+    /// Where host names have led last; not written if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
     /// SHA-256 in hex of the document with this left empty.
     pub checksum: String,
+}
+
+/// A host name of backends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// As in the configuration.
+    pub name: String,
+    /// Where they were last, each once.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What fails over as one.
@@ -209,7 +223,9 @@ impl State {
     /// Whether it says the same as another, whenever that was written.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
-        (self.last_transition, &self.pools) == (other.last_transition, &other.pools)
+        self.last_transition == other.last_transition
+            && self.pools == other.pools
+            && self.hosts == other.hosts
     }
 
     /// The text to be written, with its checksum in it.
@@ -242,6 +258,10 @@ impl State {
             Some("backends of a pool")
         } else if self.pools.iter().any(|pool| services(pool) > Some(MAX_MEMBERS)) {
             Some("services of a backend")
+        } else if self.hosts.len() > MAX_POOLS * MAX_MEMBERS {
+            Some("host names")
+        } else if self.hosts.iter().any(|host| host.addresses.len() > MAX_POOLS) {
+            Some("addresses of a host name")
         } else {
             None
         }

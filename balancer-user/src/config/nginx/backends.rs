@@ -19,8 +19,7 @@ use super::routes::Family;
 const LEFT_OUT_SHOWN: usize = 50;
 
 /// What a name means here.
-const NAME: &str = "nginx resolves this name once, at its start; balancer at load and every 30s. If `balancer check` refuses \
-                    a name here, write the IP address.";
+const NAME: &str = "nginx resolves this name once, at its start; balancer at load and every 30s.";
 
 /// An upstream's servers, as far as a pool can have them; one at least isn't disabled.
 #[derive(Debug)]
@@ -139,7 +138,7 @@ fn address(member: &Member, family: Family, own: &BTreeSet<IpAddr>) -> Result<St
             Err("it is nginx's own machine, and backends are other machines".to_owned())
         }
         Host::Name(name) => Ok(name.clone()),
-        Host::Ip(ip) => match addresses::backend(&ip.to_string()) {
+        Host::Ip(ip) => match addresses::machine(*ip) {
             Err(fault) => Err(fault.message),
             Ok(ip) if Family::of(ip) != family => {
                 Err("it is of the other IP family than the pool, and nothing is translated".to_owned())

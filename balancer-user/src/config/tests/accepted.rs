@@ -95,6 +95,7 @@ fn the_example_of_the_contract_comes_through() {
     let backend = Backend {
         name: "server1".into(),
         address: IpAddr::from([10, 0, 2, 11]),
+        host: None,
         max_fails: 1,
         fail_timeout: secs(10),
         fail_timeout_max: secs(10),

@@ -235,7 +235,7 @@ fn a_backend_is_another_machine() {
     assert_each(&[
         (ADDRESS, "address = «\"203.0.113.10\"", "the address that clients connect to, on line 15"),
         (ADDRESS, "address = «\"10.0.2.11:443\"", "the port is the service's `backend_port`"),
-        (ADDRESS, "address = «\"10.0.2.256\"", "is not an IP address"),
+        (ADDRESS, "address = «\"10.0.2.256\"", "is neither an IP address nor a host name"),
         (ADDRESS, "address = «\"0.0.0.0\"", "the unspecified address"),
         (ADDRESS, "address = «\"127.0.0.1\"", "a loopback address"),
         (ADDRESS, "address = «\"239.0.0.1\"", "a multicast address"),

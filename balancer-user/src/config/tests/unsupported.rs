@@ -31,12 +31,6 @@ const CASES: &[(&str, Line, Line, &str)] = &[
         (SERVICE, "name = \"s\"\nredirect_hosts = [«\"a b\"]"),
         "neither a host name nor an IP address",
     ),
-    (
-        "pool.backend.address",
-        (ADDRESS, "address = «\"db1.example.org\""),
-        (ADDRESS, "address = «\"db1..example.org\""),
-        "is not an IP address",
-    ),
 ];
 
 #[test]

@@ -121,8 +121,11 @@ pub struct Service {
 pub struct Backend {
     /// Its name in the configuration.
     pub name: String,
-    /// The IP address in use; the host name as long as it never resolved.
+    /// The IP address in use.
     pub address: String,
+    /// The host name that leads there; not there if it is given by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Whether it stands behind those without this flag.
     pub backup: bool,
     /// What the signals say.

@@ -94,10 +94,10 @@ async fn a_self_signed_certificate_is_good_as_its_own_ca_file() {
         let identity = Identity::self_signed(&params);
         let file = ca.save(&identity.pem);
         let backend = Backend::tls(Tls::with(identity)).await;
-        let own = prober(Some(NAME), Verify::CaFile(file), PATIENT);
+        let own = prober(Some(NAME), Verify::CaFile(file.clone()), PATIENT);
         assert_eq!(own.run(backend.address).await.unwrap().result, Ok(()), "{is_ca:?}");
         // Its name counts all the same, and nobody else trusts it.
-        let other = own.with_server_name("other.example").unwrap();
+        let other = prober(Some("other.example"), Verify::CaFile(file), PATIENT);
         assert_eq!(failure(&other, backend.address).await.token(), "certificate_wrong_name");
         assert_eq!(failure(&trusting(&ca), backend.address).await, Failure::CertificateUnknownIssuer);
     }
@@ -177,10 +177,24 @@ fn a_fifo_as_ca_file_does_not_hang() {
     assert!(refused(Verify::CaFile(path)).contains("not a regular file"));
 }
 
+#[tokio::test]
+async fn a_host_name_is_sent_and_verified_where_no_other_was_given() {
+    let ca = Ca::new();
+    let backend = Backend::tls(Tls::with(ca.issue(&certificate(&[NAME])))).await;
+    let nameless = prober(None, Verify::CaFile(ca.file()), PATIENT);
+    assert_eq!(nameless.for_host(NAME).run(backend.address).await.unwrap().result, Ok(()));
+    let other = nameless.for_host("other.example");
+    assert_eq!(failure(&other, backend.address).await.token(), "certificate_wrong_name");
+    let written = trusting(&ca).for_host("other.example");
+    assert_eq!(written.run(backend.address).await.unwrap().result, Ok(()));
+}
+
 #[test]
 fn a_server_name_that_is_none_is_refused() {
     for name in ["", "a b", "-", "pässe.example", "a\0b"] {
-        let error = lenient(PATIENT).with_server_name(name).unwrap_err();
+        let settings =
+            TlsSettings { server_name: Some(name.to_owned()), verify: Verify::Off, timeout: PATIENT };
+        let error = Prober::tls(settings).unwrap_err();
         assert!(matches!(error, ProbeSetupError::InvalidServerName { .. }), "{error}");
     }
 }

@@ -7,7 +7,7 @@ mod writer;
 use std::path::Path;
 
 use super::state::{
-    Admin, Backend, BootMoment, FORMAT, Pool, Reached, Service, State, Stop, Transition, Wish,
+    Admin, Backend, BootMoment, FORMAT, Host, Pool, Reached, Service, State, Stop, Transition, Wish,
 };
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
@@ -82,6 +82,7 @@ fn state() -> State {
             }),
             doubtful: false,
         }],
+        hosts: vec![Host { name: "db1.example.org".to_owned(), addresses: vec![[10, 0, 2, 11].into()] }],
         checksum: String::new(),
     }
 }

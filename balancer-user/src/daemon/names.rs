@@ -1,0 +1,334 @@
+//! Backends that are given by a host name, while the daemon runs: where they are is asked again and again, beside the loop, and
+//! what has changed is taken over as a reload would take it: the old address drains, the new one is somebody new.
+//!
+//! A name without an answer keeps its last good address, over restarts too; so does one that leads nowhere that a backend can
+//! be. Deliberately not here: which of several addresses it is (`config`), and how to ask (`resolver`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use crate::config::{Backend, Config, Known, Surroundings, Unsettled, Why};
+use crate::policy::Moment;
+use crate::resolver::{Answers, Resolver};
+use crate::store::read_state;
+use crate::store::state::Host;
+
+use super::prepare::Accepted;
+use super::reload::Cause;
+use super::steps::Done;
+use super::{Daemon, Entry};
+
+/// From one round of questions to the next.
+const EVERY: Duration = Duration::from_secs(30);
+/// After a configuration was read, or a name had no answer for the first time: most often it has one then.
+const AGAIN: Duration = Duration::from_secs(5);
+/// For an answer in a round: shorter than a round, and longer than the 5 s after which resolvers ask another server.
+const ROUND_LIMIT: Duration = Duration::from_secs(20);
+/// For an answer without which there is no start or reload.
+const NEEDED_LIMIT: Duration = Duration::from_secs(15);
+/// For one without which there is the last good address.
+const KNOWN_LIMIT: Duration = Duration::from_secs(3);
+/// Rounds without an answer before a person has to know: one packet may be lost.
+const PATIENCE: u32 = 2;
+
+/// What is known of names.
+pub(super) struct Names {
+    pub(super) resolver: Resolver,
+    next: Moment,
+    is_asking: bool,
+    /// Names without an answer: for how many rounds, and why.
+    silent: BTreeMap<String, (u32, String)>,
+    /// Why a backend stays where it was though its name has an answer; by pool and backend.
+    unusable: BTreeMap<(String, String), String>,
+    /// Why what has changed could not be taken over.
+    refused: Option<String>,
+}
+
+/// What a round has found out.
+pub(super) struct Round {
+    answers: Answers,
+    /// This machine's addresses, or why they aren't known.
+    own: Result<BTreeSet<IpAddr>, String>,
+}
+
+/// A backend whose name leads elsewhere now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    pool: String,
+    backend: String,
+    host: String,
+    from: IpAddr,
+    to: IpAddr,
+}
+
+impl Names {
+    pub(super) fn new(resolver: Resolver, now: Moment) -> Self {
+        let (silent, unusable) = (BTreeMap::new(), BTreeMap::new());
+        Self { resolver, next: now + AGAIN, is_asking: false, silent, unusable, refused: None }
+    }
+
+    /// When to ask next.
+    pub(super) fn next(&self) -> Option<Moment> {
+        (!self.is_asking).then_some(self.next)
+    }
+
+    /// A configuration was read, and its names asked for; not all may have had an answer.
+    pub(super) fn was_read(&mut self, now: Moment) {
+        self.next = now + AGAIN;
+    }
+
+    /// What has changed could not be taken over; it is tried again with the next round.
+    pub(super) fn refuse(&mut self, reason: String) {
+        self.refused = Some(reason);
+    }
+
+    /// What a round has left open.
+    fn judge(&mut self, unsettled: &[Unsettled], config: &Config, now: Moment) {
+        let mut silent = BTreeMap::new();
+        self.unusable.clear();
+        for Unsettled { pool, backend, why } in unsettled {
+            let pool = &config.pools[*pool];
+            let backend = &pool.backends[*backend];
+            let host = backend.host.clone().unwrap_or_default();
+            match why {
+                Why::NoAnswer(why) => {
+                    let rounds = self.silent.get(&host).map_or(0, |(rounds, _)| *rounds);
+                    silent.insert(host, (rounds.saturating_add(1), why.clone()));
+                }
+                Why::Unusable(_) => {
+                    let words = format!("{}: {host} {why}: it stays at {}", backend.name, backend.address);
+                    self.unusable.insert((pool.name.clone(), backend.name.clone()), words);
+                }
+            }
+        }
+        let is_new = silent.values().any(|(rounds, _)| *rounds == 1);
+        self.silent = silent;
+        self.next = now + if is_new { AGAIN } else { EVERY };
+    }
+
+    /// What a person has to know, by a name for each trouble.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = (String, String)> {
+        let silent = self.silent.iter().filter(|(_, (rounds, _))| *rounds >= PATIENCE);
+        let silent: Vec<String> = silent.map(|(host, (_, why))| format!("{host} ({why})")).collect();
+        let silent = (!silent.is_empty()).then(|| {
+            let words = format!(
+                "host names can't be resolved: {}; their backends stay at the last good addresses, and they are asked for \
+                 again every {EVERY:?}",
+                silent.join(", ")
+            );
+            ("host names".to_owned(), words)
+        });
+        let refused = self.refused.iter().map(|reason| {
+            let words = format!("new addresses of backends can't be taken over: {reason}; it is tried again");
+            ("addresses".to_owned(), words)
+        });
+        let unusable = self.unusable.iter().map(|((pool, backend), words)| {
+            (format!("host name of {backend} of {pool}"), format!("pool {pool}: {words}"))
+        });
+        silent.into_iter().chain(refused).chain(unusable)
+    }
+}
+
+/// Asks for what a configuration names before it is taken; `known`: last good addresses. Waits.
+pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) -> Answers {
+    resolver.look_up(hosts, |host| if known.contains_key(host) { KNOWN_LIMIT } else { NEEDED_LIMIT })
+}
+
+/// What an earlier life knew, as far as that can be read.
+pub(super) fn remembered(state_dir: &Path) -> Known {
+    let state = File::open(state_dir).ok().and_then(|directory| read_state(directory).ok().flatten());
+    let hosts = state.map(|state| state.hosts).unwrap_or_default();
+    hosts.into_iter().map(|Host { name, addresses }| (name, addresses)).collect()
+}
+
+/// What is to be remembered.
+pub(super) fn written(config: &Config) -> Vec<Host> {
+    config.known().into_iter().map(|(name, addresses)| Host { name, addresses }).collect()
+}
+
+/// Backends whose names lead elsewhere now.
+pub(super) fn moved(before: &Config, now: &Config) -> Vec<Moved> {
+    let mut all = Vec::new();
+    for pool in &now.pools {
+        let Some(earlier) = before.pools.iter().find(|known| known.name == pool.name) else { continue };
+        for backend in &pool.backends {
+            let is_it = |known: &&Backend| {
+                known.name == backend.name && known.host == backend.host && known.address != backend.address
+            };
+            let Some(host) = backend.host.clone() else { continue };
+            if let Some(was) = earlier.backends.iter().find(is_it) {
+                all.push(Moved {
+                    pool: pool.name.clone(),
+                    backend: backend.name.clone(),
+                    host,
+                    from: was.address,
+                    to: backend.address,
+                });
+            }
+        }
+    }
+    all
+}
+
+impl Daemon {
+    /// It is time to ask.
+    pub(super) fn ask_names(&mut self) {
+        let (hosts, now) = (self.reloads.wanted().hosts(), self.clock.now());
+        self.names.next = now + EVERY;
+        if hosts.is_empty() {
+            (self.names.silent, self.names.unusable) = (BTreeMap::new(), BTreeMap::new());
+            self.names.refused = None;
+            return;
+        }
+        self.names.is_asking = true;
+        let (resolver, done) = (self.names.resolver.clone(), self.done.0.clone());
+        spawn_blocking(move || {
+            let answers = resolver.look_up(&hosts, |_| ROUND_LIMIT);
+            let own =
+                Surroundings::read().map(|machine| machine.addresses).map_err(|error| error.to_string());
+            // The loop has ended: nobody wants to know.
+            let _ = done.blocking_send(Done::Asked(Box::new(Round { answers, own })));
+        });
+    }
+
+    /// A round of questions has ended.
+    pub(super) fn asked(&mut self, round: Round) {
+        let now = self.clock.now();
+        self.names.is_asking = false;
+        if self.reloads.is_under_way() {
+            // It asks by itself.
+            self.names.was_read(now);
+            return;
+        }
+        let Round { answers, own } = round;
+        let own = match own {
+            Ok(own) => own,
+            Err(problem) => {
+                warn!(
+                    event = "address",
+                    problem, "host names were asked for, and can't be held against this machine"
+                );
+                return;
+            }
+        };
+        let mut config = self.reloads.wanted().clone();
+        let unsettled = config.settle(&answers, &own);
+        self.names.judge(&unsettled, &config, now);
+        if config == *self.reloads.wanted() {
+            self.names.refused = None;
+        } else {
+            self.take_addresses(config);
+        }
+    }
+
+    /// For those of whom nobody has heard since: where they are now.
+    pub(super) fn with_addresses_of_now(&self, accepted: &Accepted) -> Accepted {
+        let known = self.reloads.wanted().known();
+        let answers = known.into_iter().map(|(host, addresses)| (host, Ok(addresses))).collect();
+        let mut accepted = accepted.clone();
+        // Whose name is not among the present ones stays where it was.
+        accepted.config.settle(&answers, &BTreeSet::new());
+        accepted
+    }
+
+    /// Backends are elsewhere now: for the log and the journal.
+    pub(super) fn tell_moved(&mut self, moved: &[Moved], cause: &Cause) {
+        if matches!(cause, Cause::Resolved) {
+            self.names.refused = None;
+        }
+        for Moved { pool, backend, host, from, to } in moved {
+            info!(event = "address", pool, backend, host, %from, %to, "a new backend, and the old one drains");
+            self.note(Entry::address(pool, backend, [from, to].map(ToString::to_string), host));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::Clock;
+    use crate::daemon::example::{config, replaced};
+
+    const NOW: Moment = Clock::START;
+
+    fn answered(answers: &[(&str, Result<[u8; 4], &str>)]) -> Answers {
+        let answer = |(host, answer): &(&str, Result<[u8; 4], &str>)| {
+            let answer = answer.map(|address| vec![address.into()]).map_err(ToOwned::to_owned);
+            ((*host).to_owned(), answer)
+        };
+        answers.iter().map(answer).collect()
+    }
+
+    fn names() -> Names {
+        Names::new(Resolver::system(), NOW)
+    }
+
+    /// The example, with one backend by name.
+    fn named() -> Config {
+        let mut config = replaced(&[]);
+        config.pools[0].backends[0].host = Some("db1.example.org".to_owned());
+        config
+    }
+
+    #[test]
+    fn one_round_without_an_answer_is_asked_again_soon_and_told_to_nobody() {
+        let (mut names, mut config) = (names(), named());
+        let silent = answered(&[("db1.example.org", Err("no answer within 20s"))]);
+        let unsettled = config.settle(&silent, &BTreeSet::new());
+        names.judge(&unsettled, &config, NOW);
+        assert_eq!((names.troubles().count(), names.next()), (0, Some(NOW + AGAIN)));
+        names.judge(&unsettled, &config, NOW);
+        let (name, words) = names.troubles().next().unwrap();
+        assert_eq!((name.as_str(), names.next()), ("host names", Some(NOW + EVERY)));
+        assert!(words.contains("db1.example.org (no answer within 20s)"), "{words}");
+        assert_eq!(config, named(), "it stays where it was");
+        names.judge(&[], &config, NOW);
+        assert_eq!(names.troubles().count(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_backend_is_told_at_once_and_changes_nothing() {
+        let (mut names, mut config) = (names(), named());
+        for (address, words) in [
+            ([127, 0, 0, 1], "a loopback address"),
+            ([203, 0, 113, 10], "the address that clients connect to"),
+            ([10, 0, 2, 12], "where server2 is already"),
+        ] {
+            let unsettled = config.settle(&answered(&[("db1.example.org", Ok(address))]), &BTreeSet::new());
+            names.judge(&unsettled, &config, NOW);
+            let (name, said) = names.troubles().next().unwrap();
+            assert_eq!(name, "host name of server1 of passwords");
+            assert!(said.contains(words) && said.ends_with("it stays at 10.0.2.11"), "{said}");
+            assert_eq!(config, named());
+        }
+    }
+
+    #[test]
+    fn who_is_elsewhere_now_is_told_with_both_addresses() {
+        let (before, mut now) = (named(), named());
+        assert_eq!(moved(&before, &now), []);
+        let unsettled = now.settle(&answered(&[("db1.example.org", Ok([10, 0, 2, 13]))]), &BTreeSet::new());
+        assert_eq!(unsettled, []);
+        let [one] = &moved(&before, &now)[..] else { panic!("{now:?}") };
+        assert_eq!((one.from, one.to), ([10, 0, 2, 11].into(), [10, 0, 2, 13].into()));
+        assert_eq!((one.pool.as_str(), one.backend.as_str()), ("passwords", "server1"));
+        assert_eq!(
+            moved(&config(crate::daemon::example::BASE), &now),
+            [],
+            "by its address it was another one"
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_is_where_each_name_led() {
+        let hosts = written(&named());
+        let addresses = vec![[10, 0, 2, 11].into()];
+        assert_eq!(hosts, [Host { name: "db1.example.org".to_owned(), addresses }]);
+    }
+}

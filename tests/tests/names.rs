@@ -1,0 +1,215 @@
+//! Backends that are given by name: resolved at the start and again and again, followed under traffic, and kept where they are
+//! when nobody knows, or when the answer is none.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use balancer_tests::{
+    gateway::{Said, Status},
+    lab::Topology,
+    name_server::{Answer, NameServer},
+    poll::poll_until,
+    site::{Forwarding, Options, PASSWORDS, Pool, Programs, SERVER_NAME, Site, WEB},
+};
+use serde_json::Value;
+
+/// A round comes every 30 s; an answer is waited for for up to 20 s.
+const ROUNDS: Duration = Duration::from_secs(90);
+/// The first server's name, also in its certificate.
+const FIRST: &str = SERVER_NAME;
+const SECOND: &str = "db2.example.org";
+
+/// As [`PASSWORDS`], with a third server to which a name may lead.
+const THREE: Pool = Pool {
+    name: "passwords",
+    family: 0,
+    forwarding: Forwarding::Snat,
+    services: &[WEB],
+    servers: &[0, 1, 2],
+};
+
+#[test]
+fn a_name_that_leads_elsewhere_moves_new_connections_and_drains_old_ones() -> Result<()> {
+    let mut site = Named::prepare("followed", &[FIRST])?;
+    site.tell(FIRST, &[0])?;
+    site.begin()?;
+    let status = site.wait_for(|status| status.is("server1", "up"))?;
+    let backend = status.backend("server1");
+    assert_eq!((&backend["address"], &backend["host"]), (&"10.0.2.11".into(), &FIRST.into()), "{status}");
+    let mut held = site.site.hold(PASSWORDS, WEB)?;
+    let load = site.site.start_load(WEB, &["--rate", "20", "--parallel", "20", "--connections", "1000"])?;
+
+    site.tell(FIRST, &[2])?;
+    let status = site.wait_for(|status| status.backend("server1")["address"] == "10.0.2.13")?;
+    assert_eq!(
+        (status.active(), &status.0["daemon"]["config_generation"]),
+        ("server1", &1.into()),
+        "{status}"
+    );
+    site.wait_for(|status| status.is("server1", "up"))?;
+    let report = site.site.load(WEB, &["--connections", "20", "--expect", "server3"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    assert_eq!(held.ask()?, "server1", "what stands goes on");
+    let report = load.end()?;
+    assert_eq!(report["failed"], 0, "{report}");
+    let event = site.event("address")?.context("the event")?;
+    let told = ["backend", "from", "to", "evidence"].map(|key| event[key].as_str().unwrap_or_default());
+    assert_eq!(told, ["server1", "10.0.2.11", "10.0.2.13", FIRST]);
+
+    // A reload asks by itself, and an address stays as long as the name has it.
+    site.tell(FIRST, &[0, 2])?;
+    let said = site.site.gateway.verb(&["reload"])?.expect(0)?;
+    assert!(said.stdout.contains("nothing changed"), "{said:?}");
+    site.tell(FIRST, &[0])?;
+    let said = site.site.gateway.verb(&["reload"])?.expect(0)?;
+    assert!(said.stdout.contains("address of server1 10.0.2.13 -> 10.0.2.11"), "{said:?}");
+    let report = site.site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_resolver_that_fails_or_hangs_or_lies_changes_nothing_and_is_told() -> Result<()> {
+    let mut site = Named::prepare("failing", &[FIRST, SECOND])?;
+    site.tell(FIRST, &[0])?;
+    site.tell(SECOND, &[1])?;
+    site.begin()?;
+    site.wait_for(Status::are_all_up)?;
+    let load = site.site.start_load(WEB, &["--rate", "20", "--parallel", "20", "--connections", "6000"])?;
+
+    site.names.tell(FIRST, Answer::Silence);
+    let status = site.wait_for(|status| is_degraded(status, FIRST))?;
+    assert!(!is_degraded(&status, SECOND), "{status}");
+    site.names.tell(FIRST, Answer::Failure);
+    let said = site.site.gateway.verb(&["reload"])?.expect(0)?;
+    assert!(said.stdout.contains("nothing changed"), "{said:?}");
+    site.tell(FIRST, &[0])?;
+    site.tell(SECOND, &[0])?;
+    let status = site.wait_for(|status| is_degraded(status, "where server1 is already"))?;
+    assert!(!is_degraded(&status, "can't be resolved"), "{status}");
+    site.tell(SECOND, &[1])?;
+    let status = site.wait_for(|status| status.0["degraded"] == serde_json::json!([]))?;
+    let addresses = ["server1", "server2"].map(|server| status.backend(server)["address"].clone());
+    assert_eq!(addresses, ["10.0.2.11", "10.0.2.12"]);
+    assert!(site.event("address")?.is_none());
+    let report = load.end()?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn without_a_resolver_a_start_takes_the_last_good_addresses() -> Result<()> {
+    let mut site = Named::prepare("restart", &[FIRST])?;
+    site.names.tell(FIRST, Answer::Failure);
+    for verb in ["check", "run"] {
+        let said = site.says(&[verb])?.expect(3)?;
+        assert!(said.stderr.contains(&format!("`{FIRST}` can't be resolved: ")), "{said:?}");
+    }
+    site.says(&["check", "--no-resolve"])?.expect(0)?;
+    site.tell(FIRST, &[2])?;
+    site.begin()?;
+    site.wait_for(|status| status.is("server1", "up"))?;
+    site.site.gateway.terminate()?;
+    // As after a reboot: nothing is in the kernel, and nobody resolves anything yet.
+    site.site.gateway.verb(&["detach"])?.expect(0)?;
+    site.names.tell(FIRST, Answer::Silence);
+    let said = site.says(&["check"])?.expect(0)?;
+    assert!(said.stderr.contains("its last good address 10.0.2.13 is used"), "{said:?}");
+    site.start()?;
+    let status = site.wait_for(|status| status.is("server1", "up"))?;
+    assert_eq!(status.backend("server1")["address"], "10.0.2.13", "{status}");
+    let report = site.site.load(WEB, &["--connections", "20", "--expect", "server3"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    site.wait_for(|status| is_degraded(status, FIRST))?;
+    Ok(())
+}
+
+#[test]
+fn an_answer_where_no_backend_can_be_is_refused_at_the_start() -> Result<()> {
+    let site = Named::prepare("refused", &[FIRST, SECOND])?;
+    site.tell(SECOND, &[1])?;
+    let vip = site.site.vip(PASSWORDS).to_string();
+    let gateway = site.site.lab().gateway().interfaces()[1].address().to_string();
+    for (address, words) in [
+        ("127.0.0.1", "a loopback address"),
+        ("224.0.0.1", "a multicast address"),
+        ("2001:db8::1", "has no IPv4 address"),
+        (vip.as_str(), "the address that clients connect to"),
+        (gateway.as_str(), "an address of this gateway"),
+        ("10.0.2.12", "where server"),
+    ] {
+        site.names.tell(FIRST, Answer::Addresses(vec![address.parse()?]));
+        let said = site.says(&["check"])?.expect(3)?;
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    Ok(())
+}
+
+/// Whether a sentence about what is wrong has these words.
+fn is_degraded(status: &Status, words: &str) -> bool {
+    let mut sentences = status.0["degraded"].as_array().into_iter().flatten();
+    sentences.any(|sentence| sentence.as_str().is_some_and(|sentence| sentence.contains(words)))
+}
+
+/// A site whose first servers are given by name.
+struct Named {
+    site: Site,
+    names: NameServer,
+}
+
+impl Named {
+    fn prepare(label: &str, names: &[&str]) -> Result<Self> {
+        let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+        let options = Options { pools: &[THREE], ..Options::default() };
+        let site = Site::prepare(label, &Topology::two_armed().backends(3), options, &programs)?;
+        let mut text = site.configuration(options);
+        for (server, name) in names.iter().enumerate() {
+            let address = format!("\"{}\"", site.lab().backend(server).address());
+            ensure!(text.contains(&address), "{address} in {text}");
+            text = text.replace(&address, &format!("\"{name}\""));
+        }
+        let rest = text.match_indices("[[pool.backend]]").nth(names.len()).context("the other servers")?.0;
+        text.truncate(rest);
+        // With one server its own name is the one to verify.
+        if names.len() == 1 {
+            text = text.replace(&format!("server_name = \"{SERVER_NAME}\"\n"), "");
+        }
+        site.gateway.configure(&text)?;
+        let names = NameServer::start(site.lab())?;
+        Ok(Self { site, names })
+    }
+
+    /// A name leads to these servers from now on.
+    fn tell(&self, name: &str, servers: &[usize]) -> Result<()> {
+        let address = |server: &usize| -> IpAddr { self.site.lab().backend(*server).address() };
+        self.names.tell(name, Answer::Addresses(servers.iter().map(address).collect()));
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        (0..3).try_for_each(|server| self.site.serve(server))?;
+        self.start()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let command = self.names.command();
+        self.site.gateway.start_by(&command.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn says(&self, verb: &[&str]) -> Result<Said> {
+        self.site.gateway.run(&[self.names.command(), self.site.gateway.words(verb)].concat())
+    }
+
+    fn wait_for(&self, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
+        poll_until(ROUNDS, "what the names say", || match self.site.gateway.status() {
+            Ok(status) if is_so(&status) => Ok(status),
+            Ok(status) => Err(status.to_string()),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
+    fn event(&self, event: &str) -> Result<Option<Value>> {
+        let events = self.site.gateway.verb(&["events", "-o", "json"])?.expect(0)?.json()?;
+        Ok(events["events"].as_array().into_iter().flatten().find(|one| one["event"] == event).cloned())
+    }
+}
