@@ -160,10 +160,11 @@ fn pool(daemon: &Daemon, index: PoolIndex) -> Result<Pool, DataplaneError> {
         config.backends.iter().zip(&view.backends).enumerate().map(|(position, (backend, view))| {
             self::backend(daemon, index, BackendIndex(position), backend, view)
         });
+    let (state, active) = standing(config, &view);
     Ok(Pool {
         name: config.name.clone(),
-        active: view.active.map(|active| config.backends[active.0].name.clone()),
-        state: pool_state(&view),
+        active: active.map(|active| config.backends[active.0].name.clone()),
+        state,
         since: daemon.clock.wall(view.since).into(),
         reason: pool_reason(view.reason),
         failback: match config.failback {
@@ -257,15 +258,23 @@ fn last_probe(daemon: &Daemon, pool: PoolIndex, backend: BackendIndex) -> Option
     })
 }
 
-/// A pool that hasn't decided yet serves nobody; that is over before the daemon is ready.
-fn pool_state(view: &PoolView) -> PoolState {
-    match view.state {
+/// What a pool is doing, and whom its new flows go to. One that a reload brought waits for its first probes, for as long as
+/// those take: its backends are unknown, so nobody is down, and who comes first in order is the active one until another is up.
+fn standing(config: &config::Pool, view: &PoolView) -> (PoolState, Option<BackendIndex>) {
+    let state = match view.state {
+        policy::PoolState::Starting => {
+            let ready = view.backends.iter().map(|backend| backend.admin == policy::Admin::Ready);
+            let ready = config.backends.iter().zip(ready).enumerate().filter(|(_, (_, is_ready))| *is_ready);
+            let first = ready.min_by_key(|(index, (backend, _))| (backend.backup, *index));
+            return (PoolState::Serving, first.map(|(index, _)| BackendIndex(index)));
+        }
         policy::PoolState::Serving => PoolState::Serving,
         policy::PoolState::Switching => PoolState::Switching,
         policy::PoolState::Held => PoolState::Held,
         policy::PoolState::Waiting => PoolState::Waiting,
-        policy::PoolState::AllDown | policy::PoolState::Starting => PoolState::AllDown,
-    }
+        policy::PoolState::AllDown => PoolState::AllDown,
+    };
+    (state, view.active)
 }
 
 pub(super) fn pool_reason(reason: ActiveReason) -> PoolReason {
@@ -299,5 +308,25 @@ fn backend_stats(
         rescued: signals.rescued,
         resets_sent: 0,
         failures_lost: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::example::replaced;
+    use crate::daemon::{Clock, plan};
+    use crate::policy::{History, Policy};
+
+    #[test]
+    fn a_pool_that_waits_for_its_first_probes_serves_who_is_first_in_order_and_ready() {
+        const SERVER1: &str = "name = \"server1\"";
+        for (flag, first) in [("backup = false", 0), ("backup = true", 1), ("disabled = true", 1)] {
+            let config = replaced(&[(SERVER1, &format!("{SERVER1}\n{flag}"))]);
+            let policy = Policy::new(plan::for_policy(&config), 1, History::default(), Clock::START);
+            let view = policy.snapshot(PoolIndex(0), Clock::START);
+            let standing = standing(&config.pools[0], &view);
+            assert_eq!(standing, (PoolState::Serving, Some(BackendIndex(first))), "{flag}");
+        }
     }
 }

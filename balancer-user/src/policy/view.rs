@@ -25,7 +25,7 @@ pub enum PoolState {
 }
 
 impl PoolState {
-    /// The word that status uses; `starting` is seen only before readiness is announced.
+    /// The word that status uses; instead of `starting` it says where the pool is about to go.
     #[must_use]
     pub const fn token(self) -> &'static str {
         match self {

@@ -5,6 +5,21 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use super::*;
 
 #[test]
+fn a_pool_that_is_new_is_never_all_down_before_its_first_probe() -> Result<()> {
+    let site = site("new", &Topology::two_armed())?;
+    let right = site.configuration(Options::default());
+    // Nobody answers, and for long.
+    site.lab().backend(1).nft_silence()?;
+    let second = second_pool(&right).replace("timeout = \"500ms\"", "timeout = \"10s\"");
+    site.gateway.reload(&format!("{right}{second}"))?;
+    let status = site.gateway.status()?;
+    let new = status.pool_named("second");
+    assert_eq!((&new["state"], &new["active"]), (&"serving".into(), &"server2".into()), "{status}");
+    assert_eq!(new["backends"][0]["health"], "unknown", "{status}");
+    site.lab().backend(1).nft_restore()
+}
+
+#[test]
 fn a_file_that_only_another_user_can_read_is_told_with_what_to_do() -> Result<()> {
     let site = site("owner", &Topology::two_armed())?;
     let file = site.gateway.configuration();
