@@ -1,8 +1,8 @@
 //! Those who have left the configuration and may still have flows: backends, and services.
 //!
 //! Nothing new is led to them. What they have goes on, by ways that are kept fresh, until the `drain_deadline` that their
-//! pool had; what is left then is cut. How long somebody had left to go is not remembered: after a restart the time begins
-//! anew. Deliberately not here: who leaves (`reload`), and how flows are ended (`dataplane::cut`).
+//! pool had; what is left then is cut. That moment outlives the daemon; who left while there was none has the whole time from the
+//! start on. Deliberately not here: who leaves (`reload`), and how flows are ended (`dataplane::cut`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,7 +16,9 @@ use crate::dataplane::cut::CutReport;
 use crate::dataplane::cut_all::Doomed;
 use crate::dataplane::slots::{Busy, Occupied, PoolPlan, PoolSlots};
 use crate::policy::Moment;
+use crate::store::state;
 
+use super::memory::ms;
 use super::steps::Done;
 use super::{Daemon, Entry};
 
@@ -32,6 +34,12 @@ const IDLE_WALKS: u32 = 2;
 pub(super) enum Slot {
     Backend(u16),
     Service(u16),
+}
+
+impl Slot {
+    const fn of(remembered: &state::Leaver) -> Self {
+        if remembered.is_service { Self::Service(remembered.slot) } else { Self::Backend(remembered.slot) }
+    }
 }
 
 /// Somebody who leaves.
@@ -73,30 +81,33 @@ impl Leaver {
 }
 
 impl Leaving {
-    /// Whoever has flows at the start of a daemon and isn't in its configuration.
+    /// Whoever has flows at the start of a daemon and isn't in its configuration. `remembered`: who had left before, `passed` ago.
     pub(super) fn found(
-        occupied: &Occupied,
-        busy: &Busy,
+        (occupied, busy): &(Occupied, Busy),
         config: &Config,
         slots: &[PoolSlots],
+        (remembered, passed): (&[state::Leaver], Duration),
         now: Moment,
     ) -> Self {
         let kept = kept(slots);
-        let deadline = |pool: &str| {
+        let deadline = |pool: &str, slot: Slot| {
+            let is_it = |known: &&state::Leaver| known.pool == pool && Slot::of(known) == slot;
+            if let Some(known) = remembered.iter().find(is_it) {
+                return now + Duration::from_millis(known.ends_in_ms).saturating_sub(passed);
+            }
             let pool = config.pools.iter().find(|known| known.name == pool);
             now + pool.map_or(DEADLINE, |pool| pool.drain_deadline)
         };
         let pool = |slot| occupied.pools.get(&slot).map_or("", String::as_str);
         let backends = busy.backends.iter().filter_map(|slot| {
             let (of, name, address) = occupied.backends.get(slot)?;
-            let pool = pool(*of);
-            let leaver = Leaver::new(pool, name.clone(), *of, Some(*address), deadline(pool));
-            Some((Slot::Backend(*slot), leaver))
+            let (pool, slot) = (pool(*of), Slot::Backend(*slot));
+            Some((slot, Leaver::new(pool, name.clone(), *of, Some(*address), deadline(pool, slot))))
         });
         let services = occupied.services.iter().filter(|(_, (_, slot, _))| busy.services.contains(slot));
         let services = services.map(|(listen, (of, slot, _))| {
-            let pool = pool(*of);
-            (Slot::Service(*slot), Leaver::new(pool, listen.to_string(), *of, None, deadline(pool)))
+            let (pool, slot) = (pool(*of), Slot::Service(*slot));
+            (slot, Leaver::new(pool, listen.to_string(), *of, None, deadline(pool, slot)))
         });
         Self(backends.chain(services).filter(|(slot, _)| !kept.contains(slot)).collect())
     }
@@ -124,6 +135,19 @@ impl Leaving {
             }
         }
         self.0.retain(|slot, _| !kept.contains(slot));
+    }
+
+    /// What is to be remembered of them.
+    pub(super) fn written(&self, now: Moment) -> Vec<state::Leaver> {
+        let written = |(slot, leaver): (&Slot, &Leaver)| {
+            let (is_service, slot) = match slot {
+                Slot::Backend(slot) => (false, *slot),
+                Slot::Service(slot) => (true, *slot),
+            };
+            let ends_in_ms = ms(leaver.until - now);
+            state::Leaver { is_service, slot, pool: leaver.pool.clone(), ends_in_ms }
+        };
+        self.0.iter().map(written).collect()
     }
 
     /// When the next one's time is over.

@@ -273,6 +273,7 @@ pub(super) fn state(daemon: &Daemon) -> State {
         last_transition: history.last_transition,
         last_event: daemon.journal.last_event(),
         pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
+        leaving: daemon.leaving.written(daemon.clock.now()),
         hosts: names::written(daemon.reloads.wanted()),
         checksum: String::new(),
     }
@@ -358,11 +359,11 @@ fn written(reached: policy::Reached) -> Reached {
     }
 }
 
-fn ms(span: Duration) -> u64 {
+pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn boot_moment() -> BootMoment {
+pub(super) fn boot_moment() -> BootMoment {
     let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
     let now = clock_gettime(ClockId::Boottime);
     BootMoment { boot_id, boottime: Duration::new(now.tv_sec as u64, now.tv_nsec as u32) }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use balancer_common::abi::{ActiveWord, NextHop};
 use tracing::{error, warn};
@@ -20,6 +21,7 @@ use crate::probe::Prober;
 use super::first_ways::FirstWay;
 use super::kin::{is_doubtful, kin};
 use super::leaving::{Leaving, Slot};
+use super::memory::boot_moment;
 use super::start::Families;
 use super::trials::Trials;
 use super::{Daemon, plan};
@@ -158,9 +160,13 @@ impl Daemon {
     }
 
     /// Who had flows at the start and isn't configured.
-    pub(super) fn find_leaving(&mut self, (occupied, busy): &(Occupied, Busy)) {
+    pub(super) fn find_leaving(&mut self, found: &(Occupied, Busy)) {
         let now = self.clock.now();
-        self.leaving = Leaving::found(occupied, busy, &self.parts.config, &self.parts.slots, now);
+        let saved = self.saved.as_ref();
+        let remembered = saved.map_or(&[][..], |state| &state.leaving);
+        let passed = saved.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
+        let parts = &self.parts;
+        self.leaving = Leaving::found(found, &parts.config, &parts.slots, (remembered, passed), now);
         self.keep_roles();
         self.watch();
     }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +18,8 @@ pub const FORMAT: &str = "balancer.state/1";
 /// As many as a configuration may have of each, and a little: more is damage.
 const MAX_POOLS: usize = 1024;
 const MAX_MEMBERS: usize = 64;
+/// As many as the kernel's maps have slots for backends and services together.
+const MAX_LEAVERS: usize = MAX_BACKENDS + MAX_SERVICES;
 
 /// Everything that is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +39,28 @@ pub struct State {
     pub last_event: u64,
     /// In the configuration's order.
     pub pools: Vec<Pool>,
+    /// Who has left the configuration and may have flows; not written if there is nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<Leaver>,
     /// Where host names have led last; not written if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Host>,
     /// SHA-256 in hex of the document with this left empty.
     pub checksum: String,
+}
+
+/// A backend or a service that has left the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leaver {
+    /// Whether it is a service.
+    pub is_service: bool,
+    /// As the kernel's maps number it, which outlive the daemon.
+    pub slot: u16,
+    /// Its pool's name.
+    pub pool: String,
+    /// How much is left until its flows are cut.
+    pub ends_in_ms: u64,
 }
 
 /// A host name of backends.
@@ -225,6 +245,7 @@ impl State {
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.last_transition == other.last_transition
             && self.pools == other.pools
+            && self.leaving == other.leaving
             && self.hosts == other.hosts
     }
 
@@ -258,6 +279,8 @@ impl State {
             Some("backends of a pool")
         } else if self.pools.iter().any(|pool| services(pool) > Some(MAX_MEMBERS)) {
             Some("services of a backend")
+        } else if self.leaving.len() > MAX_LEAVERS {
+            Some("members of earlier configurations")
         } else if self.hosts.len() > MAX_POOLS * MAX_MEMBERS {
             Some("host names")
         } else if self.hosts.iter().any(|host| host.addresses.len() > MAX_POOLS) {

@@ -20,6 +20,25 @@ fn a_pool_that_is_new_is_never_all_down_before_its_first_probe() -> Result<()> {
 }
 
 #[test]
+fn the_time_of_who_has_left_goes_on_over_a_restart() -> Result<()> {
+    const TIME: Duration = Duration::from_secs(6);
+    let mut site = site("time", &Topology::two_armed())?;
+    let right = with_pool_keys(&site, "drain_deadline = \"6s\"\n");
+    site.gateway.reload(&right)?;
+    let mut busy = site.hold(PASSWORDS, WEB)?;
+    let begun = Instant::now();
+    site.gateway.reload(&without_backend(&right, "server1"))?;
+    thread::sleep(TIME / 2);
+    let restarted = Instant::now();
+    site.gateway.kill();
+    site.gateway.start(&[])?;
+    ends(&mut busy)?;
+    assert!(begun.elapsed() >= TIME, "after {:?}", begun.elapsed());
+    assert!(restarted.elapsed() < TIME, "its time began anew: {:?}", restarted.elapsed());
+    Ok(())
+}
+
+#[test]
 fn a_file_that_only_another_user_can_read_is_told_with_what_to_do() -> Result<()> {
     let site = site("owner", &Topology::two_armed())?;
     let file = site.gateway.configuration();

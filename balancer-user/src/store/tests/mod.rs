@@ -7,7 +7,7 @@ mod writer;
 use std::path::Path;
 
 use super::state::{
-    Admin, Backend, BootMoment, FORMAT, Host, Pool, Reached, Service, State, Stop, Transition, Wish,
+    Admin, Backend, BootMoment, FORMAT, Host, Leaver, Pool, Reached, Service, State, Stop, Transition, Wish,
 };
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
@@ -82,6 +82,7 @@ fn state() -> State {
             }),
             doubtful: false,
         }],
+        leaving: vec![Leaver { is_service: true, slot: 3, pool: "mails".to_owned(), ends_in_ms: 5_000 }],
         hosts: vec![Host { name: "db1.example.org".to_owned(), addresses: vec![[10, 0, 2, 11].into()] }],
         checksum: String::new(),
     }
