@@ -22,7 +22,7 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
             pool: None,
             backends: nobody(pool.backends.len()),
             services: vec![None; pool.services.len()],
-            is_doubtful: false,
+            past: None,
         };
     };
     let earlier = &before.pools[index];
@@ -42,7 +42,7 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
         services.push(heirloom.filter(|_| !services.iter().any(|kin| is_taken(&kin))));
     }
     let backends = pool.backends.iter().map(backend).collect();
-    Kin { pool: Some(PoolIndex(index)), backends, services, is_doubtful: false }
+    Kin { pool: Some(PoolIndex(index)), backends, services, past: None }
 }
 
 /// Whether nobody can tell who has the role of a pool that is new: its steps hand it over, and it has a backend that a pool had

@@ -24,6 +24,7 @@ use crate::store::state::{
 };
 use crate::store::{Remembered, State};
 
+use super::departed::Departed;
 use super::start::Parts;
 use super::{Clock, Daemon, names, plan, view};
 
@@ -31,15 +32,22 @@ use super::{Clock, Daemon, names, plan, view};
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What an earlier life left behind.
-pub(super) fn history(parts: &Parts, remembered: &Remembered, clock: &Clock) -> History {
+pub(super) fn history(
+    parts: &Parts,
+    remembered: &Remembered,
+    departed: &mut Departed,
+    clock: &Clock,
+) -> History {
     let state = remembered.state.as_ref();
     let words = parts.slots.iter().map(|slots| parts.tables.active(slots.pool.index));
     let words: Vec<ActiveWord> = words.collect();
     let pools = parts.config.pools.iter().zip(&parts.slots).zip(&words).map(|((config, slots), word)| {
-        let names = Names(config);
         let pool = state.and_then(|state| state.pools.iter().find(|pool| pool.name == config.name));
         let passed = state.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
-        let past = pool.map(|pool| names.history(pool, passed, clock)).unwrap_or_default();
+        // One that had left the configuration may be there again.
+        let gone = departed.take(&config.name, clock.now());
+        let past = pool.map(|pool| (passed, pool)).or(gone.as_ref().map(|(passed, pool)| (*passed, pool)));
+        let past = past.map(|(passed, past)| of_pool(config, past, passed, clock)).unwrap_or_default();
         let written = Written {
             last_transition: state.map_or(0, |state| state.last_transition),
             is_lost: pool.is_none() && remembered.was_damaged,
@@ -109,6 +117,11 @@ fn unwritten(
         switched: true,
         reached: policy::Reached::Held(policy::Stop::Unrecorded, why.to_owned()),
     })
+}
+
+/// What was remembered of a pool, `passed` ago, as its configuration knows it.
+pub(super) fn of_pool(config: &config::Pool, past: &Pool, passed: Duration, clock: &Clock) -> PoolHistory {
+    Names(config).history(past, passed, clock)
 }
 
 /// From names to positions.
@@ -274,12 +287,14 @@ pub(super) fn state(daemon: &Daemon) -> State {
         last_event: daemon.journal.last_event(),
         pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
         leaving: daemon.leaving.written(daemon.clock.now()),
+        departed: daemon.departed.written(daemon.clock.now()),
         hosts: names::written(daemon.reloads.wanted()),
         checksum: String::new(),
     }
 }
 
-fn pool(daemon: &Daemon, index: PoolIndex, config: &config::Pool, past: PoolHistory) -> Pool {
+/// What is to be remembered of a pool.
+pub(super) fn pool(daemon: &Daemon, index: PoolIndex, config: &config::Pool, past: PoolHistory) -> Pool {
     let view = daemon.policy.snapshot(index, daemon.clock.now());
     let name = |backend: BackendIndex| config.backends[backend.0].name.clone();
     let started = view.transition.as_ref().map_or(view.since, |change| change.started);

@@ -10,6 +10,7 @@ mod certificates;
 mod check;
 mod cuts;
 mod degraded;
+mod departed;
 mod difference;
 #[cfg(test)]
 mod example;
@@ -79,6 +80,7 @@ use self::census::{Counter, Walked};
 use self::certificates::Certificates;
 use self::cuts::Cuts;
 use self::degraded::Told;
+use self::departed::Departed;
 use self::failovers::Failovers;
 use self::filling::Filling;
 use self::interfaces::Interfaces;
@@ -244,6 +246,7 @@ struct Daemon {
     resets_sent: BTreeMap<u16, u64>,
     /// Who has left the configuration.
     leaving: Leaving,
+    departed: Departed,
     reloads: Reloads,
     names: Names,
     notifier: Option<Notifier>,
@@ -311,7 +314,11 @@ impl Daemon {
         let gateway = &parts.config.gateway;
         let filling = Filling::new(gateway.max_flows, gateway.max_half_open);
         let seed = std::process::id().into();
-        let history = memory::history(&parts, &remembered, &clock);
+        let state = remembered.state.as_ref();
+        let passed = state.map_or(Duration::ZERO, |state| state.age_at(&memory::boot_moment()));
+        let gone = state.map(|state| &state.departed[..]).unwrap_or_default();
+        let mut departed = Departed::remembered(gone, passed, clock.now());
+        let history = memory::history(&parts, &remembered, &mut departed, &clock);
         let policy = Policy::new(settings, seed, history, clock.now());
         let mut journal = Journal::after(remembered.last_event);
         journal.note(Entry::started(version, parts.fresh, &remembered), &store);
@@ -332,6 +339,7 @@ impl Daemon {
             waiting: Vec::new(),
             resets_sent: BTreeMap::new(),
             leaving: Leaving::default(),
+            departed,
             reloads: Reloads::new(options, &parts),
             names: Names::new(resolver, clock.now()),
             notifier: gateway.notify.clone().map(Notifier::new),

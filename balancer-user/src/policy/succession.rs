@@ -24,8 +24,8 @@ pub struct Kin {
     pub backends: Vec<Option<BackendIndex>>,
     /// By service, in the new settings' order.
     pub services: Vec<Option<Heirloom>>,
-    /// Of a pool that is new: somebody may have its role, whom nobody knows of any more.
-    pub is_doubtful: bool,
+    /// Of a pool that is new: what is known of an earlier one of its name.
+    pub past: Option<PoolHistory>,
 }
 
 /// What a service takes over.
@@ -75,9 +75,8 @@ impl Policy {
         for (pool, kin) in self.pools.iter_mut().zip(kin) {
             if let Some(before) = kin.pool.and_then(|pool| old.get_mut(pool.0)?.take()) {
                 pool.inherit(before, kin, now, &mut self.outbox);
-            } else if kin.is_doubtful {
-                let past = PoolHistory { doubtful: true, ..PoolHistory::default() };
-                pool.restore(past, now, &mut self.outbox);
+            } else if let Some(past) = &kin.past {
+                pool.restore(past.clone(), now, &mut self.outbox);
             }
         }
         self.move_probes(&pacer, kin, |id| {

@@ -42,6 +42,9 @@ pub struct State {
     /// Who has left the configuration and may have flows; not written if there is nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Leaver>,
+    /// Pools that have left the configuration lately; not written if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departed: Vec<Departed>,
     /// Where host names have led last; not written if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Host>,
@@ -61,6 +64,16 @@ pub struct Leaver {
     pub pool: String,
     /// How much is left until its flows are cut.
     pub ends_in_ms: u64,
+}
+
+/// A pool that has left the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Departed {
+    /// How long before this was written.
+    pub ago_ms: u64,
+    /// As it was then.
+    pub pool: Pool,
 }
 
 /// A host name of backends.
@@ -245,6 +258,7 @@ impl State {
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.last_transition == other.last_transition
             && self.pools == other.pools
+            && self.departed.iter().map(|gone| &gone.pool).eq(other.departed.iter().map(|gone| &gone.pool))
             && self.leaving == other.leaving
             && self.hosts == other.hosts
     }
@@ -273,11 +287,12 @@ impl State {
     pub(super) fn excess(&self) -> Option<&'static str> {
         let members = |pool: &Pool| pool.backends.len();
         let services = |pool: &Pool| pool.backends.iter().map(|backend| backend.services.len()).max();
-        if self.pools.len() > MAX_POOLS {
+        let mut pools = self.pools.iter().chain(self.departed.iter().map(|gone| &gone.pool));
+        if self.pools.len() > MAX_POOLS || self.departed.len() > MAX_POOLS {
             Some("pools")
-        } else if self.pools.iter().any(|pool| members(pool) > MAX_MEMBERS) {
+        } else if pools.clone().any(|pool| members(pool) > MAX_MEMBERS) {
             Some("backends of a pool")
-        } else if self.pools.iter().any(|pool| services(pool) > Some(MAX_MEMBERS)) {
+        } else if pools.any(|pool| services(pool) > Some(MAX_MEMBERS)) {
             Some("services of a backend")
         } else if self.leaving.len() > MAX_LEAVERS {
             Some("members of earlier configurations")

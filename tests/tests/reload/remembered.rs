@@ -5,6 +5,34 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use super::*;
 
 #[test]
+fn a_pool_that_comes_back_is_as_the_operator_left_it() -> Result<()> {
+    let mut site = site("back", &Topology::two_armed())?;
+    let right = site.configuration(Options::default());
+    let second = second_pool(&right);
+    let pool = right.find("\n[[pool]]").context("the pool")?;
+    let without = format!("{}{second}", &right[..pool]);
+    site.gateway.reload(&format!("{right}{second}"))?;
+    site.gateway.verb(&["maint", POOL, "server1"])?.expect(0)?;
+    for restarts in [false, true] {
+        has(&site.gateway.reload(&without)?, "pool passwords removed");
+        if restarts {
+            site.gateway.kill();
+            site.gateway.start(&[])?;
+        }
+        has(
+            &site.gateway.reload(&format!("{right}{second}"))?,
+            "pool passwords added (2 services, 2 backends)",
+        );
+        let status = site.gateway.status()?;
+        assert_eq!((status.active(), &status.pool()["state"]), ("server2", &"serving".into()), "{status}");
+        assert_eq!(status.backend("server1")["admin"], "maint", "{status}");
+        let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;
+        assert_eq!(report["failed"], 0, "{report}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_pool_that_is_new_is_never_all_down_before_its_first_probe() -> Result<()> {
     let site = site("new", &Topology::two_armed())?;
     let right = site.configuration(Options::default());

@@ -104,7 +104,7 @@ fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
             pool: None,
             backends: vec![None; pool.backends.len()],
             services: vec![None; pool.services.len()],
-            is_doubtful: false,
+            past: None,
         };
     };
     let backend = |backend: &BackendSettings| {
@@ -118,7 +118,7 @@ fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
         pool: Some(PoolIndex(at)),
         backends: pool.backends.iter().map(backend).collect(),
         services: pool.services.iter().map(service).collect(),
-        is_doubtful: false,
+        past: None,
     }
 }
 
@@ -419,9 +419,29 @@ fn a_pool_with_steps_whose_role_nobody_can_tell_is_the_operators() {
     life.run(secs(1));
     let hook = HookSettings { name: "promote".to_owned(), when: HookWhen::Before, on_error: OnError::Hold };
     let renamed = PoolSettings { name: "renamed".to_owned(), hooks: vec![hook], ..pool() };
-    let doubtful = Kin { is_doubtful: true, ..kin(&life.settings, &renamed) };
+    let past = Some(PoolHistory { doubtful: true, ..PoolHistory::default() });
+    let doubtful = Kin { past, ..kin(&life.settings, &renamed) };
     life.policy.succeed(vec![renamed.clone()], &[doubtful], life.now);
     life.settings = vec![renamed];
     life.run(secs(10));
     assert_eq!((life.view().state, life.view().active), (PoolState::Held, None));
+}
+
+#[test]
+fn a_pool_that_comes_back_is_as_the_operator_left_it_and_waits_for_no_probe() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(1));
+    let back = PoolSettings { name: "back".to_owned(), ..pool() };
+    let maint = BackendHistory { admin: Admin::Maint, ..BackendHistory::default() };
+    let past =
+        Some(PoolHistory { active: Some(BackendIndex(B)), backends: vec![maint], ..PoolHistory::default() });
+    life.routes.clear();
+    let kin = Kin { past, ..kin(&life.settings, &back) };
+    life.policy.succeed(vec![back.clone()], &[kin], life.now);
+    life.settings = vec![back];
+    life.drain();
+    assert_eq!(life.routes, [Route::To(BackendIndex(B))]);
+    life.run(secs(10));
+    assert_eq!((life.active().as_str(), life.view().reason), ("b", ActiveReason::Restored));
+    assert_eq!(life.of("p").admin, Admin::Maint);
 }

@@ -7,7 +7,8 @@ mod writer;
 use std::path::Path;
 
 use super::state::{
-    Admin, Backend, BootMoment, FORMAT, Host, Leaver, Pool, Reached, Service, State, Stop, Transition, Wish,
+    Admin, Backend, BootMoment, Departed, FORMAT, Host, Leaver, Pool, Reached, Service, State, Stop,
+    Transition, Wish,
 };
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
@@ -44,7 +45,7 @@ impl Place {
 /// Every field has a value.
 fn state() -> State {
     let at = "2026-01-02T03:04:05.678Z".parse().unwrap();
-    State {
+    let mut state = State {
         format: FORMAT.to_owned(),
         written: at,
         boot_id: "6b2c".to_owned(),
@@ -82,10 +83,14 @@ fn state() -> State {
             }),
             doubtful: false,
         }],
+        departed: Vec::new(),
         leaving: vec![Leaver { is_service: true, slot: 3, pool: "mails".to_owned(), ends_in_ms: 5_000 }],
         hosts: vec![Host { name: "db1.example.org".to_owned(), addresses: vec![[10, 0, 2, 11].into()] }],
         checksum: String::new(),
-    }
+    };
+    let gone = Pool { name: "mails".to_owned(), ..state.pools[0].clone() };
+    state.departed.push(Departed { ago_ms: 7_000, pool: gone });
+    state
 }
 
 fn record(id: u64, pool: &str, evidence: &str) -> Record {
