@@ -40,6 +40,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
@@ -391,6 +392,12 @@ impl Parsed {
         let mut config = self.config.clone();
         config.pools.iter_mut().for_each(|pool| pool.backends.retain(Backend::is_settled));
         config
+    }
+
+    /// The text that it was parsed from.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        self.source.text.as_str().into()
     }
 
     /// The host names that are to be asked for before [`Parsed::check`].

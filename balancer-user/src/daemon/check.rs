@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::{Forwarding, Pool};
+use crate::config::{self, Forwarding, Pool};
 use crate::exit::{Exit, Failure, print, say};
 use crate::resolver::Resolver;
 
@@ -13,7 +13,7 @@ use super::{names, start};
 pub fn check(config: &Path, pin_dir: &Path, state_dir: &Path, no_resolve: bool) -> Result<Exit, Failure> {
     let (resolver, known) = (Resolver::system(), names::remembered(state_dir));
     let names = (!no_resolve).then_some((&resolver, &known));
-    let checked = start::configuration(config, pin_dir, names)?;
+    let (checked, _) = start::checked(config::load(config), pin_dir, names)?;
     for warning in &checked.warnings {
         say(&format!("{}:{}: warning: {}", config.display(), warning.line, warning.message));
     }

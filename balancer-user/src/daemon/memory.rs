@@ -288,6 +288,7 @@ pub(super) fn state(daemon: &Daemon) -> State {
         pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
         leaving: daemon.leaving.written(daemon.clock.now()),
         departed: daemon.departed.written(daemon.clock.now()),
+        confirmation: daemon.reloads.unconfirmed(&daemon.clock),
         hosts: names::written(daemon.reloads.wanted()),
         checksum: String::new(),
     }

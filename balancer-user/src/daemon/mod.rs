@@ -8,6 +8,7 @@ mod carry_out;
 mod census;
 mod certificates;
 mod check;
+mod confirmation;
 mod cuts;
 mod degraded;
 mod departed;
@@ -156,6 +157,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let resolver = Resolver::system();
     let Started {
         parts,
+        text,
         interfaces,
         found,
         watcher,
@@ -180,9 +182,10 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let flows = (Arc::new(flows), walked, failures);
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
-    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), resolver, options);
+    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), (resolver, text), options);
     daemon.tallies = tallies;
     daemon.find_leaving(&found);
+    daemon.wait_on();
     let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
 
     shown.iter().for_each(JoinHandle::abort);
@@ -305,7 +308,7 @@ impl Daemon {
         (interfaces, ways): (Interfaces, Ways),
         (flows, walked, failures): (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>),
         (store, remembered): (Store, Remembered),
-        resolver: Resolver,
+        (resolver, text): (Resolver, Arc<str>),
         options: &Options,
     ) -> Self {
         let version = options.version;
@@ -340,7 +343,7 @@ impl Daemon {
             resets_sent: BTreeMap::new(),
             leaving: Leaving::default(),
             departed,
-            reloads: Reloads::new(options, &parts),
+            reloads: Reloads::new(options, &parts, text),
             names: Names::new(resolver, clock.now()),
             notifier: gateway.notify.clone().map(Notifier::new),
             tallies: None,
@@ -400,7 +403,7 @@ impl Daemon {
                 }
                 Some(change) = self.ways.change() => self.changed(change),
                 () = sleep_until(cut.into()) => self.end_leaving(),
-                () = sleep_until(expiry.into()) => self.expire(),
+                () = sleep_until(expiry.into()), if self.ready => self.expire(),
                 () = sleep_until(names.into()), if self.ready => self.ask_names(),
                 // Before the first decision there is nothing true to tell; the server bounds the wait.
                 Some(request) = requests.recv(), if self.ready => self.answer(request),

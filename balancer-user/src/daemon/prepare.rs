@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::config::{self, Config, Known};
+use crate::config::{self, Config, ConfigErrors, Known, Parsed};
 use crate::control::server::NotReloaded;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach;
@@ -29,11 +29,25 @@ use super::start;
 /// For neighbours of new backends to answer; those who don't are led to when they do.
 const WAYS_LIMIT: Duration = Duration::from_millis(300);
 
+/// What errors call the configuration to go back to.
+const BEFORE: &str = "<the configuration before>";
+
 /// A configuration that was read and checked, and its probers.
 #[derive(Clone)]
 pub(super) struct Accepted {
     pub(super) config: Config,
     pub(super) probers: Probers,
+    /// As it is written.
+    pub(super) text: Arc<str>,
+}
+
+/// Where what is wanted comes from.
+pub(super) enum Source {
+    /// It was accepted before.
+    Known(Box<Accepted>),
+    /// An earlier life had accepted it.
+    Text(Arc<str>),
+    File,
 }
 
 /// What is known before anything is changed.
@@ -64,17 +78,21 @@ pub(super) struct Places {
     pub(super) interfaces: Vec<String>,
 }
 
-/// All that takes long. `known`: what is wanted, if it isn't to be read.
+/// All that takes long.
 pub(super) async fn prepare(
     cause: Cause,
-    known: Option<Accepted>,
+    source: Source,
     places: Places,
     led_to: BTreeSet<Member>,
     flows: Arc<FlowTable>,
 ) -> Prepared {
     let Places { path, pin_dir, pins, resolver, hosts, interfaces } = places;
     let read = spawn_blocking(move || {
-        let wanted = known.map_or_else(|| read(&path, &pin_dir, (&resolver, &hosts)), Ok);
+        let wanted = match source {
+            Source::Known(accepted) => Ok(*accepted),
+            Source::Text(text) => read(config::parse(BEFORE, &text), &pin_dir, (&resolver, &hosts)),
+            Source::File => read(config::load(&path), &pin_dir, (&resolver, &hosts)),
+        };
         (wanted, flows.busy())
     });
     let (mut wanted, busy) = match read.await {
@@ -121,12 +139,17 @@ async fn refuse_foreign_programs(
     Ok(())
 }
 
-fn read(path: &Path, pin_dir: &Path, names: (&Resolver, &Known)) -> Result<Accepted, NotReloaded> {
-    let config = start::configuration(path, pin_dir, Some(names)).map_err(|failure| match failure.exit {
+fn read(
+    parsed: Result<Parsed, ConfigErrors>,
+    pin_dir: &Path,
+    names: (&Resolver, &Known),
+) -> Result<Accepted, NotReloaded> {
+    let checked = start::checked(parsed, pin_dir, Some(names));
+    let (config, text) = checked.map_err(|failure| match failure.exit {
         Exit::Config => NotReloaded::Invalid(failure.to_string()),
         _ => NotReloaded::Refused(failure.to_string()),
     })?;
     let probers = config.pools.iter().map(plan::probers).collect::<Result<_, _>>();
     let probers = probers.map_err(|error| NotReloaded::Invalid(error.to_string()))?;
-    Ok(Accepted { config, probers })
+    Ok(Accepted { config, probers, text })
 }

@@ -3,11 +3,12 @@
 //!
 //! One at a time. What takes long (files, names of programs, a walk over the flows, ways to new backends) is prepared beside
 //! the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: what differs
-//! (`difference`), what is prepared (`prepare`), what can be carried out now (`kin`) and how (`replace`), and what is still to come (`pending`).
+//! (`difference`), what waits for a confirmation (`confirmation`), what is prepared (`prepare`), what can be carried out now (`kin`) and how (`replace`), and what is still to come (`pending`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -19,24 +20,25 @@ use crate::control::server::NotReloaded;
 use crate::dataplane::slots::Busy;
 use crate::policy::{Moment, PoolIndex};
 
+use super::confirmation::Confirmation;
 use super::difference::difference;
 use super::first_ways::FirstWay;
 use super::kin::{self, Delay, Standing, is_same_backend};
 use super::names::moved;
-use super::prepare::{Accepted, Member, Places, Prepared, prepare};
+use super::prepare::{Accepted, Member, Places, Prepared, Source, prepare};
 use super::replace::Probers;
 use super::start::Parts;
 use super::steps::Done;
-use super::{Daemon, Entry, Options};
+use super::{Daemon, Entry, Options, confirmation};
 
 /// Reloads that wait for the one that is under way.
 const WAITING: usize = 16;
-/// The longest time for a confirmation: nobody comes back later than that to find out.
-const LONGEST_CONFIRMATION: Duration = Duration::from_secs(24 * 3600);
 /// After so long a configuration that could not be taken back is tried to be once more.
 const ROLL_BACK_AGAIN: Duration = Duration::from_secs(10);
 /// More addresses of backends that are gone than there can be backends.
 const MOST_GONE: usize = 1 << 16;
+/// For the disk to have it that a confirmation is waited for.
+const DISK_LIMIT: Duration = Duration::from_secs(5);
 /// Differences that are logged, a line each.
 const LOGGED: usize = 100;
 
@@ -66,15 +68,6 @@ impl Cause {
     }
 }
 
-/// What is waited for.
-struct Confirmation {
-    until: Moment,
-    /// Taking it back was tried, and is tried again.
-    has_failed: bool,
-    /// What was there before.
-    before: Accepted,
-}
-
 /// All that is remembered of reloads.
 pub(super) struct Reloads {
     path: PathBuf,
@@ -86,7 +79,7 @@ pub(super) struct Reloads {
     is_under_way: bool,
     is_rolling_back: bool,
     waiting: VecDeque<Cause>,
-    confirmation: Option<Confirmation>,
+    pub(super) confirmation: Option<Confirmation>,
     /// Addresses of backends of pools that are gone.
     gone: BTreeSet<IpAddr>,
     /// Not all of what runs is in the kernel: it is written once more, also if it is the same.
@@ -94,12 +87,13 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    pub(super) fn new(options: &Options, parts: &Parts) -> Self {
+    /// `text`: the configuration as it is written.
+    pub(super) fn new(options: &Options, parts: &Parts, text: Arc<str>) -> Self {
         Self {
             path: options.config.clone(),
             pin_dir: options.pin_dir.clone(),
             generation: 1,
-            wanted: Accepted { config: parts.config.clone(), probers: parts.probers.clone() },
+            wanted: Accepted { config: parts.config.clone(), probers: parts.probers.clone(), text },
             delays: Vec::new(),
             is_under_way: false,
             is_rolling_back: false,
@@ -141,6 +135,16 @@ impl Reloads {
         self.generation
     }
 
+    /// The text of what was accepted last.
+    pub(super) const fn text(&self) -> &Arc<str> {
+        &self.wanted.text
+    }
+
+    /// Whether the last one is being taken back.
+    pub(super) const fn is_rolling_back(&self) -> bool {
+        self.is_rolling_back
+    }
+
     /// Whether one is being prepared.
     pub(super) const fn is_under_way(&self) -> bool {
         self.is_under_way
@@ -175,30 +179,28 @@ impl Daemon {
             self.refuse(cause, NotReloaded::Refused(reason));
             return;
         }
-        let known = match &cause {
-            Cause::Verb(..) | Cause::Signal => None,
+        let source = match &cause {
+            Cause::Verb(..) | Cause::Signal => Source::File,
             // It stays until it is taken back.
             Cause::Expired => {
                 let again = self.clock.now() + ROLL_BACK_AGAIN;
-                if let Some(confirmation) = &mut self.reloads.confirmation {
-                    confirmation.until = again;
-                }
-                let before = self.reloads.confirmation.as_ref().map(|confirmation| &confirmation.before);
-                before.map(|before| self.with_addresses_of_now(before))
+                let Some(before) = self.before() else { return };
+                self.reloads.confirmation.iter_mut().for_each(|confirmation| confirmation.until = again);
+                before
             }
-            Cause::Delayed | Cause::Resolved => Some(self.reloads.wanted.clone()),
+            Cause::Delayed | Cause::Resolved => Source::Known(Box::new(self.reloads.wanted.clone())),
         };
-        self.prepare(cause, known);
+        self.prepare(cause, source);
     }
 
     /// Host names lead elsewhere now. None is under way.
     pub(super) fn take_addresses(&mut self, config: Config) {
         let accepted = Accepted { config, ..self.reloads.wanted.clone() };
-        self.prepare(Cause::Resolved, Some(accepted));
+        self.prepare(Cause::Resolved, Source::Known(Box::new(accepted)));
     }
 
-    /// Finds out what has to be known before; `known`: what is wanted, if it isn't to be read.
-    fn prepare(&mut self, cause: Cause, known: Option<Accepted>) {
+    /// Finds out what has to be known before.
+    fn prepare(&mut self, cause: Cause, source: Source) {
         let places = Places {
             path: self.reloads.path.clone(),
             pin_dir: self.reloads.pin_dir.clone(),
@@ -216,7 +218,7 @@ impl Daemon {
         self.reloads.is_under_way = true;
         self.reloads.is_rolling_back = matches!(cause, Cause::Expired);
         tokio::spawn(async move {
-            let prepared = prepare(cause, known, places, led_to, flows).await;
+            let prepared = prepare(cause, source, places, led_to, flows).await;
             // The loop has ended: nobody reloads any more.
             let _ = done.send(Done::Prepared(Box::new(prepared))).await;
         });
@@ -234,9 +236,10 @@ impl Daemon {
                         to be able to reload"
                 .to_owned());
         }
-        if confirm.is_some_and(|within| within.is_zero() || within > LONGEST_CONFIRMATION) {
+        if confirm.is_some_and(|within| within.is_zero() || within > confirmation::LONGEST) {
             return Err(format!(
-                "the time for a confirmation is more than nothing, and {LONGEST_CONFIRMATION:?} at the most"
+                "the time for a confirmation is more than nothing, and {:?} at the most",
+                confirmation::LONGEST
             ));
         }
         match &self.reloads.confirmation {
@@ -315,18 +318,22 @@ impl Daemon {
         if is_new {
             self.names.was_read(self.clock.now());
         }
-        self.remember();
         if matches!(cause, Cause::Expired) {
             self.reloads.confirmation = None;
         }
-        if let Cause::Verb(asked, _, reply) = cause {
-            if let Some(within) = asked.confirm() {
-                let first = self.reloads.confirmation.take().map(|confirmation| confirmation.before);
-                let until = self.clock.now() + within;
-                let before = first.unwrap_or(before);
-                self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
-            }
-            let _ = reply.send(Ok(self.reloaded(changes)));
+        if let Cause::Verb(asked, ..) = &cause
+            && let Some(within) = asked.confirm()
+        {
+            self.await_confirmation(within, before);
+        }
+        self.remember();
+        if let Cause::Verb(_, _, reply) = cause {
+            // Whoever relies on its being taken back may rely on that over a power cut, too. A disk that fails is told elsewhere.
+            let (saved, reloaded) = (self.store.saved(DISK_LIMIT), self.reloaded(changes));
+            tokio::spawn(async move {
+                let _ = saved.await;
+                let _ = reply.send(Ok(reloaded));
+            });
         }
     }
 
@@ -429,27 +436,6 @@ impl Daemon {
         }
     }
 
-    fn confirm(&mut self, uid: u32) -> Result<Reloaded, NotReloaded> {
-        let is_taken_back = self.reloads.confirmation.as_ref().is_some_and(|it| it.has_failed)
-            || self.reloads.is_rolling_back;
-        if is_taken_back {
-            let reason = "it is being taken back: the time is over (`balancer events` tells)";
-            return Err(NotReloaded::Refused(reason.to_owned()));
-        }
-        if self.reloads.confirmation.take().is_none() {
-            let reason = "no reload waits for a confirmation: it came in time already, or the configuration before is back \
-                          (`balancer events` tells)";
-            return Err(NotReloaded::Refused(reason.to_owned()));
-        }
-        let generation = self.reloads.generation;
-        info!(event = "reload", generation, "confirmed");
-        self.note(Entry::reload("confirmed", format!("generation {generation}, by uid {uid}")));
-        Ok(Reloaded {
-            message: format!("configuration generation {generation} is confirmed"),
-            ..self.reloaded(Vec::new())
-        })
-    }
-
     /// The time for a confirmation is over.
     pub(super) fn expire(&mut self) {
         self.reload(Cause::Expired);
@@ -475,7 +461,7 @@ impl Daemon {
         }
     }
 
-    fn reloaded(&self, changes: Vec<String>) -> Reloaded {
+    pub(super) fn reloaded(&self, changes: Vec<String>) -> Reloaded {
         let generation = self.reloads.generation;
         Reloaded {
             config_generation: generation,

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, ConfigErrors, Known, MissingInterface, Names, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Known, MissingInterface, Names, Parsed, Surroundings};
 use crate::control::socket::ControlSocket;
 use crate::dataplane::attach::{self, Attachment, Holder, ModeChoice, Target};
 use crate::dataplane::failures::Failures;
@@ -76,6 +76,8 @@ impl Families {
 /// A start that went well.
 pub(super) struct Started {
     pub(super) parts: Parts,
+    /// The configuration as it is written.
+    pub(super) text: Arc<str>,
     pub(super) flows: FlowTable,
     pub(super) failures: AsyncFd<Failures>,
     pub(super) interfaces: Interfaces,
@@ -91,15 +93,16 @@ pub(super) struct Started {
     pub(super) remembered: Remembered,
 }
 
-/// Reads the configuration and holds it against this machine. `names`: who is asked for host names, and where they have led
+/// Holds a configuration against this machine; with its text. `names`: who is asked for host names, and where they have led
 /// last; none leaves them, and interfaces that are missing, alone.
-pub(super) fn configuration(
-    path: &Path,
+pub(super) fn checked(
+    parsed: Result<Parsed, ConfigErrors>,
     pin_dir: &Path,
     names: Option<(&Resolver, &Known)>,
-) -> Result<Config, Failure> {
+) -> Result<(Config, Arc<str>), Failure> {
     let invalid = |errors: ConfigErrors| Failure::new(Exit::Config, errors.render(false));
-    let parsed = config::load(path).map_err(invalid)?;
+    let parsed = parsed.map_err(invalid)?;
+    let text = parsed.text();
     let answers = names.map(|(resolver, known)| (names::ask(resolver, &parsed.hosts(), known), known));
     let hosts = match &answers {
         Some((answers, known)) => Names::Asked { answers, known },
@@ -111,12 +114,13 @@ pub(super) fn configuration(
     } else {
         MissingInterface::Refuse
     };
-    parsed.check(&machine, missing, &hosts).map_err(invalid)
+    Ok((parsed.check(&machine, missing, &hosts).map_err(invalid)?, text))
 }
 
 pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Started, Failure> {
     let known = names::remembered(&options.state_dir);
-    let config = configuration(&options.config, &options.pin_dir, Some((resolver, &known)))?;
+    let parsed = config::load(&options.config);
+    let (config, text) = checked(parsed, &options.pin_dir, Some((resolver, &known)))?;
     for warning in &config.warnings {
         warn!(event = "configuration", line = warning.line, "{}", warning.message);
     }
@@ -169,6 +173,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
     };
     Ok(Started {
         parts,
+        text,
         interfaces,
         found,
         watcher,

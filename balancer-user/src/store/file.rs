@@ -22,7 +22,7 @@ const TEMPORARY: &str = "state.json.new";
 /// Where damaged ones are kept for people to look at, the newest first.
 const DAMAGED: [&str; 3] = ["state.json.damaged", "state.json.damaged.1", "state.json.damaged.2"];
 /// The largest configuration (256 pools of 16 backends with 16 services) makes about 10 MiB; pools that have left it, host
-/// names and who has flows still some 5 more.
+/// names and a configuration to go back to some 7 more.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
 
 /// Why a state can't be used.

@@ -45,6 +45,9 @@ pub struct State {
     /// Pools that have left the configuration lately; not written if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub departed: Vec<Departed>,
+    /// A reload that waits for its confirmation; not written if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<Confirmation>,
     /// Where host names have led last; not written if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Host>,
@@ -74,6 +77,18 @@ pub struct Departed {
     pub ago_ms: u64,
     /// As it was then.
     pub pool: Pool,
+}
+
+/// A reload that is taken back unless somebody confirms it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    /// When.
+    pub until: Timestamp,
+    /// The SHA-256, in hex, of the configuration that waits.
+    pub of: String,
+    /// The configuration before it.
+    pub before: String,
 }
 
 /// A host name of backends.
@@ -260,6 +275,7 @@ impl State {
             && self.pools == other.pools
             && self.departed.iter().map(|gone| &gone.pool).eq(other.departed.iter().map(|gone| &gone.pool))
             && self.leaving == other.leaving
+            && self.confirmation == other.confirmation
             && self.hosts == other.hosts
     }
 
@@ -274,7 +290,7 @@ impl State {
         let kept = std::mem::take(&mut self.checksum);
         let text = self.text();
         self.checksum = kept;
-        Ok(hex(&Sha256::digest(text?)))
+        Ok(digest(text?.as_bytes()))
     }
 
     fn text(&self) -> serde_json::Result<String> {
@@ -306,8 +322,10 @@ impl State {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
+/// The SHA-256 in hex.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _infallible = write!(text, "{byte:02x}");
         text
     })

@@ -67,6 +67,46 @@ fn the_time_of_who_has_left_goes_on_over_a_restart() -> Result<()> {
 }
 
 #[test]
+fn a_confirmation_is_waited_for_over_a_restart() -> Result<()> {
+    let mut site = site("waits", &Topology::two_armed())?;
+    let right = site.configuration(Options::default());
+    let other = right.replace("max_fails = 1", "max_fails = 5");
+    for within in ["8s", "1s"] {
+        site.gateway.configure(&other)?;
+        site.gateway.verb(&["reload", "--confirm", within])?.expect(0)?;
+        site.gateway.kill();
+        if within == "1s" {
+            // Over before there is a daemon again.
+            thread::sleep(Duration::from_millis(1500));
+        }
+        site.gateway.start(&[])?;
+        let taken_back = |status: &Status| status.0["daemon"]["config_generation"] == 2;
+        let status = site.gateway.wait_until("it to be taken back", taken_back)?;
+        assert_eq!(status.0["pending"], serde_json::json!([]), "{status}");
+        let events = site.gateway.verb(&["events"])?.expect(0)?.stdout;
+        assert!(events.contains("rolled_back") && events.contains("max_fails of server1 5 -> 1"), "{events}");
+        site.gateway.verb(&["reload", "--confirmed"])?.expect(1)?;
+    }
+    // What was confirmed, or is in the file by now instead, stays.
+    site.gateway.verb(&["reload", "--confirm", "2s"])?.expect(0)?;
+    site.gateway.kill();
+    site.gateway.configure(&right.replace("max_fails = 1", "max_fails = 7"))?;
+    site.gateway.start(&[])?;
+    assert_eq!(site.gateway.status()?.0["pending"], serde_json::json!([]));
+    site.gateway.reload(&right)?;
+    site.gateway.verb(&["reload", "--confirm", "60s"])?.expect(0)?;
+    site.gateway.kill();
+    site.gateway.start(&[])?;
+    let shown = site.gateway.verb(&["status"])?.expect(0)?.stdout;
+    assert!(shown.contains("pending: the last reload is taken back at"), "{shown}");
+    site.gateway.verb(&["reload", "--confirmed"])?.expect(0)?;
+    site.gateway.kill();
+    site.gateway.start(&[])?;
+    assert_eq!(site.gateway.status()?.0["pending"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
 fn a_file_that_only_another_user_can_read_is_told_with_what_to_do() -> Result<()> {
     let site = site("owner", &Topology::two_armed())?;
     let file = site.gateway.configuration();

@@ -7,8 +7,8 @@ mod writer;
 use std::path::Path;
 
 use super::state::{
-    Admin, Backend, BootMoment, Departed, FORMAT, Host, Leaver, Pool, Reached, Service, State, Stop,
-    Transition, Wish,
+    Admin, Backend, BootMoment, Confirmation, Departed, FORMAT, Host, Leaver, Pool, Reached, Service, State,
+    Stop, Transition, Wish,
 };
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
@@ -85,6 +85,11 @@ fn state() -> State {
         }],
         departed: Vec::new(),
         leaving: vec![Leaver { is_service: true, slot: 3, pool: "mails".to_owned(), ends_in_ms: 5_000 }],
+        confirmation: Some(Confirmation {
+            until: at,
+            of: "2c26".to_owned(),
+            before: "[gateway]\n".to_owned(),
+        }),
         hosts: vec![Host { name: "db1.example.org".to_owned(), addresses: vec![[10, 0, 2, 11].into()] }],
         checksum: String::new(),
     };
