@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
 use balancer_user::cli::import::{Import, NginxArgs};
+use balancer_user::cli::remains::Remains;
 use balancer_user::cli::{self, Build, Cli, Paths, RunArgs, Verb};
 use balancer_user::config::nginx;
 use balancer_user::exit::{Exit, Failure};
@@ -41,9 +42,9 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
             let Paths { config, pin_dir, state_dir, .. } = &cli.paths;
             daemon::check(config, pin_dir, state_dir, arguments.no_resolve)
         }
-        Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output()),
-        Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output()),
-        Verb::Stats => cli::stats::run(&cli.paths, cli.output(), meaning),
+        Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output(), REMAINS),
+        Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output(), REMAINS),
+        Verb::Stats(arguments) => cli::stats::run(&cli.paths, arguments, cli.output(), (REMAINS, meaning)),
         Verb::Events(arguments) => cli::events::run(&cli.paths, arguments, cli.output()),
         Verb::Why(arguments) => cli::why::run(&cli.paths, arguments, cli.output()),
         Verb::Failover(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
@@ -59,6 +60,18 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Completions(arguments) => cli::manual::completions(*arguments),
         Verb::Man(arguments) => cli::manual::man(arguments, build),
     }
+}
+
+/// What answers where no daemon does.
+const REMAINS: Remains = Remains {
+    status: |paths| daemon::remains::status(&left(paths)),
+    stats: |paths| daemon::remains::stats(&left(paths)),
+    flows: |paths, query| daemon::remains::flows(&left(paths), query),
+};
+
+fn left(paths: &Paths) -> daemon::remains::Places {
+    let Paths { config, state_dir, pin_dir, socket: _ } = paths.clone();
+    daemon::remains::Places { config, state_dir, pin_dir }
 }
 
 fn options(cli: &Cli, arguments: &RunArgs, build: &Build) -> daemon::Options {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::layout::{self, Cell, Colour, Columns, Palette};
+use super::remains::{self, Answer, Remains, WithoutDaemon};
 use super::{FlowsArgs, Output, Paths, ask};
 use crate::control::client::Client;
 use crate::control::protocol::{Flow, FlowState, Flows, FlowsQuery};
@@ -16,13 +17,19 @@ const NOBODY: &str = "-";
 /// Asks and prints.
 ///
 /// # Errors
-/// No answer, or refused: no such pool or backend, or more flows than an answer may hold.
-pub fn run(paths: &Paths, arguments: &FlowsArgs, output: Output) -> Result<Exit, Failure> {
+/// No answer and nothing left of a daemon, or refused: no such pool or backend, or more flows than an answer may hold.
+pub fn run(paths: &Paths, arguments: &FlowsArgs, output: Output, remains: Remains) -> Result<Exit, Failure> {
     let FlowsArgs { pool, backend, client, limit } = arguments.clone();
     let query = FlowsQuery { pool, backend, client, limit };
-    let flows = ask::wait(Client::new(&paths.socket).flows(&query))?;
+    let (of, wanted) = (paths.clone(), query.clone());
+    let Answer { document: flows, is_alive } = ask::wait(async {
+        let answer = Client::new(&paths.socket).flows(&query).await;
+        remains::or_else(answer, move || (remains.flows)(&of, &wanted)).await
+    })?;
+    remains::say_whose(is_alive, paths);
     let text = match output {
-        Output::Json => ask::json(&flows)?,
+        Output::Json if is_alive => ask::json(&flows)?,
+        Output::Json => ask::json(&WithoutDaemon::new(&flows))?,
         Output::Table => table(&flows, limit, Palette::of_stdout()),
     };
     exit::print(&text)?;

@@ -13,9 +13,12 @@ mod left_behind;
 pub mod log;
 pub mod manual;
 pub mod operate;
+mod rates;
 pub mod reload;
+pub mod remains;
 pub mod stats;
 pub mod status;
+pub mod watch;
 pub mod why;
 
 #[cfg(test)]
@@ -132,17 +135,23 @@ pub enum Verb {
     /// Exits 0 when `run` would accept it, 3 when not, and prints every error with its line and column.
     Check(CheckArgs),
     /// Show pools, backends, who is active (●) and why
+    ///
+    /// Without a daemon it tells what the kernel's maps and the state directory hold: traffic goes on as it was.
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
     /// Show live flows: client, service, backend, state, age, idle time, packets and bytes
     ///
     /// In no order, those of a failed or removed backend included. A flow is half_open until its handshake is complete,
     /// established until one side ends it, then closing until it is forgotten. One that waits until its pool has a backend
-    /// has none. Without --limit all flows are shown.
+    /// has none. Without --limit all flows are shown. Without a daemon those in the kernel's maps are.
     #[command(after_help = FLOWS_EXAMPLES)]
     Flows(FlowsArgs),
     /// Show packets, bytes and new flows per service and backend, and drops and answers by reason
-    Stats,
+    ///
+    /// Totals since the maps were made, which outlive the daemon; with --watch also what they come to in a second. Each reason
+    /// comes with what it means.
+    #[command(after_help = STATS_EXAMPLES)]
+    Stats(StatsArgs),
     /// Show what happened, oldest first: health, failovers, commands, starts, each with its evidence
     ///
     /// The newest 100 unless --limit says otherwise. Without a daemon the journal in the state directory is read.
@@ -230,8 +239,19 @@ pub struct StatusArgs {
     /// Show this pool only
     pub pool: Option<String>,
     /// Exit with 6 when a shown pool is not on an up backend
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub exit_code: bool,
+    /// Whether once.
+    #[command(flatten)]
+    pub watch: watch::Watch,
+}
+
+/// `balancer stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct StatsArgs {
+    /// Whether once.
+    #[command(flatten)]
+    pub watch: watch::Watch,
 }
 
 /// `balancer flows`.
@@ -410,8 +430,15 @@ Exit codes: 0 ok, 1 failed or refused, 2 usage, 3 configuration, 4 no daemon, 5 
 const STATUS_EXAMPLES: &str = "\
 Examples:
   balancer status                             all pools
+  balancer status --watch                     again every second, in place
   balancer status passwords --exit-code       for a monitoring check: 0 good, 6 degraded
   balancer status -o json | jq -r '.pools[] | .name + \" \" + .active'";
+
+const STATS_EXAMPLES: &str = "\
+Examples:
+  balancer stats                              totals
+  balancer stats --watch --interval 5s        and what they come to in a second
+  balancer stats -o json | jq '.drops | with_entries(select(.value > 0))'";
 
 const FLOWS_EXAMPLES: &str = "\
 Examples:

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::layout::{self, Cell, Colour, Columns, Palette};
+use super::remains::{self, Remains};
 use super::{Output, Paths, StatusArgs, ask};
 use crate::control::client::Client;
 use crate::control::protocol::{
@@ -21,18 +22,38 @@ const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);
 /// Asks, prints, and tells the exit code.
 ///
 /// # Errors
-/// No answer, or no such pool.
-pub fn run(paths: &Paths, arguments: &StatusArgs, output: Output) -> Result<Exit, Failure> {
-    let mut status: Status = ask::wait(Client::new(&paths.socket).get())?;
-    if let Some(pool) = &arguments.pool {
-        only(pool, &mut status)?;
+/// No answer and nothing left of a daemon, or no such pool.
+pub fn run(paths: &Paths, arguments: &StatusArgs, output: Output, remains: Remains) -> Result<Exit, Failure> {
+    let client = Client::new(&paths.socket);
+    let look = async || look(&client, paths, arguments.pool.as_deref(), remains).await;
+    if arguments.watch.watch {
+        return ask::wait(arguments.watch.repeat(output, async || match output {
+            Output::Json => ask::json_line(&look().await?),
+            Output::Table => Ok(table(&look().await?, ask::now(), Palette::of_stdout())),
+        }));
     }
+    let status = ask::wait(look())?;
     let text = match output {
         Output::Json => ask::json(&status)?,
         Output::Table => table(&status, ask::now(), Palette::of_stdout()),
     };
     exit::print(&text)?;
     Ok(if arguments.exit_code { verdict(&status.pools) } else { Exit::Ok })
+}
+
+async fn look(
+    client: &Client,
+    paths: &Paths,
+    pool: Option<&str>,
+    remains: Remains,
+) -> Result<Status, Failure> {
+    let of = paths.clone();
+    let answer = remains::or_else(client.get().await, move || (remains.status)(&of)).await?;
+    let mut status = answer.document;
+    if let Some(pool) = pool {
+        only(pool, &mut status)?;
+    }
+    Ok(status)
 }
 
 pub(super) fn only(name: &str, status: &mut Status) -> Result<(), Failure> {

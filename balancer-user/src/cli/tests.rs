@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::import::{Import, NginxArgs};
 use super::layout::Palette;
+use super::watch::Watch;
 use super::{
     Build, Cli, DrainArgs, EventsArgs, FailoverArgs, FlowsArgs, LogFormat, MaintArgs, Output, ReadyArgs,
-    ResumeArgs, Resumption, RunArgs, StatusArgs, Verb, Wait, WhyArgs,
+    ResumeArgs, Resumption, RunArgs, StatsArgs, StatusArgs, Verb, Wait, WhyArgs,
 };
 use crate::control::client::ClientError;
 use crate::exit::{Exit, Failure};
@@ -58,7 +59,24 @@ mod command_line {
         assert_eq!(cli.paths.state_dir, Path::new("/var/lib/balancer"));
         assert_eq!(cli.paths.pin_dir, Path::new("/sys/fs/bpf/balancer"));
         assert_eq!(cli.output(), Output::Table);
-        assert_eq!(cli.verb, Verb::Status(StatusArgs { pool: None, exit_code: false }));
+        assert_eq!(
+            cli.verb,
+            Verb::Status(StatusArgs { pool: None, exit_code: false, watch: Watch::default() })
+        );
+    }
+
+    #[test]
+    fn what_is_watched_is_watched_every_second_or_as_often_as_said() {
+        let watch = Watch { watch: true, interval: Some(Duration::from_millis(500)) };
+        let stats = parse("balancer stats --watch --interval 500ms").verb;
+        assert_eq!(stats, Verb::Stats(StatsArgs { watch }));
+        let status = |line: &str| parse(line).verb;
+        let watch = Watch { watch: true, interval: None };
+        let args = StatusArgs { pool: Some("p".to_owned()), exit_code: false, watch };
+        assert_eq!(status("balancer status p --watch"), Verb::Status(args));
+        for line in ["stats --interval 1s", "status --watch --exit-code", "status --watch --interval 0s"] {
+            assert_eq!(refused(&format!("balancer {line}")).exit_code(), 2, "{line}");
+        }
     }
 
     #[test]
@@ -119,7 +137,7 @@ mod command_line {
         let resume = ResumeArgs { pool, how: Resumption { retry: false, skip: true }, wait };
         assert_eq!(parse("balancer resume p --skip --no-wait").verb, Verb::Resume(resume));
         assert_eq!(parse("balancer detach").verb, Verb::Detach);
-        assert_eq!(parse("balancer stats").verb, Verb::Stats);
+        assert_eq!(parse("balancer stats").verb, Verb::Stats(StatsArgs::default()));
         assert_eq!(parse("balancer flows").verb, Verb::Flows(FlowsArgs::default()));
         let flows = FlowsArgs {
             pool: Some("p".to_owned()),
@@ -436,8 +454,8 @@ services
   passwords  web             10      100  10000
 
 backends
-  POOL       BACKEND  NEW FLOWS  FLOWS  PACKETS  BYTES  REFUSED  UNANSWERED  RESCUED  RESETS
-  passwords  server1         10      3      100  10000        1           0        0       2
+  POOL       BACKEND  FLOWS  NEW FLOWS  PACKETS  BYTES  REFUSED  UNANSWERED  RESCUED  RESETS
+  passwords  server1      3         10      100  10000        1           0        0       2
 
 dropped packets
   fragment  0
@@ -450,6 +468,29 @@ passed packets
   tagged  2
 ";
         assert_eq!(stats::table(&example::stats(), meaning, Palette::PLAIN), expected);
+    }
+
+    #[test]
+    fn watched_stats_tell_what_each_counter_comes_to_in_a_second() {
+        let (before, mut now) = (example::stats(), example::stats());
+        now.as_of = "2026-01-02T03:04:07.678Z".parse().unwrap();
+        now.services[0].packets += 100;
+        now.backends[0].new_flows += 3;
+        now.drops.insert("too_big".to_owned(), 8);
+        // The maps are others now.
+        now.drops.insert("new".to_owned(), 1);
+        now.services[0].bytes = 0;
+        let text = stats::watched(&now, Some(&before), true, |_| None, Palette::PLAIN);
+        let rows = [
+            "  POOL       SERVICE  NEW FLOWS  /s  PACKETS    /s  BYTES  /s\n",
+            "  passwords  web             10   0      200  50.0      0   -\n",
+            "  fragment  0    0\n",
+            "  too_big   8  0.5\n",
+            "  new       1    -\n",
+        ];
+        assert!(rows.iter().all(|row| text.contains(row)), "{text}");
+        let first = stats::watched(&now, None, false, |_| None, Palette::PLAIN);
+        assert!(first.contains("no daemon is running") && first.contains("  too_big   8  -\n"), "{first}");
     }
 
     #[test]

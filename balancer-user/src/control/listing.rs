@@ -36,8 +36,7 @@ impl Listing {
         self.0
     }
 
-    /// All of it, once more.
-    #[cfg(test)]
+    /// All of it, once more: for whoever has no client to send it to.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         self.0.concat()
     }

@@ -19,13 +19,18 @@ use super::leaving::{Leaving, Slot};
 use super::start::Parts;
 
 /// A name, and its pool's, by slot.
-type Names = BTreeMap<u16, (String, String)>;
+pub(super) type Names = BTreeMap<u16, (String, String)>;
 
-/// What a listing is made from.
-pub(super) struct Order {
+/// Which flows are wanted, and what is at the slots that they refer to.
+pub(super) struct Wanted {
     query: FlowsQuery,
     services: Names,
     backends: Names,
+}
+
+/// What a listing is made from, for somebody who waits for it.
+pub(super) struct Order {
+    wanted: Wanted,
     reply: oneshot::Sender<Result<Listing, String>>,
 }
 
@@ -55,8 +60,8 @@ impl Order {
         }
         let pools = parts.config.pools.iter().map(|pool| pool.name.as_str());
         let pools = pools.chain(leaving.all().map(|(_, leaver)| leaver.pool.as_str()));
-        match check(&query, pools, &backends) {
-            Ok(()) => Some(Self { query, services, backends, reply }),
+        match Wanted::new(query, services, backends, pools) {
+            Ok(wanted) => Some(Self { wanted, reply }),
             Err(reason) => {
                 // Who asked may be gone.
                 let _ = reply.send(Err(reason));
@@ -71,12 +76,30 @@ impl Order {
 
     /// Walks over the flows and answers.
     pub(super) fn carry_out(self, table: &FlowTable) {
-        let listing = self.list(|visit| table.for_each(visit));
+        let listing = self.wanted.list(|| self.is_gone(), |visit| table.for_each(visit));
         let _ = self.reply.send(listing);
+    }
+}
+
+impl Wanted {
+    /// # Errors
+    /// It names what there isn't among these.
+    pub(super) fn new<'a>(
+        query: FlowsQuery,
+        services: Names,
+        backends: Names,
+        pools: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, String> {
+        check(&query, pools, &backends)?;
+        Ok(Self { query, services, backends })
     }
 
     /// Nothing more is added to a listing that has become too long, or that nobody waits for any more.
-    fn list(&self, walk: impl FnOnce(&mut dyn FnMut(flows::Flow))) -> Result<Listing, String> {
+    pub(super) fn list(
+        &self,
+        is_gone: impl Fn() -> bool,
+        walk: impl FnOnce(&mut dyn FnMut(flows::Flow)),
+    ) -> Result<Listing, String> {
         let mut writer = ListingWriter::new(SystemTime::now().into());
         let mut failed = None;
         let mut is_over = false;
@@ -90,7 +113,7 @@ impl Order {
                 return;
             }
             match writer.push(&flow) {
-                Ok(is_at_a_piece) => is_over = is_at_a_piece && self.is_gone(),
+                Ok(is_at_a_piece) => is_over = is_at_a_piece && is_gone(),
                 Err(error) => (failed, is_over) = (Some(error.to_string()), true),
             }
         });
@@ -197,9 +220,8 @@ mod tests {
     /// The flows that are listed of these.
     fn listed(text: &str, flows: &[flows::Flow]) -> Vec<Value> {
         let services = names(&[(1, "mails", "imap"), (2, "passwords", "web")]);
-        let (reply, _answer) = oneshot::channel();
-        let order = Order { query: query(text), services, backends: backends(), reply };
-        let listing = order.list(|visit| flows.iter().cloned().for_each(visit)).unwrap();
+        let wanted = Wanted { query: query(text), services, backends: backends() };
+        let listing = wanted.list(|| false, |visit| flows.iter().cloned().for_each(visit)).unwrap();
         let document: Value = serde_json::from_slice(&listing.to_bytes()).unwrap();
         document["flows"].as_array().unwrap().clone()
     }
@@ -258,10 +280,12 @@ mod tests {
     #[test]
     fn a_listing_that_nobody_waits_for_is_not_made_to_its_end() {
         let (reply, answer) = oneshot::channel();
-        let order = Order { query: query(""), services: Names::new(), backends: Names::new(), reply };
+        let wanted = Wanted { query: query(""), services: Names::new(), backends: Names::new() };
+        let order = Order { wanted, reply };
         drop(answer);
         assert!(order.is_gone());
-        let listing = order.list(|visit| (0..100_000).for_each(|_| visit(flow("192.0.2.7", 9, 9)))).unwrap();
+        let walk = |visit: &mut dyn FnMut(_)| (0..100_000).for_each(|_| visit(flow("192.0.2.7", 9, 9)));
+        let listing = order.wanted.list(|| order.is_gone(), walk).unwrap();
         assert!(listing.to_bytes().len() < 200_000, "one piece, and an end");
     }
 

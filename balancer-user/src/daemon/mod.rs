@@ -34,6 +34,7 @@ mod plan;
 mod prepare;
 mod probe_log;
 mod reload;
+pub mod remains;
 mod replace;
 mod start;
 mod steps;

@@ -49,7 +49,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
         pools: (0..parts.config.pools.len())
             .map(|index| pool(daemon, PoolIndex(index)))
             .collect::<Result<_, _>>()?,
-        drops: by_reason(&tallies, |fate| fate != Fate::Pass, |tally| tally.dropped),
+        drops: drops(&tallies),
         degraded: daemon.degraded(),
         pending: daemon.pending(),
     };
@@ -60,7 +60,7 @@ pub(super) fn seen(daemon: &Daemon) -> Result<Seen, DataplaneError> {
             let resets_sent = daemon.resets_sent.get(&slot.index).copied();
             let resets_sent = resets_sent.unwrap_or_default();
             let failures_lost = parts.tables.failures_lost(slot.index);
-            let stats = backend_stats(pool, backend, &traffic, &signals);
+            let stats = backend_stats((&pool.name, &backend.name), &traffic, &signals);
             Ok(BackendStats { resets_sent, failures_lost, ..stats })
         })
     });
@@ -100,9 +100,24 @@ pub(super) fn stats(seen: Seen, census: &Census) -> Stats {
         services: services.collect(),
         backends,
         drops: seen.status.drops,
-        answers: by_reason(&seen.tallies, |fate| fate == Fate::Answer, |tally| tally.answered),
-        passed: by_reason(&seen.tallies, |fate| fate == Fate::Pass, |tally| tally.passed),
+        answers: answers(&seen.tallies),
+        passed: passed(&seen.tallies),
     }
+}
+
+/// Packets dropped by reason.
+pub(super) fn drops(tallies: &[(Reason, Tally)]) -> BTreeMap<String, u64> {
+    by_reason(tallies, |fate| fate != Fate::Pass, |tally| tally.dropped)
+}
+
+/// Packets answered by reason.
+pub(super) fn answers(tallies: &[(Reason, Tally)]) -> BTreeMap<String, u64> {
+    by_reason(tallies, |fate| fate == Fate::Answer, |tally| tally.answered)
+}
+
+/// Packets let pass by reason.
+pub(super) fn passed(tallies: &[(Reason, Tally)]) -> BTreeMap<String, u64> {
+    by_reason(tallies, |fate| fate == Fate::Pass, |tally| tally.passed)
 }
 
 /// Every reason that can end like this, zero included.
@@ -290,15 +305,15 @@ pub(super) fn pool_reason(reason: ActiveReason) -> PoolReason {
     }
 }
 
-fn backend_stats(
-    pool: &config::Pool,
-    backend: &config::Backend,
+/// Of a backend, after its pool, as far as the maps tell it.
+pub(super) fn backend_stats(
+    (pool, backend): (&str, &str),
     traffic: &Traffic,
     signals: &Signals,
 ) -> BackendStats {
     BackendStats {
-        pool: pool.name.clone(),
-        backend: backend.name.clone(),
+        pool: pool.to_owned(),
+        backend: backend.to_owned(),
         new_flows: traffic.new_flows,
         flows: 0,
         packets: traffic.packets,

@@ -10,6 +10,7 @@ use balancer_common::limits::JIFFIES_PER_TICK;
 use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 use super::DataplaneError;
+use super::maps::Maps;
 use super::tables::take;
 
 /// The program that reads both clocks, and where it writes them down.
@@ -43,7 +44,12 @@ impl FlowClock {
             .test_run(TestRunOptions { data_in: Some(&FRAME), ..TestRunOptions::new() })
             .map_err(refused)?;
         program.unload().map_err(refused)?;
-        let clock: Array<MapData, Clock> = take(ebpf, MAP)?;
+        Self::as_last_read(ebpf)
+    }
+
+    /// As a controller read both clocks last: it has gone by that, too.
+    pub(super) fn as_last_read(maps: &mut impl Maps) -> Result<Self, DataplaneError> {
+        let clock: Array<MapData, Clock> = take(maps, MAP)?;
         let read = clock.get(&0, 0).map_err(DataplaneError::map("reading", MAP))?;
         Ok(Self { read, jiffy_ns: jiffy_ns() })
     }

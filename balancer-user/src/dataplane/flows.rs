@@ -22,6 +22,7 @@ use balancer_common::table::since;
 use super::DataplaneError;
 use super::clock::{FlowClock, Jiffies, monotonic_ns};
 use super::lines::{MappedTable, Met, Names};
+use super::maps::Maps;
 use super::slots::Busy;
 use super::tables::take_array;
 use super::words::MappedWords;
@@ -171,15 +172,28 @@ impl FlowTable {
     /// From a loaded object.
     pub fn take(ebpf: &mut Ebpf, lifetimes: Lifetimes) -> Result<Self, DataplaneError> {
         let clock = FlowClock::read(ebpf)?;
+        let table = Self::with(clock, ebpf, lifetimes)?;
+        table.v4.finish_what_was_begun();
+        table.v6.finish_what_was_begun();
+        Ok(table)
+    }
+
+    /// From what a controller has left, for [`FlowTable::for_each`]: nothing is taken out.
+    pub fn look(maps: &mut impl Maps) -> Result<Self, DataplaneError> {
+        let clock = FlowClock::as_last_read(maps)?;
+        Self::with(clock, maps, Lifetimes { established: Duration::MAX })
+    }
+
+    fn with(clock: FlowClock, maps: &mut impl Maps, lifetimes: Lifetimes) -> Result<Self, DataplaneError> {
         Ok(Self {
             v4: FamilyTables::take(
-                ebpf,
+                maps,
                 &names("ESTABLISHED_4", "ESTAB_TAGS_4", "ESTAB_PAST_4"),
                 &names("HALF_OPEN_4", "HALF_TAGS_4", "HALF_PAST_4"),
                 "COUNTS_4",
             )?,
             v6: FamilyTables::take(
-                ebpf,
+                maps,
                 &names("ESTABLISHED_6", "ESTAB_TAGS_6", "ESTAB_PAST_6"),
                 &names("HALF_OPEN_6", "HALF_TAGS_6", "HALF_PAST_6"),
                 "COUNTS_6",
@@ -316,24 +330,29 @@ const SWEPT: usize = 2;
 
 impl<A: WireAddress> FamilyTables<A> {
     fn take(
-        ebpf: &mut Ebpf,
+        maps: &mut impl Maps,
         established: &Names,
         half_open: &Names,
         counts: &'static str,
     ) -> Result<Self, DataplaneError> {
         Ok(Self {
             established: Counted {
-                table: MappedTable::take(ebpf, established, false)?,
+                table: MappedTable::take(maps, established, false)?,
                 count: ESTABLISHED,
                 off: AtomicI64::new(0),
             },
             half_open: Counted {
-                table: MappedTable::take(ebpf, half_open, true)?,
+                table: MappedTable::take(maps, half_open, true)?,
                 count: HALF_OPEN,
                 off: AtomicI64::new(0),
             },
-            counts: take_array(ebpf, counts, COUNT_WORDS)?,
+            counts: take_array(maps, counts, COUNT_WORDS)?,
         })
+    }
+
+    fn finish_what_was_begun(&self) {
+        self.established.table.finish_what_was_begun();
+        self.half_open.table.finish_what_was_begun();
     }
 
     fn count(&self, which: usize) -> Count {

@@ -8,11 +8,11 @@ use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
-use aya::Ebpf;
 use balancer_common::abi::{Handshake, Line, Past, SavedSyn, WireAddress};
 use balancer_common::table::{Kind, Lines, Place, State, Taker, WAYS, give_up, remove, remove_as_met};
 
 use super::DataplaneError;
+use super::maps::Maps;
 use super::tables::take_array;
 use super::words::MappedWords;
 
@@ -52,17 +52,19 @@ impl<A: WireAddress> MappedTable<A> {
     const SLOTS_WORD: usize = offset_of!(Line<A>, ip_delta) / WORD;
 
     /// A table of established flows, or of handshakes.
-    pub(super) fn take(ebpf: &mut Ebpf, names: &Names, of_handshakes: bool) -> Result<Self, DataplaneError> {
+    pub(super) fn take(
+        maps: &mut impl Maps,
+        names: &Names,
+        of_handshakes: bool,
+    ) -> Result<Self, DataplaneError> {
         let past_words = if of_handshakes { size_of::<Handshake>() } else { size_of::<Past>() } / WORD;
-        let table = Self {
-            lines: take_array(ebpf, names.lines, Self::LINE_WORDS)?,
-            tags: take_array(ebpf, names.tags, TAG_WORDS)?,
-            pasts: take_array(ebpf, names.pasts, past_words)?,
+        Ok(Self {
+            lines: take_array(maps, names.lines, Self::LINE_WORDS)?,
+            tags: take_array(maps, names.tags, TAG_WORDS)?,
+            pasts: take_array(maps, names.pasts, past_words)?,
             past_words,
             family: PhantomData,
-        };
-        table.finish_what_was_begun();
-        Ok(table)
+        })
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -70,7 +72,7 @@ impl<A: WireAddress> MappedTable<A> {
     }
 
     /// Lines that a controller had half taken out when it was killed.
-    fn finish_what_was_begun(&self) {
+    pub(super) fn finish_what_was_begun(&self) {
         for index in 0..self.len() {
             let state = self.state(index);
             if state.kind() == Kind::Leaving {

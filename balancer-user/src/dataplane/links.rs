@@ -21,6 +21,8 @@ const MOVING: &str = "%moving";
 pub struct Pinned {
     /// The pin.
     pub path: PathBuf,
+    /// The kernel's id of the link.
+    pub id: u32,
     /// The kernel's index of the device; `None`: it is gone.
     pub ifindex: Option<u32>,
 }
@@ -42,22 +44,23 @@ pub fn pinned(pins: &Path) -> Result<Vec<Pinned>, DataplaneError> {
         if entry.file_name().to_string_lossy().starts_with(LINK) {
             let path = entry.path();
             let link = PinnedLink::from_pin(&path).map_err(|error| pin_error(&path, error))?;
-            let ifindex = device(&link.into()).map_err(|error| pin_error(&path, error))?;
-            links.push(Pinned { path, ifindex });
+            let (id, ifindex) = device(&link.into()).map_err(|error| pin_error(&path, error))?;
+            links.push(Pinned { path, id, ifindex });
         }
     }
     Ok(links)
 }
 
-/// The device that a link's program is on, as the kernel shows it among our open files.
-fn device(link: &FdLink) -> io::Result<Option<u32>> {
-    let id = link.info().map_err(io::Error::other)?.id().to_string();
+/// A link's id, and the device that its program is on, as the kernel shows it among our open files.
+fn device(link: &FdLink) -> io::Result<(u32, Option<u32>)> {
+    let id = link.info().map_err(io::Error::other)?.id();
+    let shown = id.to_string();
     for file in fs::read_dir("/proc/self/fdinfo")? {
         // Others are opened and closed meanwhile.
         let Ok(text) = fs::read_to_string(file?.path()) else { continue };
-        if value(&text, "link_id:") == Some(&id) {
+        if value(&text, "link_id:") == Some(&shown) {
             let ifindex = value(&text, "ifindex:").and_then(|index| index.parse().ok());
-            return Ok(ifindex.filter(|index| *index != 0));
+            return Ok((id, ifindex.filter(|index| *index != 0)));
         }
     }
     Err(io::Error::other("the kernel does not show it in /proc/self/fdinfo"))

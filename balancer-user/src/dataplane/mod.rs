@@ -1,6 +1,6 @@
 //! The data plane as the controller sees it: the only module that touches aya, maps and netlink.
 //!
-//! `object` loads the program, `pins` keeps everything alive without a controller, `attach` puts the program on
+//! `object` loads the program, `maps` says where its maps come from, `pins` keeps everything alive without a controller, `attach` puts the program on
 //! interfaces (`links` are their pins, `advice` says what is in the way), `tables` are the maps with types, `roles` those that
 //! tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
@@ -25,6 +25,7 @@ pub mod held;
 mod left;
 mod lines;
 pub mod links;
+pub mod maps;
 pub mod neighbours;
 pub mod news;
 pub mod object;

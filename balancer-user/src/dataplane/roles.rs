@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use balancer_common::abi::{Address, Roles, port_roles};
 
 use super::DataplaneError;
+use super::maps::Maps;
 use super::slots::{Forwarding, PoolPlan, PoolSlots};
 use super::tables::{take, take_words};
 use super::words::MappedWords;
@@ -76,8 +76,8 @@ pub(super) struct RoleTables {
 }
 
 impl RoleTables {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        Ok(Self { addresses: take(ebpf, "ADDRESSES")?, ports: take_words(ebpf, "PORTS", port_roles::WORDS)? })
+    pub(super) fn take(maps: &mut impl Maps) -> Result<Self, DataplaneError> {
+        Ok(Self { addresses: take(maps, "ADDRESSES")?, ports: take_words(maps, "PORTS", port_roles::WORDS)? })
     }
 
     /// Adds what is wanted to what is there.

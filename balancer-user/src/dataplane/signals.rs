@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use balancer_common::abi::{Signals, Successors, Watch};
 use balancer_common::limits::{MAX_POOLS, MAX_SERVICES, MAX_SUCCESSORS};
 
 use super::DataplaneError;
 use super::clock::Jiffies;
+use super::maps::Maps;
 use super::tables::{clear, take, take_array, take_words};
 use super::words::MappedWords;
 
@@ -32,12 +32,12 @@ pub(super) struct SignalTables {
 }
 
 impl SignalTables {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+    pub(super) fn take(maps: &mut impl Maps) -> Result<Self, DataplaneError> {
         Ok(Self {
-            successors: take_array(ebpf, "SUCCESSORS", SUCCESSOR_WORDS)?,
-            trials: take_words(ebpf, "TRIALS", MAX_SERVICES)?,
-            signals: take(ebpf, MAP)?,
-            watches: take_array(ebpf, "WATCHES", WATCH_WORDS)?,
+            successors: take_array(maps, "SUCCESSORS", SUCCESSOR_WORDS)?,
+            trials: take_words(maps, "TRIALS", MAX_SERVICES)?,
+            signals: take(maps, MAP)?,
+            watches: take_array(maps, "WATCHES", WATCH_WORDS)?,
         })
     }
 

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use aya::Pod;
 use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
-use aya::{Ebpf, Pod};
 use balancer_common::abi::{
     ActiveWord, Address, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Interface, NextHop, Pool, Port,
     RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Service, ServiceKey, Signals, Tally, Traffic,
@@ -22,6 +22,7 @@ use balancer_common::verdict::Reason;
 use super::DataplaneError;
 use super::clock::Jiffies;
 use super::exits::Exits;
+use super::maps::Maps;
 use super::roles::{RolePlan, RoleTables};
 use super::signals::SignalTables;
 use super::slots::{Forwarding, Occupied, PoolPlan, PoolSlots, Retry, ServicePlan};
@@ -47,56 +48,55 @@ pub struct Tables {
     signals: SignalTables,
 }
 
-/// A map of the loaded object, with its types.
+/// A map with its types.
 pub(super) fn take<M: TryFrom<Map, Error = aya::maps::MapError>>(
-    ebpf: &mut Ebpf,
+    maps: &mut impl Maps,
     name: &'static str,
 ) -> Result<M, DataplaneError> {
-    let map = ebpf.take_map(name).ok_or(DataplaneError::ObjectLacks(name))?;
-    M::try_from(map).map_err(DataplaneError::map("opening", name))
+    M::try_from(maps.take_map(name)?).map_err(DataplaneError::map("opening", name))
 }
 
-/// An array of so many words of the loaded object, mapped into memory.
+/// An array of so many words, mapped into memory.
 pub(super) fn take_words(
-    ebpf: &mut Ebpf,
+    maps: &mut impl Maps,
     name: &'static str,
     length: usize,
 ) -> Result<MappedWords, DataplaneError> {
-    let words = take_array(ebpf, name, 1)?;
+    let words = take_array(maps, name, 1)?;
     if words.len() < length { Err(DataplaneError::ObjectLacks(name)) } else { Ok(words) }
 }
 
-/// An array of the loaded object whose elements have so many words, mapped into memory.
+/// An array whose elements have so many words, mapped into memory.
 pub(super) fn take_array(
-    ebpf: &mut Ebpf,
+    maps: &mut impl Maps,
     name: &'static str,
     words: usize,
 ) -> Result<MappedWords, DataplaneError> {
-    match ebpf.take_map(name) {
-        Some(Map::Array(map)) => MappedWords::new(&map, name, words),
+    match maps.take_map(name)? {
+        Map::Array(map) => MappedWords::new(&map, name, words),
         _ => Err(DataplaneError::ObjectLacks(name)),
     }
 }
 
 impl Tables {
-    /// From a loaded object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+    /// From a loaded object, or from pins.
+    pub fn take(maps: &mut impl Maps) -> Result<Self, DataplaneError> {
         Ok(Self {
-            services: take(ebpf, "SERVICES")?,
-            roles: RoleTables::take(ebpf)?,
+            services: take(maps, "SERVICES")?,
+            roles: RoleTables::take(maps)?,
             role_plan: RolePlan::default(),
             keeps_roles: false,
-            pools: take(ebpf, "POOLS")?,
-            active: take_words(ebpf, "ACTIVE", MAX_POOLS)?,
-            backends: take(ebpf, "BACKENDS")?,
-            next_hops: take_words(ebpf, "NEXT_HOPS", MAX_BACKENDS)?,
-            interfaces: take(ebpf, "INTERFACES")?,
-            interface_slots: take(ebpf, "INTERFACE_SLOTS")?,
-            devices: take(ebpf, "DEVICES")?,
-            reasons: take(ebpf, "REASONS")?,
-            service_traffic: take(ebpf, "SERVICE_TRAFFIC")?,
-            backend_traffic: take(ebpf, "BACKEND_TRAFFIC")?,
-            signals: SignalTables::take(ebpf)?,
+            pools: take(maps, "POOLS")?,
+            active: take_words(maps, "ACTIVE", MAX_POOLS)?,
+            backends: take(maps, "BACKENDS")?,
+            next_hops: take_words(maps, "NEXT_HOPS", MAX_BACKENDS)?,
+            interfaces: take(maps, "INTERFACES")?,
+            interface_slots: take(maps, "INTERFACE_SLOTS")?,
+            devices: take(maps, "DEVICES")?,
+            reasons: take(maps, "REASONS")?,
+            service_traffic: take(maps, "SERVICE_TRAFFIC")?,
+            backend_traffic: take(maps, "BACKEND_TRAFFIC")?,
+            signals: SignalTables::take(maps)?,
         })
     }
 
@@ -122,6 +122,15 @@ impl Tables {
             }
         }
         Ok(occupied)
+    }
+
+    /// Services by slot: their names.
+    pub fn service_names(&self) -> Result<BTreeMap<u16, String>, DataplaneError> {
+        let name = |entry: Result<(ServiceKey, Service), _>| {
+            let (_, service) = entry.map_err(DataplaneError::map("reading", "SERVICES"))?;
+            Ok((service.slot, name_text(&service.name).to_owned()))
+        };
+        self.services.iter().map(name).collect()
     }
 
     /// Whoever is a backend of the pool in this slot, or was one and may have flows: slots and names.
