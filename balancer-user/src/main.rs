@@ -6,8 +6,8 @@ use balancer_common::abi::LAYOUT_VERSION;
 use balancer_common::verdict::Reason;
 use balancer_user::cli::import::{Import, NginxArgs};
 use balancer_user::cli::remains::Remains;
-use balancer_user::cli::{self, Build, Cli, Paths, RunArgs, Verb};
-use balancer_user::config::nginx;
+use balancer_user::cli::{self, Build, CheckArgs, Cli, Paths, RunArgs, Verb};
+use balancer_user::config::{self, nginx};
 use balancer_user::exit::{Exit, Failure};
 use balancer_user::{daemon, dataplane, doctor, privileges, program};
 
@@ -38,9 +38,10 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
             let _written_at_the_end = log.map_err(|error| Failure::new(Exit::Failed, error))?;
             daemon::run(&options(cli, arguments, build))
         }
-        Verb::Check(arguments) => {
+        Verb::Check(CheckArgs { no_resolve, explain }) => {
             let Paths { config, pin_dir, state_dir, .. } = &cli.paths;
-            daemon::check(config, pin_dir, state_dir, arguments.no_resolve)
+            let how = daemon::Checking { no_resolve: *no_resolve, explain: *explain };
+            daemon::check(config, pin_dir, state_dir, how)
         }
         Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output(), REMAINS),
         Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output(), REMAINS),
@@ -57,6 +58,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Doctor => cli::doctor::run(&doctor::examine(&places(cli)), cli.output()),
         Verb::Import(Import::Nginx(arguments)) => nginx::run(&nginx_request(arguments)),
         Verb::Detach => daemon::detach(&cli.paths.pin_dir),
+        Verb::Schema(arguments) => cli::schema::run(*arguments, config::schema),
         Verb::Completions(arguments) => cli::manual::completions(*arguments),
         Verb::Man(arguments) => cli::manual::man(arguments, build),
     }

@@ -16,6 +16,7 @@ pub mod operate;
 mod rates;
 pub mod reload;
 pub mod remains;
+pub mod schema;
 pub mod stats;
 pub mod status;
 pub mod watch;
@@ -133,6 +134,7 @@ pub enum Verb {
     /// Validate the configuration, like `nginx -t`
     ///
     /// Exits 0 when `run` would accept it, 3 when not, and prints every error with its line and column.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Show pools, backends, who is active (●) and why
     ///
@@ -203,6 +205,12 @@ pub enum Verb {
     ///
     /// Traffic for the services is no longer balanced then. Refused (exit 7) beside a live daemon.
     Detach,
+    /// Write the JSON schema of the configuration, or of what a verb prints with `-o json`
+    ///
+    /// Draft 2020-12. The configuration's knows tables, keys, types, words and bounds; what texts hold, and what must hold between
+    /// keys, only `check` knows.
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema(schema::SchemaArgs),
     /// Write a shell's completions to stdout
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(manual::CompletionsArgs),
@@ -231,6 +239,9 @@ pub struct CheckArgs {
     /// Leave host names and interfaces alone: check on another machine than the gateway
     #[arg(long)]
     pub no_resolve: bool,
+    /// Tell in words what would be applied, and what is as it is by default
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// `balancer status`.
@@ -427,6 +438,13 @@ Examples:
 Exit codes: 0 ok, 1 failed or refused, 2 usage, 3 configuration, 4 no daemon, 5 permission,
 6 `status --exit-code`: degraded, 7 conflict";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  balancer check                              would the daemon take it?
+  balancer check --explain                    and what would it do?
+  balancer check --no-resolve --config new.toml    on another machine than the gateway
+  balancer schema > balancer.schema.json      for an editor that knows JSON schemas";
+
 const STATUS_EXAMPLES: &str = "\
 Examples:
   balancer status                             all pools
@@ -470,6 +488,12 @@ Examples:
   balancer failover passwords --to server2    to this one, if it is eligible
   balancer failover passwords --to server2 --force    to this one, whatever the probes say
   balancer failover passwords --reset         and end the connections of the one before";
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  balancer schema > balancer.schema.json      of the configuration, for an editor
+  balancer schema status                      of `status -o json`
+  balancer schema event                       of each line of `events --follow -o json`";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

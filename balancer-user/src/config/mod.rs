@@ -12,9 +12,11 @@
 mod addresses;
 mod attempts;
 mod backend;
+mod explain;
 mod gateway;
 mod hook;
 mod hosts;
+mod keys;
 mod limits;
 mod machine;
 mod names;
@@ -27,7 +29,9 @@ mod problem;
 mod question;
 mod ranges;
 mod read;
+mod schema;
 mod service;
+mod shape;
 mod snat;
 mod source;
 mod surroundings;
@@ -44,17 +48,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
+use toml::de::DeTable;
 
+pub use explain::explain;
 pub use hosts::{Known, Names, Unsettled, Why};
 pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
 pub use read::ReadError;
+pub use schema::schema;
 pub use surroundings::{Surroundings, SurroundingsError};
 
 use crate::program::CommandLine;
 
 use limits::CONFIG_BYTES;
-use notes::{Claim, Notes};
+use notes::{Claim, LeftOut, Notes};
 use problem::{Fault, Problem, Problems};
 use source::{SourceText, Span};
 use table::Table;
@@ -382,6 +389,7 @@ pub struct Parsed {
     source: SourceText,
     config: Config,
     claims: Vec<Claim>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Parsed {
@@ -404,6 +412,12 @@ impl Parsed {
     #[must_use]
     pub fn hosts(&self) -> BTreeSet<String> {
         self.config.hosts()
+    }
+
+    /// What was left out, and what holds instead, for people.
+    #[must_use]
+    pub fn defaults(&self) -> String {
+        explain::defaults(&self.left_out)
     }
 }
 
@@ -438,17 +452,14 @@ pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
     let source = SourceText::new(name, text);
     let notes = Notes::new(&source);
     let read = syntax::tree(&source.text, &notes).and_then(|tree| {
-        let mut top = Table::top(&tree, &notes);
-        let gateway = gateway::read(&mut top);
-        let http = gateway::read_http(&mut top);
-        let pools = pool::read_all(&mut top);
-        top.finish();
+        let (gateway, http, pools) = read_tables(&tree, &notes);
         Some((gateway?, http, pools?))
     });
+    let left_out = notes.all_left_out();
     let (claims, warnings) = notes.conclude()?;
     match read {
         Some((gateway, http, pools)) => {
-            Ok(Parsed { config: Config { gateway, http, pools, warnings }, claims, source })
+            Ok(Parsed { config: Config { gateway, http, pools, warnings }, claims, left_out, source })
         }
         // A reader that drops something must note why; were one not to, nothing may start from what is left.
         None => Err(ConfigErrors::unreadable(
@@ -456,6 +467,19 @@ pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
             Fault::new("a part of the configuration was left out without an error", "report this as a bug"),
         )),
     }
+}
+
+/// Has every table read; none where an error was noted.
+fn read_tables<'t>(
+    tree: &'t DeTable<'t>,
+    notes: &'t Notes<'t>,
+) -> (Option<Gateway>, Option<Http>, Option<Vec<Pool>>) {
+    let mut top = Table::top(tree, notes);
+    let gateway = gateway::read(&mut top);
+    let http = gateway::read_http(&mut top);
+    let pools = pool::read_all(&mut top);
+    top.finish();
+    (gateway, http, pools)
 }
 
 /// Where the first byte stands that isn't UTF-8.

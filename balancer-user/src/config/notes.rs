@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::Warning;
 use super::problem::{ConfigErrors, Fault, Problem, Problems};
+use super::shape::{Shape, Shapes};
 use super::source::{SourceText, Span};
 
 /// Something that a configuration says about the machine, and where it says so. The machine is asked in the second
@@ -39,6 +40,15 @@ pub(super) enum Says {
     SnatPorts { pool: usize },
 }
 
+/// A key that a table could have, and hasn't.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LeftOut {
+    /// The line of the table's header.
+    pub(super) line: usize,
+    /// With its tables.
+    pub(super) key: String,
+}
+
 /// Collects while the tables are read; shared by all readers of one text.
 #[derive(Debug)]
 pub(super) struct Notes<'s> {
@@ -46,6 +56,8 @@ pub(super) struct Notes<'s> {
     problems: RefCell<Problems>,
     warnings: RefCell<BTreeSet<(usize, String)>>,
     claims: RefCell<Vec<Claim>>,
+    left_out: RefCell<Vec<LeftOut>>,
+    learned: RefCell<Shapes>,
 }
 
 impl<'s> Notes<'s> {
@@ -55,7 +67,35 @@ impl<'s> Notes<'s> {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             claims: RefCell::default(),
+            left_out: RefCell::default(),
+            learned: RefCell::default(),
         }
+    }
+
+    /// A reader asks for a key of the table at `path`.
+    pub(super) fn learn(&self, path: &str, key: &'static str, shape: Shape) {
+        self.learned.borrow_mut().learn(path, key, shape);
+    }
+
+    /// A reader can't do without this key, named in full.
+    pub(super) fn learn_required(&self, key: String) {
+        self.learned.borrow_mut().require(key);
+    }
+
+    /// What the readers have asked for so far.
+    pub(super) fn learned(&self) -> Shapes {
+        self.learned.take()
+    }
+
+    /// A key isn't written in the table at `path`, whose header is at `span`.
+    pub(super) fn left_out(&self, span: Span, path: &str, key: &str) {
+        let key = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        self.left_out.borrow_mut().push(LeftOut { line: self.line(span), key });
+    }
+
+    /// The keys that were left out so far.
+    pub(super) fn all_left_out(&self) -> Vec<LeftOut> {
+        self.left_out.take()
     }
 
     /// The line on which this stands, to name it in an error elsewhere.

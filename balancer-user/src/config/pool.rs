@@ -37,7 +37,7 @@ struct Mentioned {
 /// Reads all pools; none where an error was noted.
 pub(super) fn read_all(top: &mut Table<'_>) -> Option<Vec<Pool>> {
     let notes = top.notes();
-    let tables = top.tables("pool", POOLS)?;
+    let tables = top.tables("pool", 1..=POOLS)?;
     if tables.is_empty() {
         let instead = "write [[pool]] with a name, a [[pool.service]] and a [[pool.backend]]";
         notes.error(top.span(), "pool", Fault::new("there is no pool", instead));
@@ -59,9 +59,9 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let attempts = AttemptKeys::read(&mut table);
     let snat = SnatKeys::read(&mut table, index);
     let probe_keys = ProbeKeys::read(&mut table);
-    let services = table.tables("service", SERVICES).map(|tables| each(tables, ServiceKeys::read));
-    let backends = table.tables("backend", BACKENDS).map(|tables| each(tables, BackendKeys::read));
-    let hooks = table.tables("hook", HOOKS).map_or(Vec::new(), |tables| each(tables, HookKeys::read));
+    let services = table.tables("service", 1..=SERVICES).map(|tables| each(tables, ServiceKeys::read));
+    let backends = table.tables("backend", 1..=BACKENDS).map(|tables| each(tables, BackendKeys::read));
+    let hooks = table.tables("hook", 0..=HOOKS).map_or(Vec::new(), |tables| each(tables, HookKeys::read));
     if let Some(Located { value: OnBackendDown::Keep, span }) = policies.on_backend_down
         && hooks.iter().any(|hook| hook.when == Some(HookWhen::Before))
     {

@@ -37,6 +37,9 @@ const KINDS: [(&str, Kind); 6] = [
     ("none", Kind::None),
 ];
 
+/// Keys that mean something to each kind that probes at all.
+const COMMON: [&str; 4] = ["interval", "fast_interval", "timeout", "rise"];
+
 /// Keys that mean something to some kinds only.
 const SPECIAL: &[(&str, &[Kind])] = &[
     ("server_name", &[Kind::Tls, Kind::Https]),
@@ -199,6 +202,7 @@ fn refuse_misfits(keys: &ProbeKeys, kinds: &[Kind], notes: &Notes<'_>) {
 }
 
 fn probe(keys: &ProbeKeys, kind: Kind, header: Span, are_named: bool, notes: &Notes<'_>) -> Option<Probe> {
+    tell_left_out(keys, kind, header, notes);
     let interval = keys.interval.as_ref().map_or(INTERVAL, |interval| interval.value);
     let fast_interval = fast_interval(keys, interval, notes);
     let check = match kind {
@@ -222,6 +226,17 @@ fn probe(keys: &ProbeKeys, kind: Kind, header: Span, are_named: bool, notes: &No
         timeout: keys.timeout.as_ref().map_or(TIMEOUT, |timeout| timeout.value),
         rise: keys.rise.as_ref().map_or(RISE_DEFAULT, |rise| rise.value),
     })
+}
+
+/// What neither the service nor its pool says.
+fn tell_left_out(keys: &ProbeKeys, kind: Kind, header: Span, notes: &Notes<'_>) {
+    let common = COMMON.into_iter().filter(|_| kind != Kind::None);
+    let special = SPECIAL.iter().filter(|(_, fitting)| fitting.contains(&kind)).map(|(key, _)| *key);
+    for key in std::iter::once("kind").chain(common).chain(special) {
+        if keys.written(key).is_none() {
+            notes.left_out(header, "pool.service.probe", key);
+        }
+    }
 }
 
 /// The program to run.

@@ -13,6 +13,7 @@ use super::limits::TEXT_BYTES;
 use super::not_yet;
 use super::notes::{Notes, Says};
 use super::problem::{Fault, did_you_mean, quoted};
+use super::shape::Shape;
 use super::source::{Located, Span};
 use crate::duration;
 
@@ -72,6 +73,7 @@ impl<'t> Table<'t> {
 
     /// Notes that a key must be there; `example` is a whole line to write.
     pub(super) fn missing(&self, key: &str, example: &str) {
+        self.notes.learn_required(self.key(key));
         let fault = Fault::new("is missing", format!("write for example {example}"));
         self.notes.error(self.span, self.key(key), fault);
     }
@@ -82,7 +84,7 @@ impl<'t> Table<'t> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Fault>,
     ) -> Option<Located<T>> {
-        self.read(key, |value| parse(string(key, value)?))
+        self.read(key, Shape::Text, |value| parse(string(key, value)?))
     }
 
     /// The same for a key that must be there.
@@ -100,7 +102,7 @@ impl<'t> Table<'t> {
 
     /// A whole number.
     pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<u32>) -> Option<Located<u32>> {
-        self.read(key, |value| {
+        self.read(key, Shape::Number(bounds.clone()), |value| {
             let range = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
             let DeValue::Integer(integer) = value else {
                 return Err(Fault::new(format!("must be a number, not {}", kind(value)), range));
@@ -115,7 +117,7 @@ impl<'t> Table<'t> {
 
     /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<Located<bool>> {
-        self.read(key, |value| match value {
+        self.read(key, Shape::Flag, |value| match value {
             DeValue::Boolean(flag) => Ok(*flag),
             other => Err(Fault::new(
                 format!("must be true or false, not {}", kind(other)),
@@ -130,7 +132,9 @@ impl<'t> Table<'t> {
         key: &'static str,
         choices: &[(&'static str, T)],
     ) -> Option<Located<T>> {
-        self.text(key, |written| {
+        let shape = Shape::Choice(choices.iter().map(|(word, _)| *word).collect());
+        self.read(key, shape, |value| {
+            let written = string(key, value)?;
             choices.iter().find(|(word, _)| *word == written).map(|(_, value)| *value).ok_or_else(|| {
                 let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
                 let list = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
@@ -145,7 +149,7 @@ impl<'t> Table<'t> {
 
     /// A duration of at least `shortest`.
     pub(super) fn duration(&mut self, key: &'static str, shortest: Duration) -> Option<Located<Duration>> {
-        self.read(key, |value| {
+        self.read(key, Shape::Duration, |value| {
             if let DeValue::Integer(number) = value {
                 let number = number.to_string();
                 return Err(Fault::new(
@@ -173,7 +177,7 @@ impl<'t> Table<'t> {
         limit: usize,
         parse: impl Fn(&str) -> Result<T, Fault>,
     ) -> Option<Located<Vec<Located<T>>>> {
-        let array = self.read(key, |value| match value {
+        let array = self.read(key, Shape::Texts(limit), |value| match value {
             DeValue::Array(array) if array.len() > limit => Err(too_many(array, limit)),
             DeValue::Array(array) => Ok(array),
             other => Err(Fault::new(
@@ -195,7 +199,7 @@ impl<'t> Table<'t> {
     /// The table under a key.
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'t>> {
         let name = self.key(key);
-        let found = self.read(key, |value| match value {
+        let found = self.read(key, Shape::Table, |value| match value {
             DeValue::Table(entries) => Ok(entries),
             other => Err(Fault::new(
                 format!("must be a table, not {}", kind(other)),
@@ -205,8 +209,14 @@ impl<'t> Table<'t> {
         Some(self.inner(name, found.value, found.span))
     }
 
-    /// The tables of an array, at most `limit`; empty when the key is absent, none when it holds something else.
-    pub(super) fn tables(&mut self, key: &'static str, limit: usize) -> Option<Vec<Table<'t>>> {
+    /// The tables of an array, at most as many as `bounds` say; empty when the key is absent, none when it holds something
+    /// else. That there are enough is for the reader to see, who knows what is missing without.
+    pub(super) fn tables(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<usize>,
+    ) -> Option<Vec<Table<'t>>> {
+        let limit = *bounds.end();
         let name = self.key(key);
         let wrong = |value: &DeValue<'_>| {
             Fault::new(
@@ -214,15 +224,15 @@ impl<'t> Table<'t> {
                 format!("write [[{name}]], with two brackets, before the keys of each"),
             )
         };
-        if !self.has(key) {
-            self.known.push(key);
-            return Some(Vec::new());
-        }
-        let array = self.read(key, |value| match value {
+        let is_there = self.has(key);
+        let array = self.read(key, Shape::Tables(bounds), |value| match value {
             DeValue::Array(array) => Ok(array),
             other => Err(wrong(other)),
-        })?;
-        let array = array.value;
+        });
+        if !is_there {
+            return Some(Vec::new());
+        }
+        let array = array?.value;
         if let Some(beyond) = array.get(limit) {
             self.error(beyond.span().into(), key, too_many(array, limit));
         }
@@ -257,10 +267,18 @@ impl<'t> Table<'t> {
     fn read<T>(
         &mut self,
         key: &'static str,
+        shape: Shape,
         parse: impl FnOnce(&'t DeValue<'t>) -> Result<T, Fault>,
     ) -> Option<Located<T>> {
         self.known.push(key);
-        let value: &'t Spanned<DeValue<'t>> = self.entries.get(key)?;
+        self.notes.learn(&self.path, key, shape);
+        let Some(value): Option<&'t Spanned<DeValue<'t>>> = self.entries.get(key) else {
+            // What a probe is without them, those know who merge them.
+            if !self.path.ends_with("probe") && key != "probe" {
+                self.notes.left_out(self.span, &self.path, key);
+            }
+            return None;
+        };
         let span = value.span().into();
         match parse(value.get_ref()) {
             Ok(parsed) => {

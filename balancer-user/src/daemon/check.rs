@@ -3,21 +3,32 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::{self, Forwarding, Pool};
+use crate::config::{self, Forwarding, Parsed, Pool};
 use crate::exit::{Exit, Failure, print, say};
 use crate::resolver::Resolver;
 
 use super::{names, start};
 
+/// How a configuration is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checking {
+    /// Leave interfaces alone: this is not the gateway.
+    pub no_resolve: bool,
+    /// Tell in words what it comes to.
+    pub explain: bool,
+}
+
 /// Prints what the configuration comes to, and its warnings; or fails with every error.
-pub fn check(config: &Path, pin_dir: &Path, state_dir: &Path, no_resolve: bool) -> Result<Exit, Failure> {
+pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Result<Exit, Failure> {
+    let parsed = config::load(file);
+    let defaults = parsed.as_ref().map(Parsed::defaults).unwrap_or_default();
     let (resolver, known) = (Resolver::system(), names::remembered(state_dir));
-    let names = (!no_resolve).then_some((&resolver, &known));
-    let (checked, _) = start::checked(config::load(config), pin_dir, names)?;
+    let names = (!how.no_resolve).then_some((&resolver, &known));
+    let (checked, _) = start::checked(parsed, pin_dir, names)?;
     for warning in &checked.warnings {
-        say(&format!("{}:{}: warning: {}", config.display(), warning.line, warning.message));
+        say(&format!("{}:{}: warning: {}", file.display(), warning.line, warning.message));
     }
-    let mut text = format!("{}: the configuration is valid\n", config.display());
+    let mut text = format!("{}: the configuration is valid\n", file.display());
     for pool in &checked.pools {
         let _ = writeln!(
             text,
@@ -27,6 +38,9 @@ pub fn check(config: &Path, pin_dir: &Path, state_dir: &Path, no_resolve: bool) 
             pool.backends.len(),
             room(pool),
         );
+    }
+    if how.explain {
+        let _ = write!(text, "\n{}\n{defaults}", config::explain(&checked));
     }
     print(&text)?;
     Ok(Exit::Ok)

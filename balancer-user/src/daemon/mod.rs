@@ -99,7 +99,7 @@ use self::trials::Trials;
 use self::watchdog::Watchdog;
 use self::ways::{Wanted, Ways};
 
-pub use self::check::check;
+pub use self::check::{Checking, check};
 pub(crate) use self::plan::wanted;
 
 /// Requests of clients that wait for the loop; the server bounds them, too.

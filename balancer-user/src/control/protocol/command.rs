@@ -1,5 +1,6 @@
 //! Commands and what they come to. A key that is not known is refused, so that a misspelt `force` is never ignored.
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -162,7 +163,7 @@ impl Command {
 }
 
 /// What a command that was carried out came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Outcome {
     /// Whether something is another way now.
     pub changed: bool,

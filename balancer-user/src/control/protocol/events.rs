@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, Timestamp, query};
@@ -19,7 +20,7 @@ const MAX_EVIDENCE_BYTES: usize = 2048;
 const MAX_TEXT_BYTES: usize = 256;
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Record {
     /// Counts up over all lives of the daemon; a number that is missing is a record that was lost.
     pub id: u64,
@@ -96,7 +97,7 @@ fn json_bytes(character: char) -> usize {
 }
 
 /// The `schema` field of [`Events`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum EventsSchema {
     /// The only one so far.
     #[default]
@@ -105,7 +106,7 @@ pub enum EventsSchema {
 }
 
 /// `GET /v1/events`: the newest records. With `follow=true` the answer is a record a line instead, without an end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Events {
     /// Name and version of this document.
     pub schema: EventsSchema,
@@ -121,7 +122,7 @@ impl Document for Events {
 }
 
 /// The `schema` field of [`Why`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum WhySchema {
     /// The only one so far.
     #[default]
@@ -130,7 +131,7 @@ pub enum WhySchema {
 }
 
 /// `GET /v1/why?pool=P`: what led to the pool's active backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Why {
     /// Name and version of this document.
     pub schema: WhySchema,

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, Timestamp, query};
 
 /// The `schema` field of [`Flows`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum FlowsSchema {
     /// The only one so far.
     #[default]
@@ -18,7 +19,7 @@ pub enum FlowsSchema {
 }
 
 /// `GET /v1/flows`: live flows, all of them or those that a [`FlowsQuery`] names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Flows {
     /// Name and version of this document.
     pub schema: FlowsSchema,
@@ -34,7 +35,7 @@ impl Document for Flows {
 }
 
 /// One flow. A million of them are written without copying a name, so names may be borrowed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Flow<'a> {
     /// Who connected.
     pub client: SocketAddr,
@@ -57,7 +58,7 @@ pub struct Flow<'a> {
 }
 
 /// How far a flow is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlowState {
     /// Its handshake is under way.

@@ -13,6 +13,7 @@ pub(crate) mod example;
 mod flows;
 mod query;
 mod reload;
+mod schema;
 mod stats;
 mod status;
 mod timestamp;
@@ -30,6 +31,7 @@ pub use self::events::{
 };
 pub use self::flows::{Flow, FlowState, Flows, FlowsQuery, FlowsSchema};
 pub use self::reload::{ReloadCommand, Reloaded};
+pub use self::schema::Shown;
 pub use self::stats::{BackendStats, ServiceStats, Stats, StatsSchema};
 pub use self::status::{
     Admin, Attachment, Backend, Daemon, FailbackPolicy, Health, LastFailover, LastProbe, Pool, PoolReason,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, Timestamp};
 
 /// The `schema` field of [`Stats`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum StatsSchema {
     /// The only one so far.
     #[default]
@@ -16,7 +17,7 @@ pub enum StatsSchema {
 }
 
 /// `GET /v1/stats`: what was counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Stats {
     /// Name and version of this document.
     pub schema: StatsSchema,
@@ -40,7 +41,7 @@ impl Document for Stats {
 }
 
 /// One service's counters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ServiceStats {
     /// Its pool.
     pub pool: String,
@@ -55,7 +56,7 @@ pub struct ServiceStats {
 }
 
 /// One backend's counters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct BackendStats {
     /// Its pool.
     pub pool: String,

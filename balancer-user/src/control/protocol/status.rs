@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, Timestamp};
 
 /// The `schema` field of [`Status`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum StatusSchema {
     /// The only one so far.
     #[default]
@@ -18,7 +19,7 @@ pub enum StatusSchema {
 }
 
 /// `GET /v1/status`: everything that a person looks at first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Status {
     /// Name and version of this document.
     pub schema: StatusSchema,
@@ -46,7 +47,7 @@ impl Document for Status {
 }
 
 /// The process that answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Daemon {
     /// Its process id, in its own PID namespace.
     pub pid: u32,
@@ -59,7 +60,7 @@ pub struct Daemon {
 }
 
 /// The XDP program on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
@@ -74,7 +75,7 @@ pub struct Attachment {
 }
 
 /// What fails over as one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Pool {
     /// Its name in the configuration.
     pub name: String,
@@ -100,7 +101,7 @@ pub struct Pool {
 }
 
 /// A listening address of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Service {
     /// Its name in the configuration.
     pub name: String,
@@ -117,7 +118,7 @@ pub struct Service {
 }
 
 /// A member of a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct Backend {
     /// Its name in the configuration.
     pub name: String,
@@ -145,7 +146,7 @@ pub struct Backend {
 }
 
 /// The outcome of one probe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 pub struct LastProbe {
     /// The service that was probed.
     pub service: String,
@@ -162,7 +163,7 @@ pub struct LastProbe {
 }
 
 /// One change of the active backend that is not over yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Transition {
     /// The same for all hooks of this change, and after a restart in its middle.
     pub id: u64,
@@ -181,7 +182,7 @@ pub struct Transition {
 }
 
 /// A change of the active backend because of a failure, and how long it took.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct LastFailover {
     /// The change's own.
     pub id: u64,
@@ -202,7 +203,7 @@ pub struct LastFailover {
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? })+) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
