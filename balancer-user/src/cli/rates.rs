@@ -16,7 +16,7 @@ impl Span {
     /// `None` where it is no time: the same answer twice, or a clock that was set back.
     pub(super) fn between(before: Timestamp, now: Timestamp) -> Option<Self> {
         let span = before.age_at(now);
-        (span > Duration::ZERO).then(|| Self { seconds: span.as_secs_f64() })
+        (span > Duration::ZERO).then_some(Self { seconds: span.as_secs_f64() })
     }
 
     /// `None` where the counter began anew meanwhile.

@@ -72,6 +72,9 @@ pub(super) fn watched(
     render(text, &Rated { stats, rates: Some(span) }, meaning, palette)
 }
 
+/// A title, and what stands below it.
+type Counter<T> = (&'static str, fn(&T) -> u64);
+
 /// Counters, and what they are compared with.
 struct Rated<'a> {
     stats: &'a Stats,
@@ -116,7 +119,7 @@ fn render(mut text: String, rated: &Rated<'_>, meaning: Meaning, palette: Palett
 }
 
 fn services(rated: &Rated<'_>) -> Columns {
-    const COUNTERS: [(&str, fn(&ServiceStats) -> u64); 3] = [
+    const COUNTERS: [Counter<ServiceStats>; 3] = [
         ("NEW FLOWS", |service| service.new_flows),
         ("PACKETS", |service| service.packets),
         ("BYTES", |service| service.bytes),
@@ -139,7 +142,7 @@ fn services(rated: &Rated<'_>) -> Columns {
 }
 
 fn backends(rated: &Rated<'_>) -> Columns {
-    const COUNTERS: [(&str, fn(&BackendStats) -> u64); 7] = [
+    const COUNTERS: [Counter<BackendStats>; 7] = [
         ("NEW FLOWS", |backend| backend.new_flows),
         ("PACKETS", |backend| backend.packets),
         ("BYTES", |backend| backend.bytes),
