@@ -104,9 +104,14 @@ impl Sum {
 /// (never 0xffff, as no sum is zero) becomes what that sender would have computed for the changed packet.
 #[inline(always)]
 pub const fn apply(field: [u8; 2], delta: u16) -> [u8; 2] {
-    let sum = !u16::from_ne_bytes(field) as u32 + delta as u32;
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!(folded as u16)).to_ne_bytes()
+    apply_word(u16::from_ne_bytes(field), delta).to_ne_bytes()
+}
+
+/// The same for a field that is there as a word.
+#[inline(always)]
+pub const fn apply_word(field: u16, delta: u16) -> u16 {
+    let sum = !field as u32 + delta as u32;
+    !(((sum & 0xffff) + (sum >> 16)) as u16)
 }
 
 #[cfg(test)]

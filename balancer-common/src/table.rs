@@ -112,9 +112,9 @@ impl Hash {
         if tag == 0 { 1 } else { tag }
     }
 
-    /// Which line of a bucket the key would have, if it may choose.
+    /// Which line of a bucket the key would have, if it may choose: most keys could.
     #[inline(always)]
-    const fn way(self) -> u32 {
+    pub const fn way(self) -> u32 {
         (self.0 >> 8) as u32 % WAYS
     }
 
@@ -325,6 +325,17 @@ const fn lowest(bits: u64) -> u32 {
     (bit.wrapping_mul(0x0000_0001_0002_0003) >> 48) as u32 & 3
 }
 
+/// Which line of a bucket has this tag: as a rule one or none does, of several the first.
+#[inline(always)]
+pub const fn way_of([low, high]: [u64; 2], tag: u16) -> Option<u32> {
+    let tag = repeated(tag);
+    let (low, high) = (zeros(low ^ tag), zeros(high ^ tag));
+    if low != 0 {
+        return Some(lowest(low));
+    }
+    if high != 0 { Some(WAYS / 2 + lowest(high)) } else { None }
+}
+
 /// How many of four bits of [`zeros`] are set.
 #[inline(always)]
 const fn count(bits: u64) -> u32 {
@@ -381,9 +392,19 @@ fn in_bucket<T: Table>(
 /// The line at this index, if it is live and has this key.
 #[inline(always)]
 pub fn met<T: Table>(table: &T, index: u32, key: &T::Key) -> Option<Place<T::Line>> {
+    met_if(table, index, |line| table.has_key(line, key))
+}
+
+/// The line at this index, if it is live and the right one; looks at it as [`Table::has_key`] does.
+#[inline(always)]
+pub fn met_if<T: Lines>(
+    table: &T,
+    index: u32,
+    is_right: impl FnOnce(T::Line) -> bool,
+) -> Option<Place<T::Line>> {
     let line = table.line(index)?;
     let state = table.state(line);
-    if state.kind() == Kind::Live && table.has_key(line, key) && table.state(line).is_same_life(state) {
+    if state.kind() == Kind::Live && is_right(line) && table.state(line).is_same_life(state) {
         return Some(Place { line, index, state });
     }
     None

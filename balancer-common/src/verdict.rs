@@ -14,10 +14,8 @@ pub struct Verdict(NonZeroU64);
 /// Where a packet goes on that isn't decided about; most are in the first of these, and end there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It isn't a segment behind a header without options in a frame of one buffer.
-    Unusual,
-    /// The packet belongs to a flow whose handshake is complete.
-    Established,
+    /// Which flow it belongs to, if any, has to be looked for.
+    Flow,
     /// The packet belongs to a flow whose handshake is under way.
     Handshake,
     /// It belongs to no flow.
@@ -56,15 +54,14 @@ const DROP: u32 = 4;
 const TIME_EXCEEDED: u32 = 5;
 const TOO_BIG: u32 = 6;
 const RESET: u32 = 7;
-const ESTABLISHED: u32 = 8;
+const FLOW: u32 = 8;
 const HANDSHAKE: u32 = 9;
 const UNKNOWN: u32 = 10;
 const ICMP: u32 = 11;
-const UNUSUAL: u32 = 12;
-const HOLD: u32 = 13;
-const REFUSAL: u32 = 14;
-const RETRY: u32 = 15;
-const AGAIN: u32 = 16;
+const HOLD: u32 = 12;
+const REFUSAL: u32 = 13;
+const RETRY: u32 = 14;
+const AGAIN: u32 = 15;
 
 impl Verdict {
     /// [`Outcome::Pass`].
@@ -100,8 +97,7 @@ impl Verdict {
     #[inline(always)]
     pub const fn next(stage: Stage) -> Self {
         match stage {
-            Stage::Unusual => Self::of(UNUSUAL, 0),
-            Stage::Established => Self::of(ESTABLISHED, 0),
+            Stage::Flow => Self::of(FLOW, 0),
             Stage::Handshake => Self::of(HANDSHAKE, 0),
             Stage::Unknown => Self::of(UNKNOWN, 0),
             Stage::Retry => Self::of(RETRY, 0),
@@ -150,14 +146,13 @@ impl Verdict {
             TOO_BIG => Outcome::Answer(Answer::TooBig(value)),
             RESET => Outcome::Answer(Answer::Reset(value)),
             REFUSAL => Outcome::Answer(Answer::Refusal(value)),
-            ESTABLISHED => Outcome::Next(Stage::Established),
+            FLOW => Outcome::Next(Stage::Flow),
             HANDSHAKE => Outcome::Next(Stage::Handshake),
             UNKNOWN => Outcome::Next(Stage::Unknown),
             RETRY => Outcome::Next(Stage::Retry),
             AGAIN => Outcome::Next(Stage::Again),
             HOLD => Outcome::Next(Stage::Hold),
             ICMP => Outcome::Next(Stage::Icmp),
-            UNUSUAL => Outcome::Next(Stage::Unusual),
             _ => Outcome::Pass,
         }
     }
@@ -322,8 +317,7 @@ mod tests {
             assert_eq!(Verdict::answer(answer).unanswered(), Verdict::drop(answer.reason()));
         }
         let stages = [
-            Stage::Unusual,
-            Stage::Established,
+            Stage::Flow,
             Stage::Handshake,
             Stage::Unknown,
             Stage::Retry,

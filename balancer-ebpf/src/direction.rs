@@ -104,9 +104,11 @@ impl<A: Family, T: Tier> Direction<A, T> {
     pub(crate) fn twin(&self) -> Option<Self> {
         // SAFETY: as in `recipe`; an aligned word.
         let twin = unsafe { (*self.past()?).twin };
-        // SAFETY: as in `recipe`. What is copied here is another flow's only if no line has its reverse.
-        let key = unsafe { (*self.place.line).becomes.reversed() };
-        Some(Self::met(table::met(&T::table::<A>(), twin, &key)?))
+        // Compared where they are, as the stack has no room for copies. If this line is another flow's by now, either it is
+        // a whole one's or nothing has its reverse.
+        // SAFETY: as in `recipe`.
+        let answers = |line: *mut Line<A>| unsafe { is_reverse(&(*line).key, &(*self.place.line).becomes) };
+        Some(Self::met(table::met_if(&T::table::<A>(), twin, answers)?))
     }
 
     /// How far this direction is.
@@ -254,4 +256,15 @@ impl<A: Family, T: Tier> Direction<A, T> {
             (&raw mut (*line).state).cast::<u32>().add(UPPER_HALF).write_volatile(now());
         }
     }
+}
+
+/// Whether packets with one tuple answer those with the other.
+#[inline(always)]
+fn is_reverse<A: Family>(one: &FlowKey<A>, other: &FlowKey<A>) -> bool {
+    let is_equal = one.source == other.destination
+        && one.destination == other.source
+        && one.source_port == other.destination_port
+        && one.destination_port == other.source_port;
+    compiler_barrier();
+    is_equal
 }

@@ -10,7 +10,7 @@ use crate::clock::{now, ticks};
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table;
-use crate::forward::translate;
+use crate::forward::{translate, translate_apart};
 use crate::memory::Established;
 use crate::parse::Packet;
 use crate::service;
@@ -35,7 +35,7 @@ pub(crate) fn established<A: Family>(
         Kind::Impossible => return Verdict::drop(Reason::BadFlags),
     }
     let came_from = sender(packet);
-    let verdict = translate(packet, &direction);
+    let verdict = translate_apart(packet, &direction);
     if verdict.is_forward() && matches!(kind, Kind::Ack) {
         direction.acknowledged(packet.acknowledgement());
         if direction.seen().is_from_client() && has_moved(ctx, came_from, &direction) {

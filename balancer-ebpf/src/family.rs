@@ -10,8 +10,9 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::draft::Draft;
 use crate::features;
+use crate::frame::Framed;
 use crate::maps::{self, Counts, Handshakes, Lines, Pasts, Tags};
-use crate::parse::{self, Layout, Look, PROTOCOL_TCP};
+use crate::parse::{self, Layout, Look};
 use crate::subprograms;
 use crate::words::{load, store};
 
@@ -19,15 +20,12 @@ use crate::words::{load, store};
 const DONT_FRAGMENT: u8 = 0x40;
 
 /// A family, named by its address as it stands in packets.
-pub(crate) trait Family: WireAddress + 'static {
+pub(crate) trait Family: Framed {
     /// The IP header without options or extensions.
     type Header: 'static;
 
     /// What is in the packet, and where.
     fn layout(ctx: &XdpContext, look: Look) -> Layout;
-
-    /// Whether TCP follows at once, and all of it: no options, extensions or fragments.
-    fn is_plain_tcp(ip: &Self::Header) -> bool;
 
     fn source(ip: &Self::Header) -> Self;
     fn destination(ip: &Self::Header) -> Self;
@@ -248,11 +246,6 @@ impl Family for Address4 {
     }
 
     #[inline(always)]
-    fn is_plain_tcp(ip: &Ipv4Hdr) -> bool {
-        ip.vihl == 0x45 && ip.proto == PROTOCOL_TCP && !parse::is_fragment(ip)
-    }
-
-    #[inline(always)]
     fn source(ip: &Ipv4Hdr) -> Self {
         Self::from_words([load::<12, _>(ip)])
     }
@@ -354,11 +347,6 @@ impl Family for Address6 {
     #[inline(always)]
     fn layout(ctx: &XdpContext, look: Look) -> Layout {
         parse::ipv6(ctx, look)
-    }
-
-    #[inline(always)]
-    fn is_plain_tcp(ip: &Ipv6Hdr) -> bool {
-        ip.vcf[0] >> 4 == 6 && ip.next_hdr == PROTOCOL_TCP
     }
 
     #[inline(always)]

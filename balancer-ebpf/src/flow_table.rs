@@ -23,13 +23,6 @@ use crate::subprograms::Index;
 
 pub(crate) use balancer_common::table::Refused;
 
-/// The established direction that packets with this tuple belong to. The way of most packets: all of it is one piece of
-/// code.
-#[inline(always)]
-pub(crate) fn established<A: Family>(key: &FlowKey<A>) -> Option<Direction<A, Established>> {
-    table::find(&Established::table::<A>(), A::hash_of(key), key).map(Direction::met)
-}
-
 /// Whether there is an established flow that packets with this tuple belong to.
 #[inline(always)]
 pub(crate) fn is_established<A: Family>(key: &FlowKey<A>) -> bool {

@@ -1,8 +1,13 @@
 //! The last steps of a packet that goes on: way out, rewrite, frame addresses, counters, redirect.
 //!
 //! Nothing is written before everything is known to fit, so a packet that is dropped was not changed.
+#![expect(unsafe_code, reason = "a helper of the kernel, and the words of a map's element")]
+
+use core::mem::offset_of;
+use core::ptr::from_ref;
 
 use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::helpers::bpf_redirect_map;
 use balancer_common::abi::{Interface, NextHop};
 use balancer_common::checksum;
 use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
@@ -83,14 +88,25 @@ pub(crate) fn way_out<A: Family>(recipe: &Recipe<A>) -> Option<NextHop> {
 /// Hardware addresses for the next hop: six bytes each, in three words.
 #[inline(always)]
 pub(crate) fn address_frame(eth: &mut EthHdr, hop: NextHop, interface: &Interface) {
-    let [destination, source] = [hop.mac, interface.mac].map(|mac| NextHop { mac, interface: 0 }.to_word());
+    let (destination, source) = (NextHop { interface: 0, ..hop }.to_word(), source_of(interface));
     store::<0, _>(eth, destination as u32);
     store::<4, _>(eth, (destination >> 32 | source << 16) as u32);
     store::<8, _>(eth, (source >> 16) as u32);
 }
 
+/// Source address of frames that leave there, in the lower six bytes of a word, with nothing above.
+#[inline(always)]
+pub(crate) fn source_of(interface: &Interface) -> u64 {
+    const AT: usize = offset_of!(Interface, mac) / size_of::<u64>();
+    // SAFETY: the interface's second word, of which it is the first part and zero the rest.
+    unsafe { from_ref(interface).cast::<u64>().add(AT).read() }
+}
+
 /// Tells the kernel that the packet leaves through its device in this slot, if that is its fate; `false`: it has none.
 #[inline(always)]
 pub(crate) fn redirect(interface: u16) -> bool {
-    DEVICES.redirect(u32::from(interface), u64::from(xdp_action::XDP_DROP)).is_ok()
+    let devices = (&raw const DEVICES).cast_mut().cast();
+    // SAFETY: a map of devices; takes integers besides, and returns one.
+    let action = unsafe { bpf_redirect_map(devices, interface.into(), xdp_action::XDP_DROP.into()) };
+    action == i64::from(xdp_action::XDP_REDIRECT)
 }

@@ -20,7 +20,7 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext) -> Verdict {
     let packet = &mut packet;
     let key = packet.key();
     // Completed or ended by another CPU in this very moment; either way it may be an established flow's now.
-    let Some(direction) = flow_table::direction(&key) else { return Verdict::next(Stage::Established) };
+    let Some(direction) = flow_table::direction(&key) else { return Verdict::next(Stage::Flow) };
     let Some(twin) = direction.twin() else {
         // A client whose SYN is held, or half a flow, which somebody was taking out: its SYN begins it anew. So what is
         // held is always the last one that came, with what it says and the way that it came.
@@ -77,7 +77,7 @@ fn complete<A: Family>(
     if !backend.seen().has(Seen::OPENED) || !flow::answers(packet.acknowledgement(), opened) {
         return Verdict::drop(Reason::BadHandshake);
     }
-    let Some(recipe) = client.recipe() else { return Verdict::next(Stage::Established) };
+    let Some(recipe) = client.recipe() else { return Verdict::next(Stage::Flow) };
     if let Err(verdict) = exit::<A>(packet.ip, way_out(&recipe)) {
         return verdict;
     }
@@ -91,7 +91,7 @@ fn complete<A: Family>(
         Err(Refused::Full) => return Verdict::drop(Reason::FlowTableFull),
         Err(Refused::Contended) => return Verdict::drop(Reason::Contended),
     }
-    Verdict::next(Stage::Established)
+    Verdict::next(Stage::Flow)
 }
 
 #[inline(always)]

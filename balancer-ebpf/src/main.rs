@@ -15,11 +15,13 @@ mod craft;
 mod direction;
 mod draft;
 mod established;
+mod express;
 mod extensions;
 mod family;
 mod features;
 mod flow_table;
 mod forward;
+mod frame;
 mod handshake;
 mod hold;
 mod icmp;
@@ -84,7 +86,12 @@ pub fn come_in(_ctx: XdpContext) -> u32 {
 /// is worth it.
 #[inline(always)]
 fn run(ctx: &XdpContext) -> u32 {
-    match pipeline::decide(ctx).outcome() {
+    let verdict = pipeline::decide(ctx);
+    // Before everything else, as it is what becomes of most.
+    if verdict.is_forward() {
+        return xdp_action::XDP_REDIRECT;
+    }
+    match verdict.outcome() {
         Outcome::Forward => xdp_action::XDP_REDIRECT,
         Outcome::Pass => xdp_action::XDP_PASS,
         // Another CPU has changed the flow between two stages: the sender repeats the packet.

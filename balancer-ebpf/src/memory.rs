@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "lines, tags and locks are reached through the pointers that lookups return")]
 
 use core::marker::PhantomData;
+use core::ptr::from_ref;
 
-use balancer_common::abi::{Count, FlowKey, Line, Past};
+use balancer_common::abi::{Count, FlowKey, Line, Past, WireAddress};
 use balancer_common::table::{Hash, Lines, Locks, Place, Refused, State, Table, buckets_for};
 
 use crate::atomics::compare_exchange;
@@ -237,7 +238,7 @@ impl<A: Family, T: Tier> Table for Maps<A, T> {
         let is_equal = unsafe {
             (*line).key.source == key.source
                 && (*line).key.destination == key.destination
-                && (*line).key.ports() == key.ports()
+                && ports(&(*line).key) == key.ports()
         };
         compiler_barrier();
         is_equal
@@ -250,6 +251,14 @@ impl<A: Family, T: Tier> Table for Maps<A, T> {
         // What the claim has left there but for the kind, which the next life has of its own.
         Some(Place { line, index, state: self.state(line) })
     }
+}
+
+/// [`FlowKey::ports`] of a key in a map, in one load.
+#[inline(always)]
+pub(crate) fn ports<A: WireAddress>(key: &FlowKey<A>) -> u32 {
+    const { assert!(size_of::<FlowKey<A>>() == 2 * size_of::<A>() + size_of::<u32>()) };
+    // SAFETY: the last word of a key, which is aligned as its words are.
+    unsafe { from_ref(key).cast::<u32>().add(2 * A::WORDS).read() }
 }
 
 /// The locks of keys, in a map.

@@ -34,7 +34,7 @@ pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 /// A TCP header begins before this, whatever options and extensions there are; the verifier wants to see a bound.
 pub(crate) const TCP_AT_MASK: u32 = 0x7fff;
 /// More-fragments flag and fragment offset; the rest of the word is reserved or don't-fragment.
-const FRAGMENT_BITS: u16 = 0x3fff;
+pub(crate) const FRAGMENT_BITS: u16 = 0x3fff;
 
 /// A TCP segment over IP over Ethernet.
 pub(crate) struct Packet<'a, A: Family> {
@@ -95,22 +95,6 @@ impl Layout {
 }
 
 impl<'a, A: Family> Packet<'a, A> {
-    /// The segment in a frame with nothing unusual about it: of one buffer, without options or extensions of IP. All places
-    /// in it are known beforehand, and one comparison shows that they are there.
-    #[inline(always)]
-    pub(crate) fn plain(ctx: &'a XdpContext) -> Option<Self> {
-        let tcp_at = EthHdr::LEN + size_of::<A::Header>();
-        let tcp: &mut TcpHdr = header(ctx, tcp_at)?;
-        let (eth, ip) = (header::<EthHdr>(ctx, 0)?, header::<A::Header>(ctx, EthHdr::LEN)?);
-        let frame_length = data_end(ctx) - data(ctx);
-        let end = EthHdr::LEN + A::ip_length(ip);
-        let is_tcp_there = header_length(tcp) >= TcpHdr::LEN && tcp_at + header_length(tcp) <= end;
-        if !A::is_plain_tcp(ip) || end > frame_length || !is_tcp_there {
-            return None;
-        }
-        Some(Self { eth, ip, tcp, tcp_at, frame_length: frame_length as u64 })
-    }
-
     /// The segment that an earlier stage has found in this frame.
     #[inline(always)]
     pub(crate) fn read(ctx: &'a XdpContext) -> Option<Self> {
@@ -135,12 +119,12 @@ impl<'a, A: Family> Packet<'a, A> {
 
     #[inline(always)]
     pub(crate) fn key(&self) -> FlowKey<A> {
-        let [a, b, c, d] = load::<0, _>(self.tcp).to_ne_bytes();
+        let [source_port, destination_port] = Port::both_from_word(load::<0, _>(self.tcp));
         FlowKey {
             source: A::source(self.ip),
             destination: A::destination(self.ip),
-            source_port: Port::from_wire([a, b]),
-            destination_port: Port::from_wire([c, d]),
+            source_port,
+            destination_port,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The packet path: parse -> flow -> (service -> backend -> new flow) -> forward.
 //!
-//! An established flow's packet takes one lookup and leaves. Only a SYN that belongs to no flow asks for a service.
+//! An established flow's packet takes one lookup and leaves, as a rule by the `express`. Only a SYN that belongs to no flow
+//! asks for a service.
 //! The iron rule: what is for a service is translated, or answered or dropped with a reason, and never reaches the
 //! kernel's own stack; everything else passes byte-identical.
 //!
@@ -16,6 +17,7 @@ use network_types::eth::EthHdr;
 use crate::craft::Craft;
 use crate::draft;
 use crate::established::established;
+use crate::express::express;
 use crate::flow_table;
 use crate::handshake::handshake;
 use crate::hold::hold;
@@ -29,10 +31,18 @@ use crate::unknown::unknown;
 #[inline(always)]
 pub(crate) fn decide(ctx: &XdpContext) -> Verdict {
     match network(ctx) {
-        Network::Ipv4 => through_stages::<Address4>(ctx),
-        Network::Ipv6 => through_stages::<Address6>(ctx),
+        Network::Ipv4 => of_family::<Address4>(ctx),
+        Network::Ipv6 => of_family::<Address6>(ctx),
         Network::Tagged => Verdict::pass_counted(Reason::Tagged),
         Network::Other => Verdict::PASS,
+    }
+}
+
+#[inline(always)]
+fn of_family<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
+    match express::<A>(ctx) {
+        Some(verdict) => verdict,
+        None => through_stages::<A>(ctx),
     }
 }
 
@@ -42,7 +52,7 @@ fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Handshake) {
         verdict = handshake::<A>(ctx);
     }
-    if verdict.outcome() == Outcome::Next(Stage::Established) {
+    if verdict.outcome() == Outcome::Next(Stage::Flow) {
         verdict = by_flow::<A>(ctx);
     }
     if verdict.outcome() == Outcome::Next(Stage::Icmp) {
@@ -64,24 +74,9 @@ fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Hold) { hold::<A>(ctx) } else { verdict }
 }
 
-#[inline(always)]
+/// Looks for a packet's flow.
+#[inline(never)]
 fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
-    let verdict = known::<A>(ctx);
-    if verdict.outcome() == Outcome::Next(Stage::Unusual) { unusual::<A>(ctx) } else { verdict }
-}
-
-/// Most packets are of an established flow, and end here.
-#[inline(never)]
-fn known<A: Icmp>(ctx: &XdpContext) -> Verdict {
-    match Packet::<A>::plain(ctx) {
-        Some(mut packet) => segment(ctx, &mut packet),
-        None => Verdict::next(Stage::Unusual),
-    }
-}
-
-/// What isn't a segment behind a header without options in a frame of one buffer.
-#[inline(never)]
-fn unusual<A: Icmp>(ctx: &XdpContext) -> Verdict {
     let layout = A::layout(ctx, Look::First);
     match layout.upper {
         Upper::Tcp => match Packet::<A>::at(ctx, &layout) {
@@ -102,7 +97,7 @@ fn unusual<A: Icmp>(ctx: &XdpContext) -> Verdict {
 #[inline(always)]
 fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
-    match flow_table::established(&key) {
+    match flow_table::direction(&key) {
         Some(direction) => established(ctx, packet, direction),
         None if flow_table::is_half_open(&key) => Verdict::next(Stage::Handshake),
         None => Verdict::next(Stage::Unknown),

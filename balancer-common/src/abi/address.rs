@@ -260,6 +260,20 @@ impl Port {
         self.0.to_ne_bytes()
     }
 
+    /// Two neighbours from the word that they are in a header.
+    #[inline(always)]
+    pub const fn both_from_word(word: u32) -> [Self; 2] {
+        let (low, high) = (Self(word as u16), Self((word >> 16) as u16));
+        if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
+    }
+
+    /// This one and the next as the word that they are in a header.
+    #[inline(always)]
+    pub const fn to_word_with(self, next: Self) -> u32 {
+        let (low, high) = if cfg!(target_endian = "little") { (self, next) } else { (next, self) };
+        low.0 as u32 | (high.0 as u32) << 16
+    }
+
     /// From the number that people write.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
@@ -323,5 +337,8 @@ mod tests {
     fn ports_are_numbers_for_people_and_bytes_for_the_wire() {
         assert_eq!(Port::new(443).to_wire(), [1, 187]);
         assert_eq!(Port::from_wire([1, 187]).number(), 443);
+        let word = u32::from_ne_bytes([1, 187, 0, 80]);
+        assert_eq!(Port::both_from_word(word), [Port::new(443), Port::new(80)]);
+        assert_eq!(Port::new(443).to_word_with(Port::new(80)), word);
     }
 }

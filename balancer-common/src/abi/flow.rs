@@ -47,8 +47,7 @@ impl<A: WireAddress> FlowKey<A> {
     /// Both ports as the word that they are in a header.
     #[inline(always)]
     pub const fn ports(&self) -> u32 {
-        let ([a, b], [c, d]) = (self.source_port.to_wire(), self.destination_port.to_wire());
-        u32::from_ne_bytes([a, b, c, d])
+        self.source_port.to_word_with(self.destination_port)
     }
 }
 

@@ -19,6 +19,12 @@ impl NextHop {
         u64::from_ne_bytes([a, b, c, d, e, f, low, high])
     }
 
+    /// Whether this is its address: the lower six bytes of a word, whatever is above.
+    #[inline(always)]
+    pub const fn has_mac(self, word: u64) -> bool {
+        (self.to_word() ^ word) << 16 == 0
+    }
+
     /// From the stored word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
@@ -28,14 +34,14 @@ impl NextHop {
 }
 
 /// An interface that frames may leave through.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// The kernel's index; 0: this slot holds no interface.
     pub ifindex: u32,
     /// The largest IP packet that it takes.
     pub mtu: u32,
-    /// Source address of frames.
+    /// Source address of frames; a word with what is behind.
     pub mac: [u8; 6],
     /// Zero.
     pub padding: u16,
@@ -52,5 +58,7 @@ mod tests {
     fn a_next_hop_survives_its_word() {
         let hop = NextHop { mac: [2, 0, 0, 0xaa, 0xbb, 0xcc], interface: 0x0102 };
         assert_eq!(NextHop::from_word(hop.to_word()), hop);
+        assert!(hop.has_mac(hop.to_word()) && hop.has_mac(hop.to_word() ^ 1 << 48));
+        assert!(!hop.has_mac(hop.to_word() ^ 1 << 47) && !hop.has_mac(hop.to_word() ^ 1));
     }
 }
