@@ -16,8 +16,8 @@ pub struct Verdict(NonZeroU64);
 pub enum Stage {
     /// Which flow it belongs to, if any, has to be looked for.
     Flow,
-    /// The packet belongs to a flow whose handshake is under way.
-    Handshake,
+    /// The packet belongs to a flow whose handshake is under way, and was met in this line.
+    Handshake(u32),
     /// It belongs to no flow.
     Unknown,
     /// It refuses a SYN, which it is to become once more.
@@ -98,7 +98,7 @@ impl Verdict {
     pub const fn next(stage: Stage) -> Self {
         match stage {
             Stage::Flow => Self::of(FLOW, 0),
-            Stage::Handshake => Self::of(HANDSHAKE, 0),
+            Stage::Handshake(line) => Self::of(HANDSHAKE, line),
             Stage::Unknown => Self::of(UNKNOWN, 0),
             Stage::Retry => Self::of(RETRY, 0),
             Stage::Again => Self::of(AGAIN, 0),
@@ -147,7 +147,7 @@ impl Verdict {
             RESET => Outcome::Answer(Answer::Reset(value)),
             REFUSAL => Outcome::Answer(Answer::Refusal(value)),
             FLOW => Outcome::Next(Stage::Flow),
-            HANDSHAKE => Outcome::Next(Stage::Handshake),
+            HANDSHAKE => Outcome::Next(Stage::Handshake(value)),
             UNKNOWN => Outcome::Next(Stage::Unknown),
             RETRY => Outcome::Next(Stage::Retry),
             AGAIN => Outcome::Next(Stage::Again),
@@ -318,7 +318,7 @@ mod tests {
         }
         let stages = [
             Stage::Flow,
-            Stage::Handshake,
+            Stage::Handshake(7),
             Stage::Unknown,
             Stage::Retry,
             Stage::Again,

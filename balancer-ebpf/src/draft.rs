@@ -15,7 +15,7 @@ use network_types::tcp::TcpHdr;
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{Refused, begin, direction, hashed, is_there, moment, release};
+use crate::flow_table::{self, Refused, begin, direction, hashed, moment, release};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::parse::{Packet, TCP_AT_MASK, header};
 use crate::subprograms::{Index, Made};
@@ -43,8 +43,8 @@ pub(crate) struct Draft<A> {
     pub(crate) first_sequence: Cell<u32>,
     /// The index of the backend's line, once it is made.
     pub(crate) backend_line: Cell<u32>,
-    /// Zero.
-    pub(crate) padding: u32,
+    /// The index of the client's line, once it is made.
+    pub(crate) client_line: Cell<u32>,
     /// The SYN, to be sent again.
     pub(crate) syn: Cell<SavedSyn>,
     /// Backends that did not take it, see `Handshake`.
@@ -178,7 +178,7 @@ fn complete_client<A: Family>() -> Result<(), Refused> {
     let draft = draft::<A>().ok_or(Refused::Full)?;
     let hash = hashed::<A>(draft.client());
     let (key, other, twin) = (draft.client(), draft.backend(), draft.backend_line.get());
-    insert_half_open(hash, key, Seen::OPENED, |line, index| {
+    let line = insert_half_open(hash, key, Seen::OPENED, |line, index| {
         fill(line, index, key, other, draft, A::deltas(true), draft.first_sequence.get(), twin);
         keep_syn(draft, index);
         if let Some(past) = HalfOpen::past::<A>(twin) {
@@ -187,11 +187,11 @@ fn complete_client<A: Family>() -> Result<(), Refused> {
         }
         true
     })?;
+    draft.client_line.set(line);
     Ok(())
 }
 
-/// Under the key's lock: nobody else can make a line for it meanwhile. Looked for among handshakes first: who promotes a
-/// flow makes the established line before it takes the half-open one out, so one of the two always shows.
+/// Under the key's lock: nobody else can make a line for it meanwhile.
 #[inline(always)]
 fn insert_half_open<A: Family>(
     hash: Hash,
@@ -200,7 +200,7 @@ fn insert_half_open<A: Family>(
     fill: impl FnOnce(*mut Line<A>, u32) -> bool,
 ) -> Result<u32, Refused> {
     let _locked = Locked::lock(hash)?;
-    if is_there::<A, HalfOpen>(key) || is_there::<A, Established>(key) {
+    if flow_table::met(key).is_some() {
         return Err(Refused::Taken);
     }
     Ok(table::insert_if(&HalfOpen::table::<A>(), hash, (seen.0, now()), fill)?.index)

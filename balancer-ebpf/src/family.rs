@@ -69,6 +69,7 @@ pub(crate) trait Family: Framed {
 
     // Functions of `subprograms`.
     fn hash_word(key: &FlowKey<Self>) -> u64;
+    fn met(key: &FlowKey<Self>) -> u64;
     fn established_index(key: &FlowKey<Self>) -> u64;
     fn half_open_index(key: &FlowKey<Self>) -> u64;
     fn release_established(index: u32, state: u64) -> bool;
@@ -137,12 +138,17 @@ macro_rules! maps {
 
 /// The global functions of a family.
 macro_rules! subprograms {
-    ($hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
+    ($hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
      $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
         #[inline(always)]
         fn hash_word(key: &FlowKey<Self>) -> u64 {
             subprograms::$hash_word(key)
+        }
+
+        #[inline(always)]
+        fn met(key: &FlowKey<Self>) -> u64 {
+            subprograms::$met(key)
         }
 
         #[inline(always)]
@@ -320,6 +326,7 @@ impl Family for Address4 {
 
     subprograms!(
         hash_word_4,
+        met_4,
         established_index_4,
         half_open_index_4,
         release_established_4,
@@ -426,6 +433,7 @@ impl Family for Address6 {
 
     subprograms!(
         hash_word_6,
+        met_6,
         established_index_6,
         half_open_index_6,
         release_established_6,

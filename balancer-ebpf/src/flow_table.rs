@@ -19,7 +19,7 @@ use crate::clock::{now, ticks};
 use crate::direction::{Direction, Recipe};
 use crate::family::Family;
 use crate::memory::{Established, HalfOpen, Tier};
-use crate::subprograms::Index;
+use crate::subprograms::{Index, Met};
 
 pub(crate) use balancer_common::table::Refused;
 
@@ -29,17 +29,32 @@ pub(crate) fn is_established<A: Family>(key: &FlowKey<A>) -> bool {
     is_there::<A, Established>(key)
 }
 
-/// Whether there is a handshake that packets with this tuple belong to.
+/// Where packets with this tuple belong to.
 #[inline(always)]
-pub(crate) fn is_half_open<A: Family>(key: &FlowKey<A>) -> bool {
-    is_there::<A, HalfOpen>(key)
+pub(crate) fn met<A: Family>(key: &FlowKey<A>) -> Option<Met> {
+    Met::from_word(A::met(key))
+}
+
+/// [`Family::met`]. Looked for among handshakes first: who promotes a flow makes the established line before it takes the
+/// half-open one out, so one of the two always shows.
+#[inline(always)]
+pub(crate) fn met_word<A: Family>(key: &FlowKey<A>) -> u64 {
+    let hash = A::hash_of(key);
+    let half_open = table::find(&HalfOpen::table::<A>(), hash, key).map(|place| place.index);
+    let established = table::find(&Established::table::<A>(), hash, key).map(|place| place.index);
+    Met::to_word(half_open, established)
 }
 
 /// The direction of this tier that packets with this tuple belong to, for who isn't in such a hurry.
 #[inline(always)]
 pub(crate) fn direction<A: Family, T: Tier>(key: &FlowKey<A>) -> Option<Direction<A, T>> {
-    let index = Index::from_word(T::index_of(key))?;
-    Some(Direction::met(table::met(&T::table::<A>(), index.0, key)?))
+    direction_at(Index::from_word(T::index_of(key))?.0, key)
+}
+
+/// The same for who knows where it was met.
+#[inline(always)]
+pub(crate) fn direction_at<A: Family, T: Tier>(index: u32, key: &FlowKey<A>) -> Option<Direction<A, T>> {
+    Some(Direction::met(table::met(&T::table::<A>(), index, key)?))
 }
 
 /// What becomes of packets with this tuple, however far their flow is; for who isn't in a hurry. Of one that is held

@@ -28,10 +28,34 @@ pub(crate) fn translate<A: Family, T: Tier>(
     direction: &Direction<A, T>,
 ) -> Verdict {
     let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown) };
-    let (hop, interface) = match exit::<A>(packet.ip, way_out(&recipe)) {
-        Ok(exit) => exit,
-        Err(verdict) => return verdict,
-    };
+    match exit::<A>(packet.ip, way_out(&recipe)) {
+        Ok((hop, interface)) => leave(packet, direction, &recipe, hop, interface),
+        Err(verdict) => verdict,
+    }
+}
+
+/// The same for a packet of which [`exit`] has told the kernel already.
+#[inline(always)]
+pub(crate) fn translate_told<A: Family, T: Tier>(
+    packet: &mut Packet<'_, A>,
+    direction: &Direction<A, T>,
+) -> Verdict {
+    let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown) };
+    let hop = way_out(&recipe);
+    match hop.and_then(|hop| Some((hop, service::interface(hop.interface)?))) {
+        Some((hop, interface)) => leave(packet, direction, &recipe, hop, interface),
+        None => Verdict::drop(Reason::NoNextHop),
+    }
+}
+
+#[inline(always)]
+fn leave<A: Family, T: Tier>(
+    packet: &mut Packet<'_, A>,
+    direction: &Direction<A, T>,
+    recipe: &Recipe<A>,
+    hop: NextHop,
+    interface: &Interface,
+) -> Verdict {
     direction.count(packet.frame_length);
     report::forwarded(recipe.service, recipe.backend, packet.frame_length);
     A::forward(packet.ip, recipe.becomes.source, recipe.becomes.destination, recipe.ip_delta);

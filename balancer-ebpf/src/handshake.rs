@@ -15,12 +15,12 @@ use crate::{draft, promotion, report, retry, room, service};
 
 /// What becomes of it; next: it belongs to an established flow now, or opens a new one and the old one is forgotten.
 #[inline(never)]
-pub(crate) fn handshake<A: Family>(ctx: &XdpContext) -> Verdict {
+pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let packet = &mut packet;
     let key = packet.key();
     // Completed or ended by another CPU in this very moment; either way it may be an established flow's now.
-    let Some(direction) = flow_table::direction(&key) else { return Verdict::next(Stage::Flow) };
+    let Some(direction) = flow_table::direction_at(line, &key) else { return Verdict::next(Stage::Flow) };
     let Some(twin) = direction.twin() else {
         // A client whose SYN is held, or half a flow, which somebody was taking out: its SYN begins it anew. So what is
         // held is always the last one that came, with what it says and the way that it came.

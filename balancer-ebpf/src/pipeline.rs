@@ -25,6 +25,7 @@ use crate::icmp::{Icmp, icmp, unreachable};
 use crate::parse::{Look, Network, Packet, Upper, header, network};
 use crate::retry::retry;
 use crate::service;
+use crate::subprograms::Met;
 use crate::unknown::unknown;
 
 /// A packet's fate.
@@ -49,8 +50,8 @@ fn of_family<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
 #[inline(always)]
 fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     let mut verdict = by_flow::<A>(ctx);
-    if verdict.outcome() == Outcome::Next(Stage::Handshake) {
-        verdict = handshake::<A>(ctx);
+    if let Outcome::Next(Stage::Handshake(line)) = verdict.outcome() {
+        verdict = handshake::<A>(ctx, line);
     }
     if verdict.outcome() == Outcome::Next(Stage::Flow) {
         verdict = by_flow::<A>(ctx);
@@ -97,9 +98,12 @@ fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
 #[inline(always)]
 fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
-    match flow_table::direction(&key) {
-        Some(direction) => established(ctx, packet, direction),
-        None if flow_table::is_half_open(&key) => Verdict::next(Stage::Handshake),
+    match flow_table::met(&key) {
+        Some(Met::Established(index)) => match flow_table::direction_at(index.0, &key) {
+            Some(direction) => established(ctx, packet, direction),
+            None => Verdict::next(Stage::Unknown),
+        },
+        Some(Met::HalfOpen(index)) => Verdict::next(Stage::Handshake(index.0)),
         None => Verdict::next(Stage::Unknown),
     }
 }

@@ -78,8 +78,14 @@ pub(crate) fn route(pool: u16) -> Route {
 
 /// The backend that a SYN goes to which nobody has been asked to take yet: the active one, but for one connection that is
 /// another's trial. Without a way to the active one it need not wait, if it might go on from there.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn first(service: &Service, active: u16) -> u16 {
+    let is_ordinary = TRIALS.get(u32::from(service.slot)) == Some(&0) && next_hop(active).is_some();
+    if is_ordinary { active } else { first_apart(service, active) }
+}
+
+#[inline(never)]
+fn first_apart(service: &Service, active: u16) -> u16 {
     let trial = trial(service.slot);
     if trial != 0 {
         return trial;

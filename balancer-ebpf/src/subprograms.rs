@@ -34,6 +34,31 @@ impl Index {
     }
 }
 
+/// Where a tuple was met, on its way through a function that can only return integers.
+#[derive(Clone, Copy)]
+pub(crate) enum Met {
+    Established(Index),
+    HalfOpen(Index),
+}
+
+impl Met {
+    const HALF_OPEN: u64 = 1 << 63;
+
+    #[inline(always)]
+    pub(crate) fn to_word(half_open: Option<u32>, established: Option<u32>) -> u64 {
+        match (established, half_open) {
+            (None, Some(_)) => Index::to_word(half_open) | Self::HALF_OPEN,
+            _ => Index::to_word(established),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        let index = Index::from_word(word & !Self::HALF_OPEN)?;
+        Some(if word & Self::HALF_OPEN == 0 { Self::Established(index) } else { Self::HalfOpen(index) })
+    }
+}
+
 /// What became of something that was to be made, on its way through a function that can only return integers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -85,7 +110,7 @@ pub(crate) extern "C" fn is_wrong_sum(ctx: *mut xdp_md, tcp_at: u32, words: u32,
 
 /// The functions of a family.
 macro_rules! subprograms {
-    ($family:ty, $hash_word:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
+    ($family:ty, $hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
      $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
         #[inline(never)]
@@ -93,6 +118,13 @@ macro_rules! subprograms {
         pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
             // SAFETY: null, or a whole key, as the verifier makes sure.
             unsafe { key.as_ref() }.map_or(0, flow_table::hash_word)
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $met(key: *const FlowKey<$family>) -> u64 {
+            // SAFETY: as above.
+            unsafe { key.as_ref() }.map_or(0, flow_table::met_word)
         }
 
         #[inline(never)]
@@ -221,6 +253,7 @@ macro_rules! subprograms {
 subprograms!(
     Address4,
     hash_word_4,
+    met_4,
     established_index_4,
     half_open_index_4,
     release_established_4,
@@ -243,6 +276,7 @@ subprograms!(
 subprograms!(
     Address6,
     hash_word_6,
+    met_6,
     established_index_6,
     half_open_index_6,
     release_established_6,

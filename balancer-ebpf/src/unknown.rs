@@ -13,7 +13,7 @@ use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
 use crate::draft::{self, Draft};
 use crate::family::Family;
 use crate::flow_table::{self, Refused};
-use crate::forward::{exit, translate};
+use crate::forward::{exit, translate_apart, translate_told};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
 use crate::{service, signals};
@@ -111,13 +111,19 @@ fn open<A: Family>(
     first::<A>(ctx)
 }
 
-/// The first packet of a flow that was just made. It is read anew: older kernels find the stack too small for what was read
-/// before.
+/// The first packet of a flow that was just made, by its client's line. It is read anew: older kernels find the stack too
+/// small for what was read before.
 #[inline(never)]
 fn first<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
-    match flow_table::direction::<A, HalfOpen>(&packet.key()) {
-        Some(direction) => translate(&mut packet, &direction),
+    let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
+    if let Some(direction) = flow_table::direction_at::<A, HalfOpen>(draft.client_line.get(), draft.client())
+    {
+        return translate_told(&mut packet, &direction);
+    }
+    // Made by another CPU.
+    match flow_table::direction::<A, HalfOpen>(draft.client()) {
+        Some(direction) => translate_apart(&mut packet, &direction),
         None => Verdict::drop(Reason::HalfOpenFull),
     }
 }
