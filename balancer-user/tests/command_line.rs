@@ -96,6 +96,7 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
                 drop(reply.send(status));
             }
             Request::Stats(reply) => drop(reply),
+            Request::Picture(reply) => drop(reply),
             Request::Flows(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
             Request::Events(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),
             Request::Why(_, reply) => drop(reply.send(Err("there is no pool".to_owned()))),

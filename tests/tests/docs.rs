@@ -84,6 +84,7 @@ fn type_in(line: &str, site: &mut Site, shell: &Shell) -> Result<()> {
         }
         _ => {
             let line = line.replace("/etc/nginx/nginx.conf", "nginx.conf").replace(" FILE", " nginx.conf");
+            let line = line.replace("/etc/balancer/", "./");
             shell.run(&line, &[0]).map(drop)
         }
     }
@@ -121,6 +122,11 @@ fn operating_works_as_it_is_written() -> Result<()> {
 #[test]
 fn coming_from_nginx_works_as_it_is_written() -> Result<()> {
     run("docs_coming", "docs/coming-from.md")
+}
+
+#[test]
+fn watching_works_as_it_is_written() -> Result<()> {
+    run("docs_monitoring", "docs/monitoring.md")
 }
 
 #[test]

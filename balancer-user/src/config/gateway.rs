@@ -72,7 +72,10 @@ fn interfaces(table: &mut Table<'_>) -> Option<Vec<String>> {
 pub(super) fn read_http(top: &mut Table<'_>) -> Option<Http> {
     let mut table = top.table("http")?;
     let listen = table.required_text("listen", "listen = \"127.0.0.1:9464\"", addresses::socket);
-    table.text("token_file", names::path);
+    let token_file = table.text("token_file", names::path);
+    if let Some(Located { value, span }) = &token_file {
+        table.claim(*span, "token_file", Says::Token(value.clone()));
+    }
     table.finish();
-    Some(Http { listen: listen?.value })
+    Some(Http { listen: listen?.value, token_file: token_file.map(|file| file.value), token: None })
 }

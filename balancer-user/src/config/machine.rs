@@ -1,7 +1,7 @@
 //! The second stage: a configuration that is right in itself against the machine that shall carry it out.
 //!
-//! The machine comes as data ([`Surroundings`]), and so does what host names lead to; only CA files are read here, and programs
-//! looked at.
+//! The machine comes as data ([`Surroundings`]), and so does what host names lead to; only CA files and the dashboard's token
+//! are read here, and programs looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::hosts::{self, Names, Unsettled, Why};
 use super::limits::CA_FILE_BYTES;
 use super::notes::{Claim, Notes, Says};
 use super::problem::{Fault, did_you_mean};
-use super::{Backend, Config, ConfigErrors, Parsed, ReadError, Surroundings, read, snat};
+use super::{Backend, Config, ConfigErrors, Parsed, ReadError, Surroundings, Token, read, snat};
 use crate::program::{self, Untrusted};
 
 /// How many interfaces a message lists.
@@ -77,11 +77,19 @@ impl Parsed {
                 }),
                 Says::CaFile(path) => ca_files.entry(path).or_insert_with_key(|path| ca_file(path)).clone(),
                 Says::Program(path) => program(&path),
+                Says::Token(path) => {
+                    let token = Token::read(&path);
+                    let fault = token.as_ref().err().cloned();
+                    if let Some(http) = &mut self.config.http {
+                        http.token = token.ok();
+                    }
+                    fault
+                }
                 Says::SnatPorts { pool } => {
-                    let pools = &mut self.config.pools;
-                    match snat::free_ports(&pools[pool].snat_ports, pools, machine) {
+                    let written = &self.config.pools[pool].snat_ports;
+                    match snat::free_ports(written, &self.config, machine) {
                         Ok(ports) => {
-                            pools[pool].snat_ports = ports;
+                            self.config.pools[pool].snat_ports = ports;
                             None
                         }
                         Err(fault) => Some(fault),

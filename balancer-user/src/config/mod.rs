@@ -39,6 +39,7 @@ mod syntax;
 mod table;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -57,6 +58,7 @@ pub use problem::{ConfigError, ConfigErrors};
 pub use read::ReadError;
 pub use schema::schema;
 pub use surroundings::{Surroundings, SurroundingsError};
+pub use token::Token;
 
 use crate::program::CommandLine;
 
@@ -72,7 +74,7 @@ use table::Table;
 pub struct Config {
     /// What concerns the machine.
     pub gateway: Gateway,
-    /// What machines are shown, if they are shown anything.
+    /// What machines and people are shown, if they are shown anything.
     pub http: Option<Http>,
     /// At least one.
     pub pools: Vec<Pool>,
@@ -107,10 +109,14 @@ pub struct Gateway {
 }
 
 /// `[http]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// Where `/metrics` is.
+    /// Where the dashboard and `/metrics` are.
     pub listen: SocketAddr,
+    /// Where the token stands; without one the dashboard only shows.
+    pub token_file: Option<PathBuf>,
+    /// After [`Parsed::check`] there if its file is.
+    pub token: Option<Token>,
 }
 
 /// Where in the kernel an XDP program runs.
@@ -153,7 +159,7 @@ pub struct Pool {
     /// kernel would use. Always empty with [`Forwarding::Dnat`].
     pub snat_addresses: Vec<IpAddr>,
     /// Source ports towards the backends, sorted and disjoint; after [`Parsed::check`] without those that the machine
-    /// uses itself and those that services listen on, in 1 to 32 ranges.
+    /// uses itself and those that services and the daemon listen on, in 1 to 32 ranges.
     pub snat_ports: Vec<RangeInclusive<u16>>,
     /// At least one.
     pub services: Vec<Service>,

@@ -7,7 +7,6 @@ use super::problem::Fault;
 
 /// Refused as soon as it is written: the key, what it is, and what to write instead.
 const REFUSED: &[(&str, &str, &str)] = &[
-    ("http.token_file", "the dashboard", "leave it out"),
     ("pool.service.redirect_http", "redirecting plain HTTP", "leave it out"),
     ("pool.service.redirect_hosts", "redirecting plain HTTP", "leave it out"),
 ];

@@ -36,6 +36,8 @@ pub(super) enum Says {
     CaFile(PathBuf),
     /// Only root can have written this program.
     Program(PathBuf),
+    /// In this file, which only root can read, stands the dashboard's token.
+    Token(PathBuf),
     /// Ports of `pool`'s `snat_ports` are free for it; an index into the pools.
     SnatPorts { pool: usize },
 }

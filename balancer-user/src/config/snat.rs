@@ -11,7 +11,7 @@ use super::notes::Says;
 use super::problem::Fault;
 use super::source::Located;
 use super::table::Table;
-use super::{Forwarding, Pool, Surroundings, addresses, ranges};
+use super::{Config, Forwarding, Surroundings, addresses, ranges};
 
 /// Below and above the kernel's ephemeral ports as it is delivered (32768 to 60999).
 const SNAT_PORTS: [RangeInclusive<u16>; 2] = [1024..=32767, 61000..=65535];
@@ -50,22 +50,24 @@ impl SnatKeys {
     }
 }
 
-/// The ports of `snat_ports` that neither the kernel nor another program of this machine uses, and no service of any
-/// pool listens on: a source address may be a listening one, and then its port would belong to both.
+/// The ports of `snat_ports` that neither the kernel nor another program of this machine uses, and neither a service of any
+/// pool nor the daemon itself listens on: a source address may be a listening one, and then its port would belong to both.
 pub(super) fn free_ports(
     written: &[RangeInclusive<u16>],
-    pools: &[Pool],
+    config: &Config,
     machine: &Surroundings,
 ) -> Result<Vec<RangeInclusive<u16>>, Fault> {
     let ephemeral = &machine.ephemeral_ports;
-    let listens = pools.iter().flat_map(|pool| &pool.services).map(|service| service.listen.port());
+    let services = config.pools.iter().flat_map(|pool| &pool.services);
+    let listens = services.map(|service| service.listen.port());
+    let listens = listens.chain(config.http.iter().map(|http| http.listen.port()));
     let taken = std::iter::once(ephemeral.clone())
         .chain(machine.reserved_ports.iter().cloned())
         .chain(listens.map(|port| port..=port));
     let left = ranges::without(written, taken);
     let settings = format!(
         "the kernel's own ports ({}-{}, net.ipv4.ip_local_port_range), net.ipv4.ip_local_reserved_ports and the ports \
-         that services listen on",
+         that services listen on, [http] included",
         ephemeral.start(),
         ephemeral.end()
     );

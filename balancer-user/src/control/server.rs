@@ -8,7 +8,9 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,16 +39,36 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// The counters.
     Stats(oneshot::Sender<Stats>),
+    /// Both, of one moment and one walk over the flows.
+    Picture(oneshot::Sender<(Status, Stats)>),
     /// Live flows; refused with a sentence when it names what there isn't, or when there are too many.
     Flows(FlowsQuery, oneshot::Sender<Result<Listing, String>>),
     /// What happened; refused with a sentence when it can't be told.
     Events(EventsQuery, oneshot::Sender<Result<Told, String>>),
     /// What led to a pool's active backend; refused as above.
     Why(WhyQuery, oneshot::Sender<Result<Why, String>>),
-    /// Something that this user wants done; answered when it is, or refused with a sentence that says why.
-    Command(Command, u32, oneshot::Sender<Result<Outcome, String>>),
+    /// Something that somebody wants done; answered when it is, or refused with a sentence that says why.
+    Command(Command, Asker, oneshot::Sender<Result<Outcome, String>>),
     /// The configuration once more, wanted by this user.
     Reload(ReloadCommand, u32, oneshot::Sender<Result<Reloaded, NotReloaded>>),
+}
+
+/// Who wants something done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// This user, by the control socket.
+    User(u32),
+    /// Somebody with the dashboard's token, from this address.
+    Dashboard(SocketAddr),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(uid) => write!(f, "uid {uid}"),
+            Self::Dashboard(peer) => write!(f, "http from {peer}"),
+        }
+    }
 }
 
 /// Why a configuration did not take the place of the one that runs; everything is as before.
@@ -382,7 +404,7 @@ impl Daemon<'_> {
 
     /// Has a command carried out.
     pub(super) async fn tell(&self, command: Command, uid: u32) -> Result<Result<Outcome, String>, NoAnswer> {
-        let told = self.exchange(|reply| Request::Command(command, uid, reply));
+        let told = self.exchange(|reply| Request::Command(command, Asker::User(uid), reply));
         self.within(self.limits.carry_out, told).await
     }
 

@@ -221,11 +221,12 @@ impl Daemon {
         }
     }
 
-    /// A client of the control socket wants something.
+    /// A client wants something.
     pub(super) fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => self.with_flows(|seen| Waiter::Status(seen, reply)),
             Request::Stats(reply) => self.with_flows(|seen| Waiter::Stats(seen, reply)),
+            Request::Picture(reply) => self.with_flows(|seen| Waiter::Picture(seen, reply)),
             Request::Flows(query, reply) => {
                 if let Some(order) = Order::new(&self.parts, &self.leaving, query, reply) {
                     self.counter.list(order);
@@ -233,7 +234,7 @@ impl Daemon {
             }
             Request::Events(query, reply) => self.tell_events(query, reply),
             Request::Why(query, reply) => self.tell_why(query, reply),
-            Request::Command(command, uid, reply) => self.obey(&command, uid, reply),
+            Request::Command(command, asker, reply) => self.obey(&command, asker, reply),
             Request::Reload(asked, uid, reply) => self.reload(Cause::Verb(asked, uid, reply)),
         }
     }

@@ -22,6 +22,8 @@ pub(super) enum Waiter {
     Status(Seen, oneshot::Sender<Status>),
     /// For the counters.
     Stats(Seen, oneshot::Sender<Stats>),
+    /// For both.
+    Picture(Seen, oneshot::Sender<(Status, Stats)>),
 }
 
 /// Counts flows for those who wait.
@@ -93,6 +95,7 @@ impl Waiter {
         match self {
             Self::Status(_, reply) => reply.is_closed(),
             Self::Stats(_, reply) => reply.is_closed(),
+            Self::Picture(_, reply) => reply.is_closed(),
         }
     }
 
@@ -101,6 +104,10 @@ impl Waiter {
         match self {
             Self::Status(seen, reply) => drop(reply.send(view::status(seen, census))),
             Self::Stats(seen, reply) => drop(reply.send(view::stats(seen, census))),
+            Self::Picture(seen, reply) => {
+                let status = view::status(seen.clone(), census);
+                drop(reply.send((status, view::stats(seen, census))));
+            }
         }
     }
 }

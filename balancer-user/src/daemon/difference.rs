@@ -21,7 +21,7 @@ type Keys = Vec<(&'static str, String)>;
 /// Every difference; empty when there is none.
 pub(super) fn difference(before: &Config, now: &Config) -> Vec<String> {
     let mut lines = changed("gateway", "", &gateway(&before.gateway), &gateway(&now.gateway));
-    lines.extend(changed("http", "", &http(before.http), &http(now.http)));
+    lines.extend(changed("http", "", &http(before.http.as_ref()), &http(now.http.as_ref())));
     for pool in &before.pools {
         if now.pools.iter().all(|known| known.name != pool.name) {
             lines.push(format!("pool {} removed", pool.name));
@@ -137,8 +137,11 @@ fn gateway(gateway: &Gateway) -> Keys {
     ]
 }
 
-fn http(http: Option<Http>) -> Keys {
-    http.map(|Http { listen }| ("listen", listen.to_string())).into_iter().collect()
+/// That a token is another one is told without it (`kin`).
+fn http(http: Option<&Http>) -> Keys {
+    let Some(Http { listen, token_file, token: _ }) = http else { return Keys::new() };
+    let token_file = token_file.as_ref().map_or("none".to_owned(), |path| path.display().to_string());
+    vec![("listen", listen.to_string()), ("token_file", token_file)]
 }
 
 fn pool(pool: &Pool) -> Keys {

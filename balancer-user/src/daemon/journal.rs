@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::control::protocol::{Command, Record};
+use crate::control::server::Asker;
 use crate::policy::{BackendIndex, Event, PoolIndex};
 use crate::store::{Remembered, Store};
 
-/// Readers that follow at once; each may wait for as many records as below.
-const MAX_FOLLOWERS: usize = 16;
+/// Readers that follow at once, the dashboard among them; each may wait for as many records as below.
+const MAX_FOLLOWERS: usize = 17;
 /// Records that wait for one of them; who has more misses some, and is dropped for it.
 const MAX_WAITING: usize = 256;
 
@@ -227,8 +228,8 @@ impl Entry {
         }
     }
 
-    /// A command of this user, and what came of it.
-    pub(super) fn of_command(command: &Command, uid: u32, outcome: Result<&str, &str>) -> Self {
+    /// A command, who gave it, and what came of it.
+    pub(super) fn of_command(command: &Command, asker: Asker, outcome: Result<&str, &str>) -> Self {
         let (reason, said) = match outcome {
             Ok(said) => ("accepted", said),
             Err(said) => ("refused", said),
@@ -238,7 +239,7 @@ impl Entry {
             pool: some(command.pool()),
             backend: command.backend().map(str::to_owned),
             reason: some(reason),
-            evidence: Some(format!("`{}` by uid {uid}: {said}", command.typed())),
+            evidence: Some(format!("`{}` by {asker}: {said}", command.typed())),
             ..Self::default()
         }
     }
@@ -367,13 +368,14 @@ mod tests {
             reset: false,
             no_wait: false,
         });
-        let entry = Entry::of_command(&failover, 7, Err("b is disabled"));
+        let entry = Entry::of_command(&failover, Asker::User(7), Err("b is disabled"));
         assert_eq!((entry.pool.as_deref(), entry.backend.as_deref()), (Some("p"), Some("b")));
         assert_eq!(entry.reason.as_deref(), Some("refused"));
         assert_eq!(entry.evidence.as_deref(), Some("`failover p --to b --force` by uid 7: b is disabled"));
         let failback = Command::Failback(FailbackCommand { pool: "p".to_owned(), no_wait: false });
-        let entry = Entry::of_command(&failback, 0, Ok("done"));
+        let peer = "192.0.2.7:40000".parse().unwrap();
+        let entry = Entry::of_command(&failback, Asker::Dashboard(peer), Ok("done"));
         assert_eq!(entry.reason.as_deref(), Some("accepted"));
-        assert_eq!(entry.evidence.as_deref(), Some("`failback p` by uid 0: done"));
+        assert_eq!(entry.evidence.as_deref(), Some("`failback p` by http from 192.0.2.7:40000: done"));
     }
 }

@@ -174,9 +174,10 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
     let tallies = http.as_ref().map(|_| Arc::new(Tallies::default()));
+    let token = parts.config.http.as_ref().and_then(|http| http.token.clone());
     let shown = http
         .zip(tallies.clone())
-        .map(|(listener, tallies)| tokio::spawn(observe::serve(listener, requests.clone(), tallies)));
+        .map(|(listener, tallies)| tokio::spawn(observe::serve(listener, requests.clone(), tallies, token)));
     let serving = tokio::spawn(server::serve(listener, requests, async {
         let _ = stopped.await;
     }));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::control::protocol::{Command as Asked, Outcome};
+use crate::control::server::Asker;
 use crate::policy::{Accepted, Admin, Ask, BackendIndex, Command, Cut, Kin, PoolIndex, Whose, Withdrawal};
 use crate::store::Unsaved;
 
@@ -33,8 +34,8 @@ pub(super) struct Waiting {
 }
 
 impl Daemon {
-    /// Does what the user with this id asks for.
-    pub(super) fn obey(&mut self, asked: &Asked, uid: u32, reply: Reply) {
+    /// Does what is asked for.
+    pub(super) fn obey(&mut self, asked: &Asked, asker: Asker, reply: Reply) {
         let pool = self.parts.config.pools.iter().position(|pool| pool.name == asked.pool()).map(PoolIndex);
         let before = pool.and_then(|pool| self.policy.snapshot(pool, self.clock.now()).active);
         let accepted = self.policy.handle_command(&command(asked), self.clock.now());
@@ -45,7 +46,7 @@ impl Daemon {
         });
         let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
         // A cause comes before what it leads to.
-        self.note(Entry::of_command(asked, uid, said));
+        self.note(Entry::of_command(asked, asker, said));
         let change =
             accepted.as_ref().ok().zip(pool).and_then(|(accepted, pool)| self.change(pool, accepted));
         // In the kernel, and on the disk, before the client hears of it.

@@ -292,6 +292,7 @@ impl Remains {
         Backend {
             name: name.to_owned(),
             address: address.unwrap_or_default(),
+            host: configured.and_then(|backend| backend.host.clone()),
             backup: configured.is_some_and(|backend| backend.backup),
             health: if was_down { Health::Down } else { Health::Unknown },
             admin: match past.map(|past| past.admin) {

@@ -314,7 +314,7 @@ impl Assembly {
     }
 }
 
-/// Where `/metrics` will be.
+/// Where the dashboard and `/metrics` will be.
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::new(

@@ -24,6 +24,7 @@ use super::failovers::Failover;
 use super::{Daemon, probe_log};
 
 /// A copy of everything that the documents tell, but the number of flows.
+#[derive(Clone)]
 pub(super) struct Seen {
     status: Status,
     tallies: Vec<(Reason, Tally)>,

@@ -1,35 +1,51 @@
-//! Hands `/metrics` out over HTTP, to whoever can reach the address that the operator chose.
+//! Hands the dashboard and `/metrics` out over HTTP, to whoever can reach the address that the operator chose.
 //!
-//! Whoever asks is a stranger: few at a time, one request each, and little time for it. What is answered comes from the
-//! daemon's loop, by the same questions that the control socket asks.
+//! Whoever asks is a stranger: one request a connection, and little time for it. Those who follow the pictures have places of
+//! their own, so that open dashboards never keep a scrape out; one that doesn't take what it is sent is dropped. What is
+//! answered comes from the daemon's loop, by the same questions that the control socket asks.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::config::Token;
+use crate::control::protocol::ErrorBody;
 use crate::control::server::Request;
 
+use super::act;
+use super::board::{Board, ask};
+use super::guard::{self, Guesses, Refusal};
 use super::metrics::{self, CONTENT_TYPE as OPEN_METRICS};
+use super::page;
 use super::tallies::Tallies;
 
-/// Some scrapers, and who looks by hand; the others wait in the kernel's backlog.
-const CONNECTIONS: usize = 8;
-/// For a request to arrive.
-const RECEIVE: Duration = Duration::from_secs(5);
-/// For one connection, from its first byte to its last: a scrape's own limit is 10 s by default.
+/// Requests at once: scrapers, pages that are loaded, and what browsers open in advance; the others wait in the kernel's
+/// backlog.
+pub(super) const CONNECTIONS: usize = 32;
+/// Dashboards that are open.
+pub(super) const SUBSCRIBERS: usize = 64;
+/// For a request's head to arrive.
+pub(super) const RECEIVE: Duration = Duration::from_secs(5);
+/// For one connection, from its first byte to its last: a scrape's own limit is 10 s by default. Not for those who follow.
 const WHOLE: Duration = Duration::from_secs(20);
+/// Who follows, and has had no room for a picture for so long, is gone or too slow: there is one every second.
+const SLOW: Duration = Duration::from_secs(15);
 /// For the daemon's loop to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A request line and headers.
@@ -37,19 +53,46 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long to wait when the kernel has no descriptor for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until it is aborted.
-pub async fn serve(listener: TcpListener, requests: mpsc::Sender<Request>, tallies: Arc<Tallies>) {
+/// The body of any answer.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What all connections share.
+pub(super) struct Site {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) token: Option<Token>,
+    tallies: Arc<Tallies>,
+    board: Board,
+    guesses: Mutex<Guesses>,
+    subscribers: Arc<Semaphore>,
+}
+
+impl Site {
+    pub(super) fn guesses(&self) -> MutexGuard<'_, Guesses> {
+        // Each change is whole, whatever became of who made it.
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves until it is aborted. `token`: with it the dashboard may act.
+pub async fn serve(
+    listener: TcpListener,
+    requests: mpsc::Sender<Request>,
+    tallies: Arc<Tallies>,
+    token: Option<Token>,
+) {
+    let (board, making) = Board::new(requests.clone());
+    let subscribers = Arc::new(Semaphore::new(SUBSCRIBERS));
+    let site = Arc::new(Site { requests, token, tallies, board, guesses: Mutex::default(), subscribers });
+    tokio::join!(making, accept(listener, site));
+}
+
+async fn accept(listener: TcpListener, site: Arc<Site>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Closed never.
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let (requests, tallies) = (requests.clone(), tallies.clone());
-                tokio::spawn(async move {
-                    // A client that is too slow, or breaks off, is its own affair.
-                    let _ = timeout(WHOLE, attend(stream, requests, tallies)).await;
-                    drop(place);
-                });
+            Ok((stream, peer)) => {
+                tokio::spawn(attend(stream, peer, place, site.clone()));
             }
             Err(error) => {
                 tracing::warn!(event = "http", %error, "a connection could not be accepted");
@@ -59,142 +102,167 @@ pub async fn serve(listener: TcpListener, requests: mpsc::Sender<Request>, talli
     }
 }
 
-async fn attend(stream: TcpStream, requests: mpsc::Sender<Request>, tallies: Arc<Tallies>) {
-    let service = service_fn(async |request: HttpRequest<hyper::body::Incoming>| {
-        let path = request.uri().path().to_owned();
-        Ok::<_, Infallible>(respond(request.method(), &path, &requests, &tallies).await)
+/// Until when a connection may last, and the place that it has.
+struct Stay {
+    until: watch::Sender<Instant>,
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Stay {
+    fn exchange(&self, place: OwnedSemaphorePermit) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    }
+}
+
+/// One connection, from its first byte to its last. Whoever is too slow, or breaks off, has that to himself.
+async fn attend(stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, site: Arc<Site>) {
+    let Ok(local) = stream.local_addr() else { return };
+    let (until, mut ends) = watch::channel(Instant::now() + WHOLE);
+    let stay = Arc::new(Stay { until, place: Mutex::new(Some(place)) });
+    let service = service_fn(async |request: HttpRequest<Incoming>| {
+        let mut response = respond(request, (local, peer), &site, &stay).await;
+        page::harden(response.headers_mut());
+        Ok::<_, Infallible>(response)
     });
-    let connection = http1::Builder::new()
-        .keep_alive(false)
-        .timer(TokioTimer::new())
-        .header_read_timeout(RECEIVE)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        tracing::debug!(event = "http", %error, "a connection ended early");
+    let mut connection = pin!(
+        http1::Builder::new()
+            .keep_alive(false)
+            .timer(TokioTimer::new())
+            .header_read_timeout(RECEIVE)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    loop {
+        let end = *ends.borrow_and_update();
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(event = "http", %error, "a connection ended early");
+                }
+                return;
+            }
+            () = sleep_until(end) => return,
+            // Who sends it lives as long as this.
+            _ = ends.changed() => {}
+        }
     }
 }
 
 async fn respond(
-    method: &Method,
-    path: &str,
-    requests: &mpsc::Sender<Request>,
-    tallies: &Arc<Tallies>,
-) -> Response<Full<Bytes>> {
-    if path != "/metrics" {
-        return answer(StatusCode::NOT_FOUND, "there is only /metrics here\n");
+    request: HttpRequest<Incoming>,
+    (local, peer): (SocketAddr, SocketAddr),
+    site: &Arc<Site>,
+    stay: &Arc<Stay>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    // Scrapers know gateways by name; there is nothing in it that is anybody's alone.
+    if path == "/metrics" {
+        return or_refusal(reads(&head.method), async || scrape(site).await).await;
     }
-    if method != Method::GET && method != Method::HEAD {
-        let mut refusal =
-            answer(StatusCode::METHOD_NOT_ALLOWED, "GET reads it; nothing can be changed here\n");
-        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refusal;
+    let host = match guard::host(&head, local.ip()) {
+        Ok(host) => host.to_owned(),
+        Err(refusal) => return refused(refusal),
+    };
+    match path.as_str() {
+        "/" => or_refusal(reads(&head.method), async || show(site).await).await,
+        "/events" => or_refusal(reads(&head.method), async || follow(site, stay)).await,
+        path if act::is_place(path) => match act::act((head, body), &host, peer, site).await {
+            Ok(None) => {
+                let mut nothing = Response::new(Full::default().boxed_unsync());
+                *nothing.status_mut() = StatusCode::NO_CONTENT;
+                nothing
+            }
+            // A struct of two texts and a flag.
+            Ok(Some(outcome)) => json(StatusCode::OK, serde_json::to_vec(&outcome).unwrap_or_default()),
+            Err(refusal) => refused(refusal),
+        },
+        _ => refused(Refusal::new(StatusCode::NOT_FOUND, "there are the dashboard at / and /metrics here")),
     }
+}
+
+async fn or_refusal(
+    allowed: Result<(), Refusal>,
+    answer: impl AsyncFnOnce() -> Result<Response<Body>, Refusal>,
+) -> Response<Body> {
+    let answered = match allowed {
+        Ok(()) => answer().await,
+        Err(refusal) => Err(refusal),
+    };
+    answered.unwrap_or_else(refused)
+}
+
+fn reads(method: &Method) -> Result<(), Refusal> {
+    if method == Method::GET || method == Method::HEAD {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this is read, by GET"))
+}
+
+fn silent() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting, stopping or stuck")
+}
+
+async fn scrape(site: &Site) -> Result<Response<Body>, Refusal> {
     let asked = async {
-        let status = ask(requests, Request::Status).await?;
-        let stats = ask(requests, Request::Stats).await?;
-        let tallies = tallies.clone();
+        let (status, stats) = ask(&site.requests, Request::Picture).await?;
+        let tallies = site.tallies.clone();
         // Of thousands of backends that takes its time, and the loop has none.
         spawn_blocking(move || metrics::render(status, stats, &tallies).ok()).await.ok()?
     };
-    let Ok(Some(text)) = timeout(ANSWER, asked).await else {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting, stopping or stuck\n");
+    let text = timeout(ANSWER, asked).await.ok().flatten().ok_or_else(silent)?;
+    Ok(response(StatusCode::OK, OPEN_METRICS, text))
+}
+
+async fn show(site: &Site) -> Result<Response<Body>, Refusal> {
+    let shot = site.board.shot().await.ok_or_else(silent)?;
+    let (page, policy) = page::page(&shot, site.token.is_some());
+    let mut response = response(StatusCode::OK, "text/html; charset=utf-8", page);
+    // Made of letters, digits and signs.
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    Ok(response)
+}
+
+/// Takes one of the places of those who follow, and gives its own back.
+fn follow(site: &Site, stay: &Arc<Stay>) -> Result<Response<Body>, Refusal> {
+    let Ok(place) = site.subscribers.clone().try_acquire_owned() else {
+        let words = format!("{SUBSCRIBERS} dashboards are open already");
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words));
     };
-    let mut response = Response::new(Full::new(text.into()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+    stay.exchange(place);
+    stay.until.send_replace(Instant::now() + SLOW);
+    let until = stay.until.clone();
+    let pictures = site.board.stream(move || {
+        until.send_replace(Instant::now() + SLOW);
+    });
+    let mut response = Response::new(StreamBody::new(pictures).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+fn refused(Refusal { status, words }: Refusal) -> Response<Body> {
+    let text = serde_json::to_vec(&ErrorBody { error: words }).unwrap_or_default();
+    let mut response = json(status, text);
+    let advice = match status {
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "GET, HEAD, POST")),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some((RETRY_AFTER, "5")),
+        _ => None,
+    };
+    if let Some((name, value)) = advice {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 
-/// One question to the daemon's loop; none: it is not there any more.
-async fn ask<T>(
-    requests: &mpsc::Sender<Request>,
-    question: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    requests.send(question(reply)).await.ok()?;
-    answer.await.ok()
+fn json(status: StatusCode, text: Vec<u8>) -> Response<Body> {
+    response(status, "application/json", text)
 }
 
-fn answer(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn response(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(text.into()).boxed_unsync());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use crate::control::protocol::example;
-
-    use super::*;
-
-    /// What is answered to this, by a daemon whose loop answers or, without one, doesn't.
-    async fn said(request: &str, loop_answers: bool) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (requests, mut asked) = mpsc::channel(4);
-        let serving = tokio::spawn(serve(listener, requests, Arc::default()));
-        if loop_answers {
-            tokio::spawn(async move {
-                while let Some(request) = asked.recv().await {
-                    match request {
-                        Request::Status(reply) => drop(reply.send(example::status())),
-                        Request::Stats(reply) => drop(reply.send(example::stats())),
-                        other => panic!("{other:?}"),
-                    }
-                }
-            });
-        } else {
-            drop(asked);
-        }
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        serving.abort();
-        text
-    }
-
-    #[tokio::test]
-    async fn a_scrape_is_answered_and_the_connection_closed() {
-        let text = said("GET /metrics?x=1 HTTP/1.1\r\nHost: gateway:9464\r\n\r\n", true).await;
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-        assert!(text.contains(&format!("content-type: {OPEN_METRICS}\r\n")), "{text}");
-        assert!(text.contains("\nbalancer_backend_up{") && text.ends_with("# EOF\n"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn anything_else_is_refused() {
-        for (request, status) in [
-            ("GET / HTTP/1.1\r\nHost: g\r\n\r\n", "404"),
-            ("POST /metrics HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n", "405"),
-            ("nonsense\r\n\r\n", "400"),
-        ] {
-            let text = said(request, true).await;
-            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {text}");
-        }
-        let text = said("GET /metrics HTTP/1.1\r\nHost: g\r\n\r\n", false).await;
-        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
-    }
-
-    #[tokio::test]
-    async fn idle_connections_keep_nobody_out_for_long() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (requests, _asked) = mpsc::channel(4);
-        let serving = tokio::spawn(serve(listener, requests, Arc::default()));
-        let mut idle = Vec::new();
-        for _ in 0..2 * CONNECTIONS {
-            idle.push(TcpStream::connect(address).await.unwrap());
-        }
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n").await.unwrap();
-        let mut text = String::new();
-        // Two rounds of idle ones have their time first.
-        timeout(3 * RECEIVE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
-        assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
-        serving.abort();
-    }
 }

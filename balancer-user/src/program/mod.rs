@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::output::Output;
-pub use self::trust::{Distrust, Untrusted, trusted};
+pub use self::trust::{Distrust, Untrusted, secret, trusted};
 
 /// Programs that run, or that can't be ended, at once. Beside the 64 probes in flight and as many that are being ended,
 /// each of 256 pools may run a hook; twice that is a machine on which programs don't end any more.

@@ -1,14 +1,15 @@
-//! Whether a program's file is one that only root can have written, and the open file to run.
+//! Whether a file is one that only root can have written, and the open file: a program to run, or a secret to read.
 //!
-//! The daemon runs it as root, so whoever can write it, or replace a folder on the way to it, is root. Walks down from
+//! The daemon runs programs as root, so whoever can write one, or replace a folder on the way to it, is root. Walks down from
 //! `/` with one descriptor at a time, so that what was looked at is what is gone through; a symlink anywhere is refused.
 //! Unlike a directory of the daemon's own, a sticky folder is refused, too: in it anybody may put a file in the place of
 //! one that was removed.
 //!
-//! Deliberately not here: what the program itself reads, and its interpreter.
+//! Deliberately not here: what the program itself reads, and its interpreter; what a secret says.
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -20,7 +21,21 @@ use crate::directory::{Remedy, exposure};
 /// Its owner may run it.
 const OWNER_MAY_RUN: rustix::fs::RawMode = 0o100;
 
-/// Why a program's file is not run.
+/// Group or others may do anything with it.
+const OTHERS_MAY_ANYTHING: rustix::fs::RawMode = 0o077;
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// A folder above what is wanted.
+    Folder,
+    /// A file that is run.
+    Program,
+    /// A file that is read, and nobody else's to read.
+    Secret,
+}
+
+/// Why a file is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path} {why}: {remedy}", path = path.display())]
 pub struct Distrust {
@@ -56,39 +71,85 @@ pub fn trusted(program: &Path) -> Result<(), Untrusted> {
     open(program).map(drop)
 }
 
+/// The bytes of a secret's file, at most `limit` of them.
+///
+/// # Errors
+/// See [`Untrusted`].
+pub fn secret(path: &Path, limit: usize) -> Result<Vec<u8>, Untrusted> {
+    let file = walk(path, Wanted::Secret)?;
+    let mut bytes = Vec::new();
+    let read = File::from(file).take(limit as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|source| Untrusted::Io { path: path.to_owned(), source })?;
+    if bytes.len() > limit {
+        return Err(distrust(
+            path,
+            &format!("is larger than {limit} bytes"),
+            Remedy::ByHand("write the right path"),
+        ));
+    }
+    Ok(bytes)
+}
+
 /// The open file: good for nothing but to be looked at, and run.
 pub(super) fn open(program: &Path) -> Result<OwnedFd, Untrusted> {
-    let mut parts = program.components().peekable();
+    walk(program, Wanted::Program)
+}
+
+fn walk(wanted: &Path, what: Wanted) -> Result<OwnedFd, Untrusted> {
+    let mut parts = wanted.components().peekable();
     if parts.next() != Some(Component::RootDir) {
         return Err(distrust(
-            program,
+            wanted,
             "is not an absolute path",
             Remedy::ByHand("write the whole path, from `/`"),
         ));
     }
     let mut path = PathBuf::from("/");
-    let mut file = step(CWD, OsStr::new("/"), &path)?;
+    let mut file = step(CWD, OsStr::new("/"), &path, Wanted::Folder)?;
     while let Some(part) = parts.next() {
         let Component::Normal(name) = part else {
-            return Err(distrust(program, "contains `..`", Remedy::ByHand("write the path without it")));
+            return Err(distrust(wanted, "contains `..`", Remedy::ByHand("write the path without it")));
         };
+        let here = if parts.peek().is_some() { Wanted::Folder } else { what };
         path.push(name);
-        file = step(&file, name, &path)?;
-        look(&fstat(&file).map_err(|error| failed(&path, error))?, &path, parts.peek().is_some())?;
+        file = step(&file, name, &path, here)?;
+        look(&fstat(&file).map_err(|error| failed(&path, error))?, &path, here)?;
     }
     if path == Path::new("/") {
-        return Err(distrust(program, "is a folder", Remedy::ByHand("write the path of a program")));
+        return Err(distrust(wanted, "is a folder", Remedy::ByHand(what.instead())));
     }
     Ok(file)
 }
 
-fn step(folder: impl std::os::fd::AsFd, name: &OsStr, path: &Path) -> Result<OwnedFd, Untrusted> {
-    // With O_PATH a symlink itself is opened, and neither a FIFO nor a device is touched.
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(folder, name, flags, Mode::empty()).map_err(|error| match error {
+impl Wanted {
+    const fn instead(self) -> &'static str {
+        match self {
+            Self::Folder => "write another path",
+            Self::Program => "write the path of a program",
+            Self::Secret => "write the path of a file",
+        }
+    }
+}
+
+fn step(
+    folder: impl std::os::fd::AsFd,
+    name: &OsStr,
+    path: &Path,
+    wanted: Wanted,
+) -> Result<OwnedFd, Untrusted> {
+    let how = match wanted {
+        // With O_PATH a symlink itself is opened, and neither a FIFO nor a device is touched.
+        Wanted::Folder | Wanted::Program => OFlags::PATH,
+        // Read by the descriptor that is looked at; a FIFO that stands there isn't waited for.
+        Wanted::Secret => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+    };
+    openat(folder, name, how | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error
+    {
         Errno::NOENT => {
             distrust(path, "does not exist", Remedy::ByHand("install it there, or write another path"))
         }
+        // What O_PATH would open is refused to who wants to read it.
+        Errno::LOOP => distrust(path, SYMLINK.0, SYMLINK.1),
         Errno::ACCESS => {
             distrust(path, "can't be reached by this user", Remedy::ByHand("run the daemon as root"))
         }
@@ -99,22 +160,28 @@ fn step(folder: impl std::os::fd::AsFd, name: &OsStr, path: &Path) -> Result<Own
     })
 }
 
-fn look(found: &Stat, path: &Path, is_above: bool) -> Result<(), Untrusted> {
+const SYMLINK: (&str, Remedy) =
+    ("is a symlink", Remedy::ByHand("write the path that it leads to (`readlink -f`)"));
+
+fn look(found: &Stat, path: &Path, wanted: Wanted) -> Result<(), Untrusted> {
     let refuse = |why: &str, remedy| Err(distrust(path, why, remedy));
-    let by_hand = |why: &str, what| Err(distrust(path, why, Remedy::ByHand(what)));
-    match (FileType::from_raw_mode(found.st_mode), is_above) {
-        (FileType::Symlink, _) => {
-            return by_hand("is a symlink", "write the path that it leads to (`readlink -f`)");
-        }
-        (FileType::Directory, true) | (FileType::RegularFile, false) => {}
-        (_, true) => return by_hand("is not a folder", "write another path"),
-        (FileType::Directory, false) => return by_hand("is a folder", "write the path of a program"),
-        (_, false) => return by_hand("is not a regular file", "write the path of a program"),
+    let by_hand = |why: &str| Err(distrust(path, why, Remedy::ByHand(wanted.instead())));
+    match (FileType::from_raw_mode(found.st_mode), wanted) {
+        (FileType::Symlink, _) => return refuse(SYMLINK.0, SYMLINK.1),
+        (FileType::Directory, Wanted::Folder) => {}
+        (FileType::RegularFile, Wanted::Program | Wanted::Secret) => {}
+        (_, Wanted::Folder) => return by_hand("is not a folder"),
+        (FileType::Directory, _) => return by_hand("is a folder"),
+        (_, _) => return by_hand("is not a regular file"),
+    }
+    if wanted == Wanted::Secret && found.st_uid == 0 && found.st_mode & OTHERS_MAY_ANYTHING != 0 {
+        let why = format!("is open to others than its owner (mode {:04o})", found.st_mode & 0o7777);
+        return refuse(&why, Remedy::ByHand("chmod it to 0600"));
     }
     if let Some((why, remedy)) = exposure(found, &[0], 0) {
         return refuse(&why, remedy);
     }
-    if !is_above && found.st_mode & OWNER_MAY_RUN == 0 {
+    if wanted == Wanted::Program && found.st_mode & OWNER_MAY_RUN == 0 {
         return refuse("is not executable", Remedy::Chmod);
     }
     Ok(())

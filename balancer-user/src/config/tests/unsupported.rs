@@ -11,15 +11,6 @@ type Line = (&'static str, &'static str);
 /// The refused key; what writes it; and a mistake in the same place, with words of its error.
 const CASES: &[(&str, Line, Line, &str)] = &[
     (
-        "http.token_file",
-        (
-            INTERFACES,
-            "interfaces = [\"wan0\"]\n[http]\nlisten = \"127.0.0.1:9464\"\ntoken_file = «\"/token\"",
-        ),
-        (INTERFACES, "interfaces = [\"wan0\"]\n[http]\nlisten = \"127.0.0.1:9464\"\ntoken_file = «\"token\""),
-        "absolute",
-    ),
-    (
         "pool.service.redirect_http",
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10:80\""),
         (SERVICE, "name = \"s\"\nredirect_http = «\"203.0.113.10\""),

@@ -114,6 +114,7 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
         match request {
             Request::Status(reply) => answer(reply, status.clone()),
             Request::Stats(reply) => answer(reply, example::stats()),
+            Request::Picture(reply) => answer(reply, (status.clone(), example::stats())),
             Request::Flows(query, reply) => answer(reply, listing(&query)),
             Request::Events(query, reply) => answer(reply, told(&query, &mut followed)),
             Request::Why(query, reply) if query.pool == "passwords" => answer(reply, Ok(example::why())),

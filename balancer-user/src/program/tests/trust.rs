@@ -120,3 +120,30 @@ fn what_the_kernel_can_not_run_was_not_started() {
         assert!(matches!(report.ending, Ending::NotStarted(_)), "{content:?}: {report:?}");
     }
 }
+
+#[test]
+fn a_secret_is_read_only_where_nobody_but_root_can_have_seen_or_written_it() {
+    let folder = Folder::new();
+    let file = folder.at("secret");
+    fs::write(&file, "hidden").unwrap();
+    set_mode(&file, 0o600);
+    assert_eq!(secret(&file, 6).unwrap(), b"hidden");
+    let refused = |path: &Path| secret(path, 6).unwrap_err().to_string();
+    for (mode, words) in
+        [(0o640, "(mode 0640): chmod it to 0600"), (0o604, "(mode 0604)"), (0o622, "(mode 0622)")]
+    {
+        set_mode(&file, mode);
+        assert!(refused(&file).contains(words), "{}", refused(&file));
+    }
+    set_mode(&file, 0o400);
+    assert!(secret(&file, 5).unwrap_err().to_string().contains("larger than 5 bytes"));
+    symlink(&file, folder.at("link")).unwrap();
+    assert!(refused(&folder.at("link")).contains("is a symlink"), "{}", refused(&folder.at("link")));
+    assert!(refused(folder.path()).contains("is a folder"), "{}", refused(folder.path()));
+    let fifo = folder.at("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    assert!(refused(&fifo).contains("is not a regular file"), "{}", refused(&fifo));
+    std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
+    assert!(refused(&file).contains("belongs to uid 1234"), "{}", refused(&file));
+    assert!(refused(&folder.at("missing")).contains("does not exist"));
+}

@@ -1,0 +1,214 @@
+//! One picture at a time, for all who look at the dashboard: made every second while somebody does, and at once when
+//! something has happened.
+//!
+//! What happened is followed as `balancer events --follow` does, and the newest of it kept. A picture costs the same however
+//! many look; nobody has more than one that waits for him, as a newer one takes its place.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use hyper::body::Frame;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use crate::control::protocol::{EventsQuery, Record};
+use crate::control::server::{Request, Told};
+
+use super::picture;
+
+/// From one picture to the next while nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+/// And while much does: a failover's records come within some milliseconds.
+const GAP: Duration = Duration::from_millis(100);
+/// Of what happened, the newest: two screens of it.
+const KEPT: usize = 200;
+/// For the daemon's loop to tell what there is.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A picture.
+#[derive(Debug)]
+pub(super) struct Shot {
+    made: Instant,
+    /// Of everything, as JSON.
+    pub(super) state: Bytes,
+    /// What happened, as JSON.
+    pub(super) news: Bytes,
+    /// Counts up with what happened.
+    edition: u64,
+}
+
+/// Where pictures are had.
+#[derive(Clone, Debug)]
+pub(super) struct Board {
+    shots: Arc<watch::Sender<Option<Arc<Shot>>>>,
+    wanted: Arc<Notify>,
+}
+
+impl Board {
+    /// With whoever makes the pictures, to be run.
+    pub(super) fn new(requests: mpsc::Sender<Request>) -> (Self, impl Future<Output = ()>) {
+        let shots = Arc::new(watch::channel(None).0);
+        let board = Self { shots, wanted: Arc::default() };
+        let maker = Maker { board: board.clone(), requests, news: VecDeque::new(), edition: 0 };
+        (board, maker.run())
+    }
+
+    /// One that is not older than the next would be; none: the daemon is starting, stopping or stuck.
+    pub(super) async fn shot(&self) -> Option<Arc<Shot>> {
+        let mut seen = self.shots.subscribe();
+        let is_fresh =
+            |shot: &Option<Arc<Shot>>| shot.as_ref().is_some_and(|shot| shot.made.elapsed() < TICK);
+        if !is_fresh(&seen.borrow()) {
+            self.wanted.notify_one();
+        }
+        let fresh = timeout(ANSWER, seen.wait_for(is_fresh)).await.ok()?.ok()?;
+        fresh.clone()
+    }
+
+    /// Pictures as they are made, as server-sent events. `took` is called for each that there was room for.
+    pub(super) fn stream<T: FnMut() + Send + 'static>(
+        &self,
+        took: T,
+    ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<T> {
+        let mut seen = self.shots.subscribe();
+        seen.mark_changed();
+        self.wanted.notify_one();
+        stream::unfold((seen, took, None), |(mut seen, mut took, told)| async move {
+            let shot = loop {
+                // The maker has ended: so does this.
+                seen.changed().await.ok()?;
+                if let Some(shot) = seen.borrow_and_update().clone() {
+                    break shot;
+                }
+            };
+            took();
+            let edition = Some(shot.edition);
+            let frame = shot.frame(told != edition, told.is_none());
+            Some((Ok(Frame::data(frame)), (seen, took, edition)))
+        })
+    }
+}
+
+impl Shot {
+    fn frame(&self, with_news: bool, is_first: bool) -> Bytes {
+        let mut text = Vec::with_capacity(self.state.len() + self.news.len() + 64);
+        if is_first {
+            text.extend_from_slice(b"retry: 1000\n");
+        }
+        if with_news {
+            text.extend_from_slice(b"event: news\ndata: ");
+            text.extend_from_slice(&self.news);
+            text.extend_from_slice(b"\n\n");
+        }
+        text.extend_from_slice(b"event: state\ndata: ");
+        text.extend_from_slice(&self.state);
+        text.extend_from_slice(b"\n\n");
+        text.into()
+    }
+}
+
+/// Makes the pictures.
+struct Maker {
+    board: Board,
+    requests: mpsc::Sender<Request>,
+    news: VecDeque<Arc<Record>>,
+    edition: u64,
+}
+
+/// Records as they come.
+type Live = mpsc::Receiver<Arc<Record>>;
+
+impl Maker {
+    async fn run(mut self) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut live: Option<Live> = None;
+        let mut next = Instant::now();
+        while !self.requests.is_closed() {
+            if live.is_none() {
+                live = self.follow().await;
+            }
+            let is_seen = self.board.shots.receiver_count() > 0;
+            tokio::select! {
+                _ = tick.tick(), if is_seen || live.is_none() => {}
+                () = self.board.wanted.notified() => {}
+                record = heard(&mut live), if live.is_some() => {
+                    live = live.filter(|_| self.takes(record));
+                    if !is_seen {
+                        continue;
+                    }
+                    sleep_until(next).await;
+                }
+            }
+            while let Some(record) = live.as_mut().and_then(|live| live.try_recv().ok()) {
+                live = live.filter(|_| self.takes(Some(record)));
+            }
+            if self.board.shots.receiver_count() > 0
+                && let Some(shot) = self.shoot().await
+            {
+                self.board.shots.send_replace(Some(Arc::new(shot)));
+            }
+            next = Instant::now() + GAP;
+        }
+    }
+
+    /// Keeps a record; false: some are missing, and it has to be begun anew.
+    fn takes(&mut self, record: Option<Arc<Record>>) -> bool {
+        let Some(record) = record else { return false };
+        let last = self.news.back().map(|last| last.id);
+        if last.is_some_and(|last| record.id <= last) {
+            return true;
+        }
+        if last.is_some_and(|last| record.id != last + 1) {
+            return false;
+        }
+        if self.news.len() == KEPT {
+            self.news.pop_front();
+        }
+        self.news.push_back(record);
+        self.edition += 1;
+        true
+    }
+
+    /// What happened so far, and what happens.
+    async fn follow(&mut self) -> Option<Live> {
+        let query = EventsQuery { pool: None, limit: KEPT as u64, follow: true };
+        let Told { past, live, .. } =
+            ask(&self.requests, |reply| Request::Events(query, reply)).await?.ok()?;
+        self.news = past.into_iter().map(Arc::new).collect();
+        self.edition += 1;
+        live
+    }
+
+    async fn shoot(&self) -> Option<Shot> {
+        let made = Instant::now();
+        let (status, stats) = timeout(ANSWER, ask(&self.requests, Request::Picture)).await.ok()??;
+        let (news, edition) = (self.news.clone(), self.edition);
+        // Of thousands of backends that takes its time, and the loop has none.
+        let drawn = spawn_blocking(move || {
+            let news = picture::news(news.iter().map(AsRef::as_ref), &status);
+            (picture::state(&status, &stats), news)
+        });
+        let (state, news) = drawn.await.ok()?;
+        Some(Shot { made, state: state.into(), news: news.into(), edition })
+    }
+}
+
+async fn heard(live: &mut Option<Live>) -> Option<Arc<Record>> {
+    live.as_mut()?.recv().await
+}
+
+/// One question to the daemon's loop; none: it is not there any more.
+pub(super) async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    requests.send(question(reply)).await.ok()?;
+    answer.await.ok()
+}

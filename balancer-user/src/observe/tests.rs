@@ -1,0 +1,306 @@
+//! The server over real connections, with a daemon that answers from a script.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::config::Token;
+use crate::control::protocol::{Command, Outcome, Record, example};
+use crate::control::server::{Asker, Request, Told};
+
+use super::server::{CONNECTIONS, RECEIVE, SUBSCRIBERS, serve};
+
+/// No test waits longer for anything.
+const DEADLINE: Duration = Duration::from_secs(20);
+const SECRET: &str = "correct-horse-battery";
+
+/// A site on loopback; everything ends with it.
+struct Stand {
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+    /// Who hears of what happens.
+    followers: Followers,
+    /// What was wanted, and by whom.
+    commands: Arc<Mutex<Vec<(Command, Asker)>>>,
+}
+
+type Followers = Arc<Mutex<Vec<mpsc::Sender<Arc<Record>>>>>;
+
+impl Stand {
+    async fn start(token: Option<&str>) -> Self {
+        let (requests, asked) = mpsc::channel(64);
+        let (followers, commands) = (Followers::default(), Arc::default());
+        tokio::spawn(daemon(asked, followers.clone(), Arc::clone(&commands)));
+        Self::with(requests, token, followers, commands).await
+    }
+
+    async fn with(
+        requests: mpsc::Sender<Request>,
+        token: Option<&str>,
+        followers: Followers,
+        commands: Arc<Mutex<Vec<(Command, Asker)>>>,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let token = token.map(|token| Token::of(token.as_bytes()));
+        let serving = tokio::spawn(serve(listener, requests, Arc::default(), token));
+        Self { address, serving, followers, commands }
+    }
+
+    async fn send(&self, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.replace("HERE", &self.address.to_string()).as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// All that is answered.
+    async fn said(&self, request: &str) -> String {
+        let mut text = String::new();
+        let mut stream = self.send(request).await;
+        timeout(DEADLINE, stream.read_to_string(&mut text)).await.expect("an answer").unwrap();
+        text
+    }
+
+    /// The status of the answer to a command.
+    async fn posted(&self, path: &str, headers: &str, body: &str) -> String {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: HERE\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let said = self.said(&request).await;
+        said.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn daemon(
+    mut asked: mpsc::Receiver<Request>,
+    followers: Followers,
+    commands: Arc<Mutex<Vec<(Command, Asker)>>>,
+) {
+    while let Some(request) = asked.recv().await {
+        match request {
+            Request::Picture(reply) => drop(reply.send((example::status(), example::stats()))),
+            Request::Events(_, reply) => {
+                let (follower, live) = mpsc::channel(8);
+                followers.lock().unwrap().push(follower);
+                let events = example::events();
+                drop(reply.send(Ok(Told { as_of: events.as_of, past: events.events, live: Some(live) })));
+            }
+            Request::Command(command, asker, reply) => {
+                commands.lock().unwrap().push((command, asker));
+                let message = "done".to_owned();
+                drop(reply.send(Ok(Outcome { changed: true, active: None, message })));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Reads on until the text has these words.
+async fn read_until(stream: &mut TcpStream, text: &mut String, words: &str) {
+    let reading = async {
+        let mut bytes = [0; 4096];
+        while !text.contains(words) {
+            let length = stream.read(&mut bytes).await.unwrap();
+            assert!(length > 0, "it ended before {words}: {text}");
+            text.push_str(&String::from_utf8_lossy(&bytes[..length]));
+        }
+    };
+    let is_there = timeout(DEADLINE, reading).await;
+    assert!(is_there.is_ok(), "no {words} in {text}");
+}
+
+#[tokio::test]
+async fn a_scrape_is_answered_whatever_the_host_is_called_and_the_connection_closed() {
+    let stand = Stand::start(None).await;
+    let text = stand.said("GET /metrics?x=1 HTTP/1.1\r\nHost: gateway:9464\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(text.contains("content-type: application/openmetrics-text"), "{text}");
+    assert!(text.contains("\nbalancer_backend_up{") && text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn the_page_comes_with_its_first_picture_and_may_load_nothing() {
+    let stand = Stand::start(None).await;
+    let text = stand.said("GET / HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    for header in [
+        "content-security-policy: default-src 'none'; script-src 'nonce-",
+        "frame-ancestors 'none'",
+        "x-content-type-options: nosniff",
+        "cache-control: no-store",
+        "x-frame-options: DENY",
+    ] {
+        assert!(text.split("\r\n\r\n").next().unwrap().contains(header), "{header} in {text}");
+    }
+    assert!(
+        text.contains(r#""schema":"balancer.status/1""#) && text.contains(r#""may_act":false"#),
+        "{text}"
+    );
+    let nonce = text.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+    assert_eq!(text.matches(&format!("nonce=\"{nonce}\"")).count(), 2, "{nonce}");
+    assert!(!text.contains("{{"), "a place was left empty");
+}
+
+#[tokio::test]
+async fn anything_else_is_refused_with_the_same_care() {
+    let stand = Stand::start(None).await;
+    for (request, status) in [
+        ("GET /favicon.ico HTTP/1.1\r\nHost: HERE\r\n\r\n", "404"),
+        ("POST /metrics HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n", "405"),
+        ("POST / HTTP/1.1\r\nHost: HERE\r\nContent-Length: 0\r\n\r\n", "405"),
+        ("GET /v1/failover HTTP/1.1\r\nHost: HERE\r\n\r\n", "405"),
+        ("OPTIONS /v1/failover HTTP/1.1\r\nHost: HERE\r\n\r\n", "405"),
+        ("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", "421"),
+        ("GET /events HTTP/1.1\r\nHost: evil.example\r\n\r\n", "421"),
+        ("GET / HTTP/1.1\r\nHost: HERE\r\nHost: HERE\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("nonsense\r\n\r\n", "400"),
+    ] {
+        let text = stand.said(request).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {text}");
+        let is_ours = request != "nonsense\r\n\r\n";
+        assert!(!is_ours || text.contains("x-content-type-options: nosniff"), "{request:?}: {text}");
+    }
+    let (requests, asked) = mpsc::channel(4);
+    drop(asked);
+    let dead = Stand::with(requests, None, Followers::default(), Arc::default()).await;
+    for path in ["/metrics", "/"] {
+        let text = dead.said(&format!("GET {path} HTTP/1.1\r\nHost: HERE\r\n\r\n")).await;
+        assert!(text.starts_with("HTTP/1.1 503 "), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn who_follows_gets_what_there_is_and_at_once_what_happens() {
+    let stand = Stand::start(None).await;
+    let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    let mut text = String::new();
+    read_until(&mut stream, &mut text, "event: state").await;
+    assert!(text.contains("content-type: text/event-stream") && text.contains("event: news"), "{text}");
+    read_until(&mut stream, &mut text, "\n\n").await;
+    text.clear();
+    let record =
+        Record { id: 43, evidence: Some("at 192.0.2.7:1".to_owned()), ..example::events().events[0].clone() };
+    let follower = stand.followers.lock().unwrap()[0].clone();
+    follower.send(Arc::new(record)).await.unwrap();
+    read_until(&mut stream, &mut text, "\"id\":43").await;
+    assert!(text.contains("at (an address)") && !text.contains("192.0.2.7"), "{text}");
+    text.clear();
+    // Nothing happened since: what did isn't sent once more.
+    read_until(&mut stream, &mut text, "event: state").await;
+    read_until(&mut stream, &mut text, "\n\n").await;
+    assert!(!text.contains("event: news"), "{text}");
+}
+
+#[tokio::test]
+async fn a_gap_in_what_happened_is_filled() {
+    let stand = Stand::start(None).await;
+    let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    read_until(&mut stream, &mut String::new(), "event: state").await;
+    let follower = stand.followers.lock().unwrap()[0].clone();
+    let missed = Record { id: 50, ..example::events().events[0].clone() };
+    follower.send(Arc::new(missed)).await.unwrap();
+    read_until(&mut stream, &mut String::new(), "event: news").await;
+    assert_eq!(stand.followers.lock().unwrap().len(), 2, "it was asked for once more");
+}
+
+#[tokio::test]
+async fn open_dashboards_are_bounded_and_keep_no_scrape_out() {
+    let stand = Stand::start(None).await;
+    let mut open = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+        read_until(&mut stream, &mut String::new(), "event: state").await;
+        open.push(stream);
+    }
+    let text = stand.said("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("open already"), "{text}");
+    let text = stand.said("GET /metrics HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    open.pop();
+    let again = async {
+        loop {
+            let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.unwrap();
+            if start.ends_with(b"200") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, again).await.expect("who leaves makes place");
+}
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_out_for_long() {
+    let stand = Stand::start(None).await;
+    let mut idle = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        idle.push(TcpStream::connect(stand.address).await.unwrap());
+    }
+    // Two rounds of idle ones have their time first.
+    let text = timeout(3 * RECEIVE, stand.said("GET /x HTTP/1.1\r\nHost: HERE\r\n\r\n")).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_is_done_without_a_token_file() {
+    let stand = Stand::start(None).await;
+    let shown = format!("X-Balancer-Dashboard: 1\r\nAuthorization: Bearer {SECRET}\r\n");
+    assert_eq!(stand.posted("/v1/failover", &shown, r#"{"pool":"p"}"#).await, "403");
+    assert!(stand.commands.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_command_is_carried_out_for_the_page_with_the_token_and_for_nobody_else() {
+    let stand = Stand::start(Some(SECRET)).await;
+    let (mark, token) = ("X-Balancer-Dashboard: 1\r\n", format!("Authorization: Bearer {SECRET}\r\n"));
+    let body = r#"{"pool":"p","to":"b","no_wait":true}"#;
+    for (headers, status) in [
+        (mark.to_owned(), "401"),
+        (token.clone(), "403"),
+        (format!("{mark}{token}Origin: http://evil.example\r\n"), "403"),
+        (format!("{mark}{token}Sec-Fetch-Site: cross-site\r\n"), "403"),
+        (format!("{mark}Authorization: Bearer {SECRET}x\r\n"), "401"),
+    ] {
+        assert_eq!(stand.posted("/v1/failover", &headers, body).await, status, "{headers}");
+    }
+    let good = format!("{mark}{token}Origin: http://HERE\r\nSec-Fetch-Site: same-origin\r\n");
+    assert_eq!(stand.posted("/v1/failover", &good, "{\"pool\":\"p\",\"x\":1}").await, "400");
+    assert_eq!(stand.posted("/v1/failover", &good, &"x".repeat(5000)).await, "400");
+    assert_eq!(stand.posted("/v1/resume", &good, "{}").await, "404");
+    assert!(stand.commands.lock().unwrap().is_empty());
+    assert_eq!(stand.posted("/v1/token", &good, "").await, "204");
+    assert_eq!(stand.posted("/v1/failover", &good, body).await, "200");
+    let commands = stand.commands.lock().unwrap();
+    let [(Command::Failover(failover), Asker::Dashboard(peer))] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(failover.to.as_deref(), Some("b"));
+    assert!(peer.ip().is_loopback());
+}
+
+#[tokio::test]
+async fn who_guesses_is_not_listened_to_even_when_right() {
+    let stand = Stand::start(Some(SECRET)).await;
+    let shown = |token: &str| format!("X-Balancer-Dashboard: 1\r\nAuthorization: Bearer {token}\r\n");
+    for guess in 0..5 {
+        assert_eq!(stand.posted("/v1/token", &shown(&format!("guess{guess}")), "").await, "401");
+    }
+    assert_eq!(stand.posted("/v1/token", &shown("guess5"), "").await, "429");
+    assert_eq!(stand.posted("/v1/token", &shown(SECRET), "").await, "429");
+}
