@@ -102,7 +102,7 @@ fn no_cut_and_no_flipped_bit_is_taken_for_another_state() {
 
 #[test]
 fn a_state_that_is_too_long_or_has_too_much_is_refused() {
-    assert!(matches!(problem(vec![b' '; 17 * 1024 * 1024]), Some(Unreadable::TooLong)));
+    assert!(matches!(problem(vec![b' '; 25 * 1024 * 1024]), Some(Unreadable::TooLong)));
     let place = Place::new();
     let mut large = state();
     large.pools = vec![large.pools[0].clone(); 1025];
