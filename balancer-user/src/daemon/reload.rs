@@ -1,9 +1,10 @@
 //! The configuration once more, while everything goes on: asked for by `reload`, by SIGHUP, by a confirmation that did not
 //! come, by a pool that could not take its part of it before, and by host names that lead elsewhere now.
 //!
-//! One at a time. What takes long (files, names of programs, a walk over the flows, ways to new backends) is prepared beside
-//! the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: what differs
-//! (`difference`), what waits for a confirmation (`confirmation`), what is prepared (`prepare`), what can be carried out now (`kin`) and how (`replace`), and what is still to come (`pending`).
+//! One at a time. What takes long (files, names of programs, host names, a walk over the flows, ways to new backends) is prepared
+//! beside the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: what differs
+//! (`difference`), what waits for a confirmation (`confirmation`), what is prepared (`prepare`), what can be carried out now
+//! (`kin`) and how (`replace`), and what is still to come (`pending`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
