@@ -399,8 +399,14 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// What is written, whether or not the machine can carry it out: for whoever looks at the machine itself. Without the
-    /// backends that are given by name.
+    /// What is written, whether or not the machine can carry it out: for whoever looks at what it says. Backends that are given
+    /// by name are at the unspecified address.
+    #[must_use]
+    pub const fn unresolved(&self) -> &Config {
+        &self.config
+    }
+
+    /// The same without those: for whoever looks at the machine itself.
     #[must_use]
     pub fn as_written(&self) -> Config {
         let mut config = self.config.clone();

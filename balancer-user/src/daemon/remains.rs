@@ -158,7 +158,7 @@ impl Remains {
         // What can't be read of the files is left out: the maps know what traffic does.
         let directory = File::open(&places.state_dir).ok();
         let state = directory.and_then(|directory| read_state(&directory).ok().flatten());
-        let config = config::load(&places.config).ok().map(|parsed| parsed.as_written().clone());
+        let config = config::load(&places.config).ok().map(|parsed| parsed.unresolved().clone());
         Ok(Some(Self {
             occupied: tables.occupied()?,
             service_names: tables.service_names()?,

@@ -95,7 +95,7 @@ on_error = "hold"
 
 fn explained(text: &str) -> String {
     let parsed = parse("f.toml", text).unwrap_or_else(|errors| panic!("{errors}\nin:\n{text}"));
-    explain(&parsed.as_written())
+    explain(parsed.unresolved())
 }
 
 #[test]
