@@ -118,10 +118,11 @@ fn first<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
     if let Some(direction) = flow_table::direction_at::<A, HalfOpen>(draft.client_line.get(), draft.client())
+        && direction.backend() == draft.backend_slot.get()
     {
         return translate_told(&mut packet, &direction);
     }
-    // Made by another CPU.
+    // Made by another CPU, perhaps to another backend than the kernel was told of.
     match flow_table::direction::<A, HalfOpen>(draft.client()) {
         Some(direction) => translate_apart(&mut packet, &direction),
         None => Verdict::drop(Reason::HalfOpenFull),
