@@ -20,5 +20,6 @@ pub mod policy;
 pub mod privileges;
 pub mod probe;
 pub mod program;
+pub mod redirect;
 pub mod resolver;
 pub mod store;

@@ -16,10 +16,12 @@ use rustix::thread::{
 
 /// BPF: maps and programs. PERFMON: without it the kernel checks programs for attacks by guessing, and refuses ours.
 /// NET_ADMIN: programs on interfaces, routes and neighbours. NET_RAW: packets that end a flow, and handshakes that are sent on.
+/// NET_BIND_SERVICE: a redirect's port 80, which a reload may add.
 const NEEDED: CapabilitySet = CapabilitySet::BPF
     .union(CapabilitySet::PERFMON)
     .union(CapabilitySet::NET_ADMIN)
-    .union(CapabilitySet::NET_RAW);
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE);
 
 /// What CAP_SYS_ADMIN includes, as before Linux 5.8.
 const INCLUDED: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
@@ -89,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn of_everything_four_are_kept() {
+    fn of_everything_five_are_kept() {
         let all = CapabilitySet::all();
         assert_eq!(needed_of(sets(all, all)), sets(NEEDED, NEEDED));
-        assert_eq!(NEEDED.iter().count(), 4);
+        assert_eq!(NEEDED.iter().count(), 5);
     }
 
     #[test]

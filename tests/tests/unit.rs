@@ -294,8 +294,9 @@ fn value(directive: &str) -> Result<&'static str> {
 
 /// Capabilities by their names, as the kernel numbers them (`linux/capability.h`).
 fn mask(names: &str) -> Result<u64> {
-    const NUMBERS: [(&str, u32); 6] = [
+    const NUMBERS: [(&str, u32); 7] = [
         ("CAP_SETUID", 7),
+        ("CAP_NET_BIND_SERVICE", 10),
         ("CAP_NET_ADMIN", 12),
         ("CAP_NET_RAW", 13),
         ("CAP_SYS_BOOT", 22),

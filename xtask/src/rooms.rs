@@ -90,6 +90,18 @@ const RULES: &[Rule] = &[
         why: "a program is run, whoever wants it",
     },
     Rule {
+        folder: "balancer-user/src/observe",
+        except: &[],
+        words: &["crate::policy", "crate::dataplane", "crate::probe", "crate::cli", "crate::daemon"],
+        why: "what is shown is asked for as clients ask for it",
+    },
+    Rule {
+        folder: "balancer-user/src/redirect",
+        except: &[],
+        words: &["crate::config", "crate::control", "crate::dataplane", "crate::policy", "crate::daemon"],
+        why: "a redirect knows where it leads, and nothing else",
+    },
+    Rule {
         folder: "balancer-user/src/doctor",
         except: &[],
         words: &["crate::policy", "crate::probe", "crate::cli", "crate::store"],

@@ -5,9 +5,7 @@
 //! host names lead to: [`Names`]).
 //! [`load`] reads the text first, from a file or from stdin, with bounds.
 //!
-//! Keys whose meaning the data plane can't carry out yet are read and checked like all others, and then refused: their
-//! table is `not_yet`. [`nginx`] writes such a text from another program's. Deliberately absent: carrying anything out, and
-//! resolving names.
+//! [`nginx`] writes such a text from another program's. Deliberately absent: carrying anything out, and resolving names.
 
 mod addresses;
 mod attempts;
@@ -21,7 +19,6 @@ mod limits;
 mod machine;
 mod names;
 pub mod nginx;
-mod not_yet;
 mod notes;
 mod pool;
 mod probe;
@@ -249,8 +246,19 @@ pub struct Service {
     pub listen: SocketAddr,
     /// Above 0.
     pub backend_port: u16,
+    /// Plain HTTP that is sent here.
+    pub redirect: Option<Redirect>,
     /// How the backends are probed at this port.
     pub probe: Probe,
+}
+
+/// `redirect_http` and `redirect_hosts`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// Where plain HTTP is answered; nothing else listens there.
+    pub listen: SocketAddr,
+    /// Whom it may lead to, names and addresses; at least one, and the first for who came by none of them.
+    pub hosts: Vec<String>,
 }
 
 /// `[pool.service.probe]`, over `[pool.probe]`
@@ -489,7 +497,7 @@ fn read_tables<'t>(
     let mut top = Table::top(tree, notes);
     let gateway = gateway::read(&mut top);
     let http = gateway::read_http(&mut top);
-    let pools = pool::read_all(&mut top);
+    let pools = pool::read_all(&mut top, http.as_ref().map(|http| http.listen));
     top.finish();
     (gateway, http, pools)
 }

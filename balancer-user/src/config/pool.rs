@@ -34,8 +34,8 @@ struct Mentioned {
     sources: Vec<Located<IpAddr>>,
 }
 
-/// Reads all pools; none where an error was noted.
-pub(super) fn read_all(top: &mut Table<'_>) -> Option<Vec<Pool>> {
+/// Reads all pools; none where an error was noted. `http`: where the daemon listens itself.
+pub(super) fn read_all(top: &mut Table<'_>, http: Option<SocketAddr>) -> Option<Vec<Pool>> {
     let notes = top.notes();
     let tables = top.tables("pool", 1..=POOLS)?;
     if tables.is_empty() {
@@ -48,6 +48,9 @@ pub(super) fn read_all(top: &mut Table<'_>) -> Option<Vec<Pool>> {
     unique(&mentioned.pools, "pool", notes);
     unique(&mentioned.listens, "listening address", notes);
     refuse_own_addresses(&mentioned, notes);
+    if let Some(http) = http {
+        refuse_where_http_is(&mentioned.listens, http, notes);
+    }
     pools.into_iter().collect()
 }
 
@@ -286,6 +289,18 @@ fn refuse_own_addresses(mentioned: &Mentioned, notes: &Notes<'_>) {
                 format!("{} is a backend's address, on line {}", source.value, notes.line(*backend));
             let instead = "write an address of this gateway";
             notes.error(source.span, "pool.snat_addresses", Fault::new(message, instead));
+        }
+    }
+}
+
+/// A redirect is a socket of the daemon, too; a service takes an address from the dashboard's.
+fn refuse_where_http_is(listens: &[Mention<SocketAddr>], http: SocketAddr, notes: &Notes<'_>) {
+    for (Located { value, span }, key) in listens {
+        let is_redirect = *key == "pool.service.redirect_http";
+        let on_all = is_redirect && http.ip().is_unspecified() && http.port() == value.port();
+        if *value == http || on_all {
+            let message = format!("{value} is where [http] listens ({http})");
+            notes.error(*span, *key, Fault::new(message, "write another address or port in one of them"));
         }
     }
 }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{self, Otherwise};
 use super::limits::TEXT_BYTES;
-use super::not_yet;
 use super::shape::{Shape, Shapes};
 
 /// Units from large to small, each at most once, and at least one.
@@ -31,10 +30,9 @@ pub fn schema() -> Value {
 
 fn table(shapes: &Shapes, path: &str) -> Map<String, Value> {
     let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    let known = shapes.table(path).iter().filter(|(key, _)| not_yet::refusal(&full(key)).is_none());
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for (key, shape) in known {
+    for (key, shape) in shapes.table(path) {
         let name = full(key);
         let is_filled = matches!(shape, Shape::Tables(bounds) if *bounds.start() > 0);
         if shapes.is_required(&name) || is_filled {

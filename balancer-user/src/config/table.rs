@@ -10,7 +10,6 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::limits::TEXT_BYTES;
-use super::not_yet;
 use super::notes::{Notes, Says};
 use super::problem::{Fault, did_you_mean, quoted};
 use super::shape::Shape;
@@ -263,7 +262,7 @@ impl<'t> Table<'t> {
         Table { path, entries, span, notes: self.notes, known: Vec::new() }
     }
 
-    /// Takes a key: what `parse` makes of it, or a noted error; then what isn't supported yet is refused.
+    /// Takes a key: what `parse` makes of it, or a noted error.
     fn read<T>(
         &mut self,
         key: &'static str,
@@ -281,12 +280,7 @@ impl<'t> Table<'t> {
         };
         let span = value.span().into();
         match parse(value.get_ref()) {
-            Ok(parsed) => {
-                if let Some(fault) = not_yet::refusal(&self.key(key)) {
-                    self.error(span, key, fault);
-                }
-                Some(Located { value: parsed, span })
-            }
+            Ok(parsed) => Some(Located { value: parsed, span }),
             Err(fault) => {
                 self.error(span, key, fault);
                 None

@@ -1,11 +1,11 @@
 //! Claims about whole configurations. In a text, `«` marks where an error is expected.
 
 mod accepted;
+mod hooks;
 mod hostile;
 mod hosts;
 mod machine;
 mod refused;
-mod unsupported;
 
 use super::{ConfigErrors, Parsed, parse};
 

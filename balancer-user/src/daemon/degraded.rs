@@ -68,8 +68,9 @@ impl Daemon {
                 format!("{whose}, could not be ended: {}; it is tried again", leaver.problem.as_ref()?);
             Some((whose, words))
         });
-        let names = self.names.troubles();
-        disk.chain(interfaces).chain(cuts).chain(leavers).chain(descriptors).chain(names).collect()
+        let (names, redirects) = (self.names.troubles(), self.redirect_troubles());
+        let others = descriptors.chain(names).chain(redirects);
+        disk.chain(interfaces).chain(cuts).chain(leavers).chain(others).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::{
-    Backend, Check, Config, Failback, Gateway, Hook, Http, Pool, Probe, Question, Service, Verify,
+    Backend, Check, Config, Failback, Gateway, Hook, Http, Pool, Probe, Question, Redirect, Service, Verify,
 };
 use crate::program::CommandLine;
 
@@ -185,8 +185,11 @@ fn pool(pool: &Pool) -> Keys {
 }
 
 fn service(service: &Service) -> Keys {
-    let Service { name: _, listen, backend_port, probe } = service;
+    let Service { name: _, listen, backend_port, redirect, probe } = service;
     let mut keys = vec![("listen", listen.to_string()), ("backend_port", backend_port.to_string())];
+    if let Some(Redirect { listen, hosts }) = redirect {
+        keys.extend([("redirect_http", listen.to_string()), ("redirect_hosts", hosts.join(", "))]);
+    }
     keys.extend(self::probe(probe));
     keys
 }

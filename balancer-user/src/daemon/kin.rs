@@ -137,12 +137,13 @@ fn departing(pool: &config::Pool, running: &config::Pool, standing: Standing) ->
 fn refuse_twice(pools: &[config::Pool]) -> Result<(), String> {
     let mut holders: BTreeMap<SocketAddr, &str> = BTreeMap::new();
     for pool in pools {
-        for service in &pool.services {
-            if let Some(holder) = holders.insert(service.listen, &pool.name) {
+        let redirects = pool.services.iter().filter_map(|service| Some(service.redirect.as_ref()?.listen));
+        for listen in pool.services.iter().map(|service| service.listen).chain(redirects) {
+            if let Some(holder) = holders.insert(listen, &pool.name) {
                 return Err(format!(
-                    "the pools {holder:?} and {:?} would both listen on {}: one of them is in the middle of a change and \
-                     keeps its services until that is over; try again then",
-                    pool.name, service.listen
+                    "the pools {holder:?} and {:?} would both listen on {listen}: one of them is in the middle of a change \
+                     and keeps its services until that is over; try again then",
+                    pool.name
                 ));
             }
         }

@@ -33,6 +33,7 @@ mod pending;
 mod plan;
 mod prepare;
 mod probe_log;
+mod redirects;
 mod reload;
 pub mod remains;
 mod replace;
@@ -75,6 +76,7 @@ use crate::observe::{self, Tallies};
 use crate::policy::{Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::program;
+use crate::redirect::Redirects;
 use crate::resolver::Resolver;
 use crate::store::{Remembered, State, Store};
 
@@ -188,6 +190,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     daemon.tallies = tallies;
     daemon.find_leaving(&found);
     daemon.wait_on();
+    daemon.redirect();
     let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
 
     shown.iter().for_each(JoinHandle::abort);
@@ -241,6 +244,7 @@ struct Daemon {
     failovers: Failovers,
     trials: Trials,
     degraded_told: Told,
+    redirects: Redirects,
     /// Why too few file descriptors are left.
     descriptors: Option<String>,
     /// What was done beside the loop.
@@ -339,6 +343,7 @@ impl Daemon {
             failovers: Failovers::default(),
             trials: Trials::default(),
             degraded_told: Told::default(),
+            redirects: Redirects::default(),
             descriptors: None,
             done: mpsc::channel(steps::RESULTS),
             waiting: Vec::new(),
@@ -420,6 +425,7 @@ impl Daemon {
                 _ = sweep.tick() => {
                     self.counter.age();
                     self.descriptors = descriptors::trouble();
+                    self.redirects.try_again();
                 }
                 what = watchdog.turn(!self.ready) => watchdog.tell(what),
                 _ = signals.terminate.recv() => return Ok(()),

@@ -2,11 +2,12 @@
 //! walk over the flows, ways to new backends. Beside the loop; nothing here changes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
 use crate::config::{self, Config, ConfigErrors, Known, Parsed};
@@ -21,10 +22,10 @@ use crate::exit::Exit;
 use crate::resolver::Resolver;
 
 use super::first_ways::{FirstWay, first_ways};
-use super::plan;
 use super::reload::Cause;
 use super::replace::Probers;
 use super::start;
+use super::{plan, redirects};
 
 /// For neighbours of new backends to answer; those who don't are led to when they do.
 const WAYS_LIMIT: Duration = Duration::from_millis(300);
@@ -58,6 +59,8 @@ pub(super) struct Prepared {
     pub(super) busy: Busy,
     /// To backends that are new.
     pub(super) ways: BTreeMap<IpAddr, FirstWay>,
+    /// For redirects that are new.
+    pub(super) listeners: BTreeMap<SocketAddr, TcpListener>,
 }
 
 /// A backend as it is known, with its pool: names and address.
@@ -76,6 +79,8 @@ pub(super) struct Places {
     pub(super) hosts: Known,
     /// Those that are used.
     pub(super) interfaces: Vec<String>,
+    /// Where plain HTTP is answered.
+    pub(super) redirects: BTreeSet<SocketAddr>,
 }
 
 /// All that takes long.
@@ -86,7 +91,7 @@ pub(super) async fn prepare(
     led_to: BTreeSet<Member>,
     flows: Arc<FlowTable>,
 ) -> Prepared {
-    let Places { path, pin_dir, pins, resolver, hosts, interfaces } = places;
+    let Places { path, pin_dir, pins, resolver, hosts, interfaces, redirects } = places;
     let read = spawn_blocking(move || {
         let wanted = match source {
             Source::Known(accepted) => Ok(*accepted),
@@ -107,6 +112,15 @@ pub(super) async fn prepare(
     {
         wanted = Err(NotReloaded::Refused(error.to_string()));
     }
+    let listeners = wanted.as_ref().map(|wanted| redirects::listen(&wanted.config, &redirects, &cause));
+    let listeners = match listeners {
+        Ok(Ok(listeners)) => listeners,
+        Ok(Err(problem)) => {
+            wanted = Err(problem);
+            BTreeMap::new()
+        }
+        Err(_) => BTreeMap::new(),
+    };
     let mut new: Vec<IpAddr> = Vec::new();
     if let Ok(Accepted { config, .. }) = &wanted {
         for pool in &config.pools {
@@ -119,7 +133,7 @@ pub(super) async fn prepare(
         new.dedup();
     }
     let ways = first_ways(&new, WAYS_LIMIT).await;
-    Prepared { cause, wanted, busy, ways }
+    Prepared { cause, wanted, busy, ways, listeners }
 }
 
 /// On interfaces that are not used yet.

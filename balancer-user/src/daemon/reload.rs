@@ -7,11 +7,12 @@
 //! (`kin`) and how (`replace`), and what is still to come (`pending`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -81,6 +82,8 @@ pub(super) struct Reloads {
     is_rolling_back: bool,
     waiting: VecDeque<Cause>,
     pub(super) confirmation: Option<Confirmation>,
+    /// Bound for redirects of what is being carried out.
+    listeners: BTreeMap<SocketAddr, TcpListener>,
     /// Addresses of backends of pools that are gone.
     gone: BTreeSet<IpAddr>,
     /// Not all of what runs is in the kernel: it is written once more, also if it is the same.
@@ -100,6 +103,7 @@ impl Reloads {
             is_rolling_back: false,
             waiting: VecDeque::new(),
             confirmation: None,
+            listeners: BTreeMap::new(),
             gone: BTreeSet::new(),
             is_behind: false,
         }
@@ -130,6 +134,11 @@ impl Reloads {
     /// Until when a confirmation is waited for.
     pub(super) fn confirmed_until(&self) -> Option<Moment> {
         self.confirmation.as_ref().map(|confirmation| confirmation.until)
+    }
+
+    /// Sockets that are bound already.
+    pub(super) fn take_listeners(&mut self) -> BTreeMap<SocketAddr, TcpListener> {
+        std::mem::take(&mut self.listeners)
     }
 
     pub(super) const fn generation(&self) -> u64 {
@@ -209,6 +218,7 @@ impl Daemon {
             resolver: self.names.resolver.clone(),
             hosts: self.reloads.wanted.config.known(),
             interfaces: self.parts.config.gateway.interfaces.clone(),
+            redirects: self.redirects.addresses().collect(),
         };
         let led_to = self.parts.config.pools.iter().flat_map(|pool| {
             let name = |backend: &config::Backend| (pool.name.clone(), backend.name.clone(), backend.address);
@@ -255,7 +265,8 @@ impl Daemon {
 
     /// Everything is known that has to be: it is carried out, or refused.
     pub(super) fn prepared(&mut self, prepared: Prepared) {
-        let Prepared { cause, wanted, busy, ways } = prepared;
+        let Prepared { cause, wanted, busy, ways, listeners } = prepared;
+        self.reloads.listeners = listeners;
         // What the policy has said is to be said of what was there.
         self.carry_out();
         match wanted {
@@ -263,6 +274,7 @@ impl Daemon {
             Err(problem) => self.refuse(cause, problem),
         }
         self.carry_out();
+        self.reloads.listeners.clear();
         (self.reloads.is_under_way, self.reloads.is_rolling_back) = (false, false);
         // One that can be refused at once makes way for the next.
         while !self.reloads.is_under_way

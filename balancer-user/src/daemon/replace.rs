@@ -94,6 +94,7 @@ impl Daemon {
         self.policy.succeed(plan::for_policy(&config), &kin, now);
         (self.parts.config, self.parts.probers) = (config, probers);
         (self.parts.plan, self.parts.slots) = (plan, slots);
+        self.redirect();
         self.live.succeed(&self.parts.slots, plan::rescue_rules(&self.parts));
         self.trials = Trials::default();
         self.decide();

@@ -41,7 +41,14 @@ pub fn explain(config: &Config) -> String {
     text.line(0, "gateway");
     gateway(&config.gateway, &mut text);
     if let Some(http) = &config.http {
-        text.line(1, format!("Metrics are at http://{}/metrics.", http.listen));
+        text.line(
+            1,
+            format!("The dashboard is at http://{}/, metrics are at http://{0}/metrics.", http.listen),
+        );
+        let token = http.token_file.as_ref();
+        let may =
+            token.map(|file| format!("Who knows the token in {} may act on the dashboard.", file.display()));
+        text.line(1, may.as_deref().unwrap_or("The dashboard only shows."));
     }
     for pool in &config.pools {
         text.line(0, "");
@@ -102,11 +109,15 @@ fn gateway(gateway: &Gateway, text: &mut Text) {
 
 fn pool(pool: &Pool, text: &mut Text) {
     text.line(1, "Clients reach");
-    for Service { name, listen, backend_port, .. } in &pool.services {
+    for Service { name, listen, backend_port, redirect, .. } in &pool.services {
         text.line(
             2,
             format!("{listen} ({name}), which goes to port {backend_port} of the backend that serves."),
         );
+        if let Some(redirect) = redirect {
+            let hosts = all(&redirect.hosts, "or");
+            text.line(2, format!("Plain HTTP at {} is sent on to there, at {hosts}.", redirect.listen));
+        }
     }
     text.line(1, whose_address(pool));
     backends(pool, text);

@@ -47,8 +47,18 @@ pub(super) struct ServiceDraft {
     pub(super) is_placeholder: bool,
     pub(super) backend_port: u16,
     pub(super) probe: ProbeDraft,
-    /// Where nginx redirects plain HTTP to this service: by which line, and where it listens.
-    pub(super) redirect: Option<(String, SocketAddr)>,
+    /// Where nginx redirects plain HTTP to this service.
+    pub(super) redirect: Option<RedirectDraft>,
+}
+
+/// `redirect_http` and `redirect_hosts`
+#[derive(Debug)]
+pub(super) struct RedirectDraft {
+    /// The line of nginx's.
+    pub(super) by: String,
+    pub(super) listen: SocketAddr,
+    /// Those that are known.
+    pub(super) hosts: Vec<String>,
 }
 
 /// `[pool.probe]`

@@ -6,10 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::address::On;
 use super::carry_over::{Made, described, title};
-use super::draft::Section;
+use super::draft::{RedirectDraft, Section};
 use super::model::Model;
 use super::remarks::Remarks;
 use super::routes;
+use crate::config::names;
 
 /// Servers that only send clients of plain HTTP to https: said at the service that they lead to. Those for which that is so.
 pub(super) fn redirects(
@@ -19,6 +20,8 @@ pub(super) fn redirects(
     remarks: &mut Remarks,
 ) -> Vec<usize> {
     let mut told = Vec::new();
+    let services = made.iter().flat_map(|made| &made.draft.services);
+    let mut taken: BTreeSet<SocketAddr> = services.map(|service| service.listen).collect();
     for (index, server) in model.servers.iter().enumerate() {
         let Some(by) = &server.redirect else { continue };
         let mut plain = server.listens.iter().filter(|listen| server.redirects(listen));
@@ -28,10 +31,10 @@ pub(super) fn redirects(
             continue;
         };
         let port = *listen.ports.start();
-        remarks.push(
-            by,
-            format!("plain HTTP on port {port} isn't redirected to https any more: see `redirect_http`"),
-        );
+        let mut not_any_more = |why: &str| {
+            let what = format!("plain HTTP on port {port} isn't redirected to https any more");
+            remarks.push(&by.place, format!("{what}: {why}"));
+        };
         let shares_name = |other: usize| {
             let names = &model.servers[other].names;
             other == index
@@ -47,12 +50,23 @@ pub(super) fn redirects(
                 .find(|(_, other)| model.servers[**other].listens.iter().any(|listen| listen.tls))
                 .map(|(service, _)| (service, family))
         });
-        let Some((service, family)) = service else { continue };
+        let Some((service, family)) = service else {
+            not_any_more("no service with TLS is for the same name");
+            continue;
+        };
         let Ok((address, _)) = routes::place(listen, port, Some(family), vip) else { continue };
         // The same machine as the service, where nginx names none.
         let address =
             if matches!(listen.on, On::Ip(_)) { address } else { SocketAddr::new(service.listen.ip(), port) };
-        service.redirect = Some((by.to_string(), address));
+        if !taken.insert(address) {
+            not_any_more(&format!("{address} is a service, or leads to another one"));
+            continue;
+        }
+        let hosts = match &by.host {
+            Some(host) => vec![host.clone()],
+            None => server.names.iter().filter(|name| names::is_host(name)).cloned().collect(),
+        };
+        service.redirect = Some(RedirectDraft { by: by.place.to_string(), listen: address, hosts });
         // Those of a server with services stand there.
         service.left.extend(server.left.iter().cloned());
         told.push(index);

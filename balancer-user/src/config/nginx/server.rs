@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use super::address::{self, Destination, Goal, HTTP_PORT, On};
 use super::directive::{Directive, Place};
 use super::model::{Left, Protocol, Upstream};
+use crate::config::names;
 
 /// `listen`
 #[derive(Debug)]
@@ -56,8 +57,16 @@ pub(super) struct Server {
     pub(super) listens: Vec<Listen>,
     pub(super) targets: Vec<Target>,
     /// From plain HTTP to https.
-    pub(super) redirect: Option<Place>,
+    pub(super) redirect: Option<ToHttps>,
     pub(super) left: Vec<Left>,
+}
+
+/// What sends clients of plain HTTP to https.
+#[derive(Debug)]
+pub(super) struct ToHttps {
+    pub(super) place: Place,
+    /// The URL's, if it is the same for all.
+    pub(super) host: Option<String>,
 }
 
 /// What `listen … proxy_protocol` means here.
@@ -158,9 +167,10 @@ impl Server {
                     self.read(directive.inner(), Some(&condition), &scope.within(directive.inner()));
                 }
                 name => {
-                    let redirects = matches!(name, "return" | "rewrite") && leads_to_https(directive);
-                    if redirects && self.redirect.is_none() && is_for_plain_http(location) {
-                        self.redirect = Some(directive.place.clone());
+                    let url = matches!(name, "return" | "rewrite").then(|| https_url(directive)).flatten();
+                    if let Some(url) = url.filter(|_| self.redirect.is_none() && is_for_plain_http(location))
+                    {
+                        self.redirect = Some(ToHttps { place: directive.place.clone(), host: host_of(url) });
                     }
                     self.left.push(Left::new(directive));
                 }
@@ -260,16 +270,25 @@ fn is_for_plain_http(location: Option<&str>) -> bool {
     })
 }
 
-/// Whether it sends clients to an https URL, whatever they ask for.
-fn leads_to_https(directive: &Directive) -> bool {
+/// The https URL to which it sends clients, whatever they ask for.
+fn https_url(directive: &Directive) -> Option<&str> {
     const ALL_PATHS: [&str; 8] = ["^", "^/", ".*", "(.*)", "^(.*)", "^(.*)$", "^/(.*)", "^/(.*)$"];
     let is_https = |url: &String| url.to_ascii_lowercase().starts_with("https://");
-    match (directive.name.as_str(), directive.arguments.as_slice()) {
-        ("return", [url]) => is_https(url),
-        ("return", [code, url]) => code.starts_with('3') && is_https(url),
-        ("rewrite", [path, url, ..]) => ALL_PATHS.contains(&path.as_str()) && is_https(url),
-        _ => false,
-    }
+    let url = match (directive.name.as_str(), directive.arguments.as_slice()) {
+        ("return", [url]) => url,
+        ("return", [code, url]) if code.starts_with('3') => url,
+        ("rewrite", [path, url, ..]) if ALL_PATHS.contains(&path.as_str()) => url,
+        _ => return None,
+    };
+    is_https(url).then_some(url)
+}
+
+/// The host of an https URL; none if it is one that clients say, or none at all.
+fn host_of(url: &str) -> Option<String> {
+    let rest = url.get("https://".len()..)?;
+    let host = rest.split(['/', ':', '?', '$']).next()?.to_ascii_lowercase();
+    let ends_there = !rest[host.len()..].starts_with('$') || rest[host.len()..].starts_with("$request_uri");
+    (ends_there && names::is_host(&host)).then_some(host)
 }
 
 /// As much of it as a line has room for.

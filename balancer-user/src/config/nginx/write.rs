@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::draft::{BackendDraft, CheckDraft, Draft, Entry, PoolDraft, ProbeDraft, ServiceDraft};
+use super::draft::{
+    BackendDraft, CheckDraft, Draft, Entry, PoolDraft, ProbeDraft, RedirectDraft, ServiceDraft,
+};
 use super::model::Left;
 use super::remarks::{Remark, printable};
 
@@ -26,7 +28,8 @@ const DIFFERENCES: &[&str] = &[
 const INTERFACES: &str = "REPLACE: the interfaces through which packets of clients and backends arrive. nginx doesn't name \
                           them; --interface does.";
 const LISTEN: &str = "REPLACE: an example address. nginx names none; write the gateway's virtual address (or import with --vip).";
-const REDIRECT: &str = "the daemon can answer there in its place, once `balancer check` takes this key:";
+const REDIRECT: &str = "sends clients of plain HTTP to https; here the daemon itself does.";
+const NO_HOST: &str = "nginx names no host: without redirect_hosts clients are sent to the address.";
 
 /// The whole text.
 pub(super) fn toml(draft: &Draft, remarks: &[Remark]) -> String {
@@ -49,8 +52,7 @@ pub(super) fn toml(draft: &Draft, remarks: &[Remark]) -> String {
         page.comment(INTERFACES);
         page.line("interfaces = [\"wan0\", \"lan0\"]");
     } else {
-        let names: Vec<String> = draft.interfaces.iter().map(|name| quoted(name)).collect();
-        page.line(&format!("interfaces = [{}]", names.join(", ")));
+        page.texts_key("interfaces", &draft.interfaces);
     }
     draft.pools.iter().for_each(|pool| page.pool(pool));
     for section in &draft.sections {
@@ -94,6 +96,11 @@ impl Page {
 
     fn text_key(&mut self, key: &str, value: &str) {
         self.line(&format!("{key} = {}", quoted(value)));
+    }
+
+    fn texts_key(&mut self, key: &str, values: &[String]) {
+        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+        self.line(&format!("{key} = [{}]", values.join(", ")));
     }
 
     fn table(&mut self, header: &str) {
@@ -220,9 +227,14 @@ impl Page {
         }
         self.text_key("listen", &service.listen.to_string());
         self.line(&format!("backend_port = {}", service.backend_port));
-        if let Some((by, listen)) = &service.redirect {
-            self.comment(&format!("{by} sends clients of plain HTTP here; {REDIRECT}"));
-            self.comment(&format!("redirect_http = {}", quoted(&listen.to_string())));
+        if let Some(RedirectDraft { by, listen, hosts }) = &service.redirect {
+            self.comment(&format!("{by} {REDIRECT}"));
+            self.text_key("redirect_http", &listen.to_string());
+            if hosts.is_empty() {
+                self.comment(NO_HOST);
+            } else {
+                self.texts_key("redirect_hosts", hosts);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use hyper::http::uri::PathAndQuery;
 
 use super::super::{
     Backend, Check, Config, ConnectRetry, Failback, Failover, Forwarding, Gateway, Hook, HookWhen,
-    OnBackendDown, OnError, Passive, Pool, Probe, Question, Service, Verify, WhenAllDown, XdpMode,
+    OnBackendDown, OnError, Passive, Pool, Probe, Question, Redirect, Service, Verify, WhenAllDown, XdpMode,
 };
 use super::*;
 use crate::program::CommandLine;
@@ -40,6 +40,8 @@ snat_ports = "1024-32767,61000-65535"
 name = "web"
 listen = "203.0.113.10:443"
 backend_port = 10001
+redirect_http = "203.0.113.10:80"
+redirect_hosts = []
 
 [pool.service.probe]
 kind = "tls"
@@ -86,10 +88,15 @@ fn the_example_of_the_contract_comes_through() {
         timeout: secs(1),
         rise: 1,
     };
+    let redirect = Redirect {
+        listen: SocketAddr::from(([203, 0, 113, 10], 80)),
+        hosts: vec!["pw.example.org".into(), "203.0.113.10".into()],
+    };
     let service = Service {
         name: "web".into(),
         listen: SocketAddr::from(([203, 0, 113, 10], 443)),
         backend_port: 10001,
+        redirect: Some(redirect),
         probe,
     };
     let backend = Backend {
@@ -136,7 +143,7 @@ fn the_example_of_the_contract_comes_through() {
 fn what_is_not_written_has_the_contracts_default() {
     let mut written = config(EXAMPLE);
     let service = &mut written.pools[0].services[0];
-    service.backend_port = 443;
+    (service.backend_port, service.redirect) = (443, None);
     service.probe.check =
         Check::Tls { server_name: Some("pw.example.org".into()), verify: Verify::SystemRoots };
     assert_eq!(config(BASE), written);
@@ -338,4 +345,28 @@ pool = [{ name = "passwords", on_backend_down = "keep", passive = "off", connect
   backend = [{ name = "server1", address = "10.0.2.11" }] }]
 "#;
     assert_eq!(config(inline), config(BASE));
+}
+
+#[test]
+fn a_redirect_leads_to_the_hosts_that_are_written_or_known() {
+    let hosts = |text: &str| {
+        let config = accepted(text).config;
+        config.pools[0].services[0].redirect.clone().map(|redirect| redirect.hosts)
+    };
+    assert_eq!(hosts(BASE), None);
+    let redirect = "redirect_http = \"203.0.113.10:80\"";
+    let known = behind(SERVICE, redirect);
+    assert_eq!(hosts(&known), Some(vec!["pw.example.org".to_owned(), "203.0.113.10".to_owned()]));
+    assert_eq!(hosts(&known.replace(PROBE, "kind = \"tcp\"")), Some(vec!["203.0.113.10".to_owned()]));
+    let written = behind(SERVICE, &format!("{redirect}\nredirect_hosts = [\"a.example\", \"::1\"]"));
+    assert_eq!(hosts(&written), Some(vec!["a.example".to_owned(), "::1".to_owned()]));
+}
+
+#[test]
+fn defaults_that_are_written_are_as_good_as_left_out() {
+    accepted(&behind(
+        POOL,
+        "forwarding = \"snat\"\nfailover = \"auto\"\nwhen_all_down = \"last\"\nsnat_addresses = []",
+    ));
+    accepted(&behind(BACKEND, "cold = false\nfail_timeout = \"1m\"\nfail_timeout_max = \"60s\""));
 }

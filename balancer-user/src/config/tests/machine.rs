@@ -205,3 +205,37 @@ fn warnings_of_both_stages_stand_in_the_order_of_the_text() {
     let lines: Vec<usize> = check(&unprobed, &machine).warnings.iter().map(|warning| warning.line).collect();
     assert_eq!(lines, [4, 15]);
 }
+
+#[test]
+fn the_daemons_own_ports_are_taken_out_of_snat_ports() {
+    let text = behind(SERVICE, "redirect_http = \"203.0.113.10:8080\"");
+    let text = text.replace(INTERFACES, &format!("{INTERFACES}\n[http]\nlisten = \"10.0.2.1:9464\""));
+    let ports = &check(&text, &gateway()).pools[0].snat_ports;
+    assert_eq!(ports[..], [1024..=8079, 8081..=9463, 9465..=32767, 61000..=65535]);
+}
+
+#[test]
+fn a_redirects_address_may_come_later() {
+    let text = behind(SERVICE, "redirect_http = \"203.0.113.99:80\"");
+    let warnings = check(&text, &gateway()).warnings;
+    assert!(warnings.len() == 1 && warnings[0].message.contains("203.0.113.99"), "{warnings:?}");
+}
+
+#[test]
+fn a_token_is_in_a_file_of_roots_alone() {
+    let folder = Folder::new();
+    let file = folder.at("token");
+    fs::write(&file, "correct-horse-battery\n").unwrap();
+    let text = behind(INTERFACES, &format!("[http]\nlisten = \"127.0.0.1:9464\"\ntoken_file = «{file:?}"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let token = check(&text.replace('«', ""), &gateway()).http.unwrap().token.unwrap();
+    assert!(token.is(b"correct-horse-battery"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_misfit(&text, &gateway(), "(mode 0640)");
+    assert_misfit(&text, &gateway(), "chmod it to 0600");
+    fs::write(&file, "short").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_misfit(&text, &gateway(), "fewer than 16");
+    fs::remove_file(&file).unwrap();
+    assert_misfit(&text, &gateway(), "does not exist");
+}

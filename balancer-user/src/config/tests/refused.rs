@@ -394,3 +394,30 @@ fn a_wrong_key_of_a_service_is_not_replaced_by_the_pools() {
     let own = "[pool.service.probe]\nkind = «\"tpc\"\npath = \"/\"";
     assert_refused(&behind(LISTEN, own), "unknown value `tpc`");
 }
+
+#[test]
+fn a_redirect_is_an_address_of_its_own() {
+    let http = |listen: &str| format!("{INTERFACES}\n[http]\nlisten = \"{listen}\"");
+    assert_each_behind(
+        SERVICE,
+        &[
+            ("redirect_http = «\"203.0.113.10\"", "has no port"),
+            ("redirect_http = «\"127.0.0.1:80\"", "a loopback address"),
+            ("redirect_http = «\"203.0.113.10:443\"", "is already a listening address"),
+            ("redirect_hosts = «[\"a.example\"]", "means nothing without `redirect_http`"),
+            (
+                "redirect_http = \"203.0.113.10:80\"\nredirect_hosts = [«\"a b\"]",
+                "neither a host name nor an IP address",
+            ),
+        ],
+    );
+    let redirect = behind(SERVICE, "redirect_http = «\"203.0.113.10:80\"");
+    for listen in ["203.0.113.10:80", "0.0.0.0:80", "[::]:80"] {
+        assert_refused(&redirect.replace(INTERFACES, &http(listen)), "is where [http] listens");
+    }
+    for listen in ["203.0.113.11:80", "0.0.0.0:81"] {
+        accepted(&redirect.replace(INTERFACES, &http(listen)).replace('«', ""));
+    }
+    let service = replaced(LISTEN, "listen = «\"203.0.113.10:443\"");
+    assert_refused(&service.replace(INTERFACES, &http("203.0.113.10:443")), "is where [http] listens");
+}

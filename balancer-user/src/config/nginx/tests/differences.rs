@@ -146,7 +146,38 @@ fn a_redirect_beside_tls_is_no_service_of_its_own() {
         location / { proxy_pass https://a; } location /old { return 301 https://old.example.org; } }";
     let (imported, config) = imported(text, &Settings::default());
     assert_eq!(listens(&config.pools[0]), ["203.0.113.10:443>443"]);
-    assert_says(&imported, &["redirect_http = \"203.0.113.10:80\""]);
+    assert_says(&imported, &["redirect_http = \"203.0.113.10:80\"", "nginx names no host"]);
+    let redirect = config.pools[0].services[0].redirect.as_ref().unwrap();
+    assert_eq!(
+        (redirect.listen.to_string().as_str(), &redirect.hosts[..]),
+        ("203.0.113.10:80", &["203.0.113.10".to_owned()][..])
+    );
+}
+
+#[test]
+fn plain_http_leads_to_one_service_and_its_names_are_carried_over() {
+    let text = "upstream a { server 10.0.2.11:443; } upstream b { server 10.0.2.12:444; }
+        server { listen 80; server_name a.example.org *.a.example.org; return 301 https://$host$request_uri; }
+        server { listen 443 ssl; server_name a.example.org; location / { proxy_pass https://a; } }
+        server { listen 80; server_name b.example.org; return 301 https://www.example.org:444$request_uri; }
+        server { listen 444 ssl; server_name b.example.org; location / { proxy_pass https://b; } }";
+    let (imported, config) = imported(text, &Settings::default());
+    let redirects: Vec<_> = config
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.services)
+        .filter_map(|service| service.redirect.as_ref())
+        .collect();
+    let [redirect] = redirects[..] else { panic!("{}", imported.toml) };
+    assert_eq!(redirect.hosts, ["a.example.org"]);
+    let remarks: Vec<String> = imported.remarks.iter().map(ToString::to_string).collect();
+    let words = "plain HTTP on port 80 isn't redirected to https any more: 203.0.113.10:80 is a service";
+    assert!(remarks.iter().any(|remark| remark.contains(words)), "{remarks:?}");
+    let alone = text.replace("server { listen 80; server_name a.example.org *.a.example.org; return 301 https://$host$request_uri; }", "");
+    let (_, config) = super::imported(&alone, &Settings::default());
+    let redirect =
+        config.pools.iter().flat_map(|pool| &pool.services).find_map(|service| service.redirect.as_ref());
+    assert_eq!(redirect.unwrap().hosts, ["www.example.org"]);
 }
 
 #[test]

@@ -72,9 +72,9 @@ verify = false
 name = "pw_web"
 listen = "198.51.100.7:443"
 backend_port = 10001
-# pw.conf:13 sends clients of plain HTTP here; the daemon can answer there in its place, once `balancer check`
-# takes this key:
-# redirect_http = "198.51.100.7:80"
+# pw.conf:13 sends clients of plain HTTP to https; here the daemon itself does.
+redirect_http = "198.51.100.7:80"
+redirect_hosts = ["pw.example.org"]
 
 # pw.conf:26: listen 8877 ssl;
 # pw.conf:27: proxy_pass https://pw_api;
@@ -112,10 +112,9 @@ fn a_password_server_on_two_hosts_becomes_one_pool() {
     assert_eq!(imported.counts, [1, 2, 2]);
     assert_eq!(config.pools[0].failback, Failback::Auto { delay: Duration::ZERO });
     let remarks: Vec<String> = imported.remarks.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        remarks,
-        ["pw.conf:13: plain HTTP on port 80 isn't redirected to https any more: see `redirect_http`"]
-    );
+    assert!(remarks.is_empty(), "{remarks:?}");
+    let redirect = config.pools[0].services[0].redirect.as_ref().unwrap();
+    assert_eq!((redirect.listen.port(), &redirect.hosts[..]), (80, &["pw.example.org".to_owned()][..]));
 }
 
 #[test]
