@@ -6,6 +6,7 @@
 //! tool is such an error, never a skip.
 
 pub mod account;
+pub mod browser;
 pub mod capture;
 pub mod case;
 pub mod certificates;

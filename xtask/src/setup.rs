@@ -36,7 +36,7 @@ const LAB_TOOLS: [Tool; 6] = [
 ];
 
 /// What the tests use besides.
-const TEST_TOOLS: [Tool; 8] = [
+const TEST_TOOLS: [Tool; 10] = [
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("prlimit", "util-linux"),
@@ -45,6 +45,8 @@ const TEST_TOOLS: [Tool; 8] = [
     ("keepalived", "keepalived"),
     ("psql", "postgresql-client"),
     ("pg_createcluster", "postgresql"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 /// What packs a package.
@@ -169,7 +171,7 @@ const LABS: Need = Need {
 };
 
 const TESTS: Need = Need {
-    what: "tools of the tests (util-linux, systemd, keepalived, PostgreSQL)",
+    what: "tools of the tests (util-linux, systemd, keepalived, PostgreSQL, Chromium)",
     plan: "install their Debian packages",
     found: || missing(&TEST_TOOLS).is_empty().then(|| "all of them".to_owned()),
     install: || install_tools("tests", &TEST_TOOLS),

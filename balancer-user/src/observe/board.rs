@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use hyper::body::Frame;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -27,19 +27,39 @@ const TICK: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_millis(100);
 /// Of what happened, the newest: two screens of it.
 const KEPT: usize = 200;
+/// A browser that lost the connection tries again after a second.
+const RETRY: &[u8] = b"retry: 1000\n\n";
 /// For the daemon's loop to tell what there is.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A picture.
+/// A picture, in the pieces that all who look are sent.
 #[derive(Debug)]
 pub(super) struct Shot {
     made: Instant,
-    /// Of everything, as JSON.
-    pub(super) state: Bytes,
-    /// What happened, as JSON.
-    pub(super) news: Bytes,
+    state: Piece,
+    news: Piece,
     /// Counts up with what happened.
     edition: u64,
+}
+
+/// A server-sent event.
+#[derive(Debug)]
+struct Piece {
+    text: Bytes,
+    /// Where in it the JSON begins.
+    json: usize,
+}
+
+impl Piece {
+    /// JSON has no line breaks of its own.
+    fn new(event: &str, json: &str) -> Self {
+        let head = format!("event: {event}\ndata: ");
+        Self { text: format!("{head}{json}\n\n").into(), json: head.len() }
+    }
+
+    fn json(&self) -> Bytes {
+        self.text.slice(self.json..self.text.len() - 2)
+    }
 }
 
 /// Where pictures are had.
@@ -77,8 +97,9 @@ impl Board {
     ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<T> {
         let mut seen = self.shots.subscribe();
         seen.mark_changed();
+        // The first is as old as the last may be, and then there is one every second.
         self.wanted.notify_one();
-        stream::unfold((seen, took, None), |(mut seen, mut took, told)| async move {
+        let pieces = stream::unfold((seen, took, None), |(mut seen, mut took, told)| async move {
             let shot = loop {
                 // The maker has ended: so does this.
                 seen.changed().await.ok()?;
@@ -88,27 +109,24 @@ impl Board {
             };
             took();
             let edition = Some(shot.edition);
-            let frame = shot.frame(told != edition, told.is_none());
-            Some((Ok(Frame::data(frame)), (seen, took, edition)))
-        })
+            let first = told.is_none().then(|| Bytes::from_static(RETRY));
+            let news = (told != edition).then(|| shot.news.text.clone());
+            let pieces = [first, news, Some(shot.state.text.clone())];
+            Some((stream::iter(pieces.into_iter().flatten()), (seen, took, edition)))
+        });
+        pieces.flatten().map(|piece| Ok(Frame::data(piece)))
     }
 }
 
 impl Shot {
-    fn frame(&self, with_news: bool, is_first: bool) -> Bytes {
-        let mut text = Vec::with_capacity(self.state.len() + self.news.len() + 64);
-        if is_first {
-            text.extend_from_slice(b"retry: 1000\n");
-        }
-        if with_news {
-            text.extend_from_slice(b"event: news\ndata: ");
-            text.extend_from_slice(&self.news);
-            text.extend_from_slice(b"\n\n");
-        }
-        text.extend_from_slice(b"event: state\ndata: ");
-        text.extend_from_slice(&self.state);
-        text.extend_from_slice(b"\n\n");
-        text.into()
+    /// Everything, as JSON.
+    pub(super) fn state(&self) -> Bytes {
+        self.state.json()
+    }
+
+    /// What happened, as JSON.
+    pub(super) fn news(&self) -> Bytes {
+        self.news.json()
     }
 }
 
@@ -142,9 +160,9 @@ impl Maker {
                     if !is_seen {
                         continue;
                     }
-                    sleep_until(next).await;
                 }
             }
+            sleep_until(next).await;
             while let Some(record) = live.as_mut().and_then(|live| live.try_recv().ok()) {
                 live = live.filter(|_| self.takes(Some(record)));
             }
@@ -192,10 +210,10 @@ impl Maker {
         // Of thousands of backends that takes its time, and the loop has none.
         let drawn = spawn_blocking(move || {
             let news = picture::news(news.iter().map(AsRef::as_ref), &status);
-            (picture::state(&status, &stats), news)
+            (Piece::new("state", &picture::state(&status, &stats)), Piece::new("news", &news))
         });
         let (state, news) = drawn.await.ok()?;
-        Some(Shot { made, state: state.into(), news: news.into(), edition })
+        Some(Shot { made, state, news, edition })
     }
 }
 

@@ -21,7 +21,8 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 pub(super) fn page(shot: &Shot, may_act: bool) -> (Bytes, String) {
     let nonce = nonce();
     let about = picture::inert(&picture::about(may_act));
-    let [first, news] = [&shot.state, &shot.news].map(|json| picture::inert(&String::from_utf8_lossy(json)));
+    let [first, news] =
+        [shot.state(), shot.news()].map(|json| picture::inert(&String::from_utf8_lossy(&json)));
     let mut page = String::with_capacity(PAGE.len() + about.len() + first.len() + news.len() + 256);
     let mut pieces = PAGE.split("{{");
     page.push_str(pieces.next().unwrap_or_default());

@@ -45,7 +45,7 @@ pub(super) const RECEIVE: Duration = Duration::from_secs(5);
 /// For one connection, from its first byte to its last: a scrape's own limit is 10 s by default. Not for those who follow.
 const WHOLE: Duration = Duration::from_secs(20);
 /// Who follows, and has had no room for a picture for so long, is gone or too slow: there is one every second.
-const SLOW: Duration = Duration::from_secs(15);
+pub(super) const SLOW: Duration = Duration::from_secs(15);
 /// For the daemon's loop to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A request line and headers.

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::Token;
-use crate::control::protocol::{Command, Outcome, Record, example};
+use crate::control::protocol::{Command, Outcome, Record, Status, example};
 use crate::control::server::{Asker, Request, Told};
 
-use super::server::{CONNECTIONS, RECEIVE, SUBSCRIBERS, serve};
+use super::server::{CONNECTIONS, RECEIVE, SLOW, SUBSCRIBERS, serve};
 
 /// No test waits longer for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,9 +34,13 @@ type Followers = Arc<Mutex<Vec<mpsc::Sender<Arc<Record>>>>>;
 
 impl Stand {
     async fn start(token: Option<&str>) -> Self {
+        Self::showing(example::status(), token).await
+    }
+
+    async fn showing(status: Status, token: Option<&str>) -> Self {
         let (requests, asked) = mpsc::channel(64);
         let (followers, commands) = (Followers::default(), Arc::default());
-        tokio::spawn(daemon(asked, followers.clone(), Arc::clone(&commands)));
+        tokio::spawn(daemon(asked, status, followers.clone(), Arc::clone(&commands)));
         Self::with(requests, token, followers, commands).await
     }
 
@@ -86,12 +90,13 @@ impl Drop for Stand {
 
 async fn daemon(
     mut asked: mpsc::Receiver<Request>,
+    status: Status,
     followers: Followers,
     commands: Arc<Mutex<Vec<(Command, Asker)>>>,
 ) {
     while let Some(request) = asked.recv().await {
         match request {
-            Request::Picture(reply) => drop(reply.send((example::status(), example::stats()))),
+            Request::Picture(reply) => drop(reply.send((status.clone(), example::stats()))),
             Request::Events(_, reply) => {
                 let (follower, live) = mpsc::channel(8);
                 followers.lock().unwrap().push(follower);
@@ -243,6 +248,20 @@ async fn open_dashboards_are_bounded_and_keep_no_scrape_out() {
         }
     };
     timeout(DEADLINE, again).await.expect("who leaves makes place");
+}
+
+#[tokio::test]
+async fn one_that_takes_nothing_is_dropped() {
+    // More than all buffers between hold.
+    let mut status = example::status();
+    let backend = status.pools[0].backends[0].clone();
+    status.pools[0].backends = vec![backend; 40_000];
+    let stand = Stand::showing(status, None).await;
+    let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    tokio::time::sleep(SLOW + Duration::from_secs(2)).await;
+    let mut left = Vec::new();
+    let end = timeout(DEADLINE, stream.read_to_end(&mut left)).await;
+    assert!(end.is_ok(), "it goes on after {} bytes", left.len());
 }
 
 #[tokio::test]

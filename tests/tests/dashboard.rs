@@ -1,0 +1,300 @@
+//! The dashboard in a real browser, on the gateway itself: it shows what is, as soon as it is so, does what it is told by who may,
+//! and never passes off old news as new.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use balancer_tests::{
+    browser::Browser,
+    folder::Folder,
+    gateway::PATIENCE,
+    lab::Topology,
+    poll::poll_until,
+    site::{Options, Programs, Site, WEB},
+};
+use rustix::process::Signal;
+use serde_json::json;
+
+const LISTEN: &str = "127.0.0.1:9464";
+const PAGE: &str = "http://127.0.0.1:9464/";
+const SECRET: &str = "correct-horse-battery-staple";
+/// For a failover to be seen.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// For the page to be there, with what it shows.
+const FIRST_PAINT_MS: f64 = 300.0;
+/// Of the page, with all that is in it.
+const PAGE_BYTES: usize = 150_000;
+/// Dashboards that are open at once, what they may cost of a processor, and for how long that is looked at.
+const OPEN: usize = 50;
+const COST: f64 = 0.05;
+const LOOKED_AT: Duration = Duration::from_secs(10);
+
+/// A site with a dashboard, after `[http] listen` also with `http`, and with `more` behind.
+fn site(label: &str, http: &str, more: &str) -> Result<Site> {
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    let mut site = Site::prepare(label, &Topology::two_armed(), Options::default(), &programs)?;
+    let text = site.configuration(Options::default());
+    site.gateway.configure(&format!("{text}{more}\n[http]\nlisten = \"{LISTEN}\"\n{http}\n"))?;
+    site.begin()?;
+    Ok(site)
+}
+
+fn with_token(label: &str, folder: &Folder) -> Result<Site> {
+    let file = folder.at("token");
+    fs::write(&file, SECRET)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    site(label, &format!("token_file = {file:?}"), "")
+}
+
+fn browser(site: &Site) -> Result<Browser> {
+    Browser::start(site.lab(), site.lab().gateway())
+}
+
+/// An expression: whether the LED of this server is the one that is lit.
+fn is_lit(server: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('[data-serving=true]')].map(row => row.dataset.backend).join() === '{server}'"
+    )
+}
+
+/// The page of the dashboard, as it is sent.
+fn page(site: &Site) -> Result<String> {
+    let get = || -> Result<String> {
+        let mut stream = TcpStream::connect(LISTEN)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: {LISTEN}\r\n\r\n").as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    site.lab().gateway().enter(get)?
+}
+
+#[test]
+fn the_led_moves_within_a_second_of_a_failover_and_nothing_is_complained_of() -> Result<()> {
+    let mut site = site("dashboard", "", "")?;
+    let browser = browser(&site)?;
+    let sent = page(&site)?;
+    ensure!(sent.starts_with("HTTP/1.1 200") && sent.len() < PAGE_BYTES, "{} bytes", sent.len());
+    let mut paints = Vec::new();
+    for _ in 0..5 {
+        browser.open(PAGE)?;
+        browser
+            .wait_until("a first paint", "performance.getEntriesByName('first-contentful-paint').length")?;
+        let paint =
+            browser.run("return performance.getEntriesByName('first-contentful-paint')[0].startTime")?;
+        paints.push(paint.as_f64().context("a time")?);
+        // What it was sent with is drawn by then.
+        ensure!(browser.run(&format!("return {}", is_lit("server1")))? == true);
+    }
+    // A busy machine takes its time, but not each time.
+    ensure!(paints.iter().any(|paint| *paint < FIRST_PAINT_MS), "first paints after {paints:?} ms");
+    eprintln!("first paints after {paints:?} ms, {} bytes", sent.len());
+
+    browser.wait_until("news", "document.querySelector('#live').textContent === 'live'")?;
+    browser.run(
+        "new MutationObserver(() => { if (document.querySelector('[data-backend=server2]').dataset.serving === 'true') \
+         window.seen ??= Date.now(); }).observe(document.querySelector('#pools'), { subtree: true, attributes: true })",
+    )?;
+    site.kill(0);
+    browser.wait_until("server2 to be lit", "window.seen")?;
+    let seen = browser.run("return window.seen")?.as_u64().context("a time")?;
+    let seen = UNIX_EPOCH + Duration::from_millis(seen);
+    let took = seen.duration_since(site.gateway.moved_to("server2")?).unwrap_or_default();
+    eprintln!("the LED moved {took:?} after the decision");
+    ensure!(took < AT_ONCE, "the LED moved {took:?} after the decision");
+    browser.wait_until("server2 alone to be lit", &is_lit("server2"))?;
+    let text = browser.text()?;
+    for words in ["server1 → server2", "refused", "backend down", "▼ down"] {
+        ensure!(text.contains(words), "{words} in {text}");
+    }
+    ensure!(browser.console()?.is_empty(), "{:?}", browser.console()?);
+    Ok(())
+}
+
+#[test]
+fn without_a_token_it_shows_no_client_and_does_nothing() -> Result<()> {
+    let site = site("dashlooks", "", "")?;
+    ensure!(site.load(WEB, &["--connections", "5"])?["failed"] == 0);
+    let _held = site.hold(balancer_tests::site::PASSWORDS, WEB)?;
+    let browser = browser(&site)?;
+    browser.open(PAGE)?;
+    browser.wait_until(
+        "a connection",
+        "document.querySelector('.serving .flows').textContent.startsWith('1')",
+    )?;
+    let (text, sent) = (browser.text()?, page(&site)?);
+    let client = site.lab().client().address().to_string();
+    ensure!(!text.contains(&client) && !sent.contains(&client), "{text}");
+    let buttons = "[...document.querySelectorAll('button')].filter(button => button.offsetParent).length";
+    ensure!(browser.run(&format!("return {buttons}"))? == 0, "{text}");
+    let post = "return fetch('/v1/failover', { method: 'POST', body: '{\"pool\":\"passwords\"}', headers: { \
+                'Content-Type': 'application/json', 'X-Balancer-Dashboard': '1', 'Authorization': 'Bearer x' } }) \
+                .then(answer => answer.status)";
+    ensure!(browser.run(post)? == 403);
+    ensure!(site.gateway.status()?.active() == "server1");
+    Ok(())
+}
+
+/// Fills the dialog in, by its fields' names, and sends it.
+fn answer(browser: &Browser, fields: &[(&str, &str)]) -> Result<()> {
+    for (name, value) in fields {
+        browser.run(&format!("document.querySelector('#ask [name={name}]').value = {}", json!(value)))?;
+    }
+    browser.run("document.querySelector('#ask button.main').click()").map(drop)
+}
+
+fn click(browser: &Browser, button: &str) -> Result<()> {
+    browser.run(&format!("document.querySelector('{button}').click()")).map(drop)
+}
+
+#[test]
+fn with_the_token_a_command_is_confirmed_done_and_told() -> Result<()> {
+    let folder = Folder::new()?;
+    let site = with_token("dashacts", &folder)?;
+    let browser = browser(&site)?;
+    browser.open(PAGE)?;
+    browser.be_a_phone(true)?;
+    for state in ["looking", "acting"] {
+        browser.wait_until("news", "document.querySelector('#live').textContent === 'live'")?;
+        let wide = browser
+            .run("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")?;
+        ensure!(wide[0].as_u64() <= wide[1].as_u64(), "{state}, it is wider than a phone: {wide}");
+        if state == "looking" {
+            click(&browser, "#sign")?;
+            answer(&browser, &[("token", "a-wrong-one-of-some-length")])?;
+            browser.wait_until(
+                "a refusal",
+                "document.querySelector('#ask .wrong').textContent.includes('not the token')",
+            )?;
+            answer(&browser, &[("token", SECRET)])?;
+            browser.wait_until("the dialog to go", "!document.querySelector('#ask').open")?;
+        }
+    }
+    browser.be_a_phone(false)?;
+
+    click(&browser, "[data-backend=server2] [data-do=failover]")?;
+    let asked = browser.run("return document.querySelector('#ask').innerText")?.to_string();
+    ensure!(asked.contains("New connections of passwords go to server2 instead of server1"), "{asked}");
+    ensure!(site.gateway.status()?.active() == "server1", "nothing is done before it is confirmed");
+    answer(&browser, &[])?;
+    browser.wait_until("server2 to be lit", &is_lit("server2"))?;
+    ensure!(site.gateway.status()?.active() == "server2");
+    let events = site.gateway.verb(&["events"])?.expect(0)?.stdout;
+    ensure!(events.contains("`failover passwords --to server2` by http from 127.0.0.1:"), "{events}");
+    browser.wait_until("who did it", "document.body.innerText.includes('by http from (an address)')")?;
+
+    for (verb, admin) in [("drain", "drain"), ("maint", "maint"), ("ready", "ready")] {
+        click(&browser, &format!("[data-backend=server1] [data-do={verb}]"))?;
+        answer(&browser, &[])?;
+        site.gateway.wait_until(admin, |status| status.backend("server1")["admin"] == admin)?;
+        browser.wait_until(admin, "!document.querySelector('#ask').open")?;
+    }
+    click(&browser, "[data-do=failback]")?;
+    answer(&browser, &[])?;
+    browser.wait_until("server1 to be lit", &is_lit("server1"))?;
+    // The refusal of the wrong token is the browser's own line about it.
+    let lines = browser.console()?;
+    ensure!(lines.len() == 1 && lines[0].to_string().contains("401"), "{lines:?}");
+    Ok(())
+}
+
+#[test]
+fn old_news_are_told_to_be_old_and_a_daemon_that_comes_back_is_found() -> Result<()> {
+    let mut site = site("dashstale", "", "")?;
+    let browser = browser(&site)?;
+    browser.open(PAGE)?;
+    let is_live = "!document.querySelector('#stale').offsetParent && \
+                   document.querySelector('#live').textContent === 'live'";
+    let says = |words: &str| format!("document.querySelector('#stale').innerText.includes('{words}')");
+    browser.wait_until("news", is_live)?;
+    site.gateway.signal(Signal::STOP)?;
+    browser.wait_until("to be told that it is silent", &says("the daemon says nothing"))?;
+    ensure!(browser.run("return getComputedStyle(document.querySelector('main')).filter")? == "grayscale(1)");
+    site.gateway.signal(Signal::CONT)?;
+    browser.wait_until("news again", is_live)?;
+    site.gateway.kill();
+    browser.wait_until("to be told that it is gone", &says("can\\'t be reached"))?;
+    site.gateway.start(&[])?;
+    browser.wait_until("news of another daemon", is_live)?;
+    browser.wait_until("that it has started", "document.body.innerText.includes('took over what was pinned')")
+}
+
+#[test]
+fn what_hooks_and_their_names_say_is_text() -> Result<()> {
+    let folder = Folder::new()?;
+    let hostile = "<img src=x onerror=window.taken=1></script><script>window.taken=1</script>";
+    let hook = folder.script("hook", &format!("echo '{hostile}'; exit 3"))?;
+    let more = format!("\n[[pool.hook]]\nname = \"{hostile}\"\nwhen = \"after\"\nrun = [{hook:?}]\n");
+    let site = site("dashhostile", "", &more)?;
+    let browser = browser(&site)?;
+    browser.open(PAGE)?;
+    browser.wait_until("news", "document.querySelector('#live').textContent === 'live'")?;
+    site.gateway.verb(&["failover", "passwords"])?;
+    // As it happens, and as it is sent with the page.
+    for _ in 0..2 {
+        browser
+            .wait_until("the hook's end", &format!("document.body.innerText.includes({})", json!(hostile)))?;
+        ensure!(browser.run("return window.taken === undefined && !document.querySelector('img')")? == true);
+        browser.open(PAGE)?;
+    }
+    ensure!(browser.console()?.is_empty(), "{:?}", browser.console()?);
+    Ok(())
+}
+
+/// Of all its threads, in ticks of which there are a hundred a second.
+fn processor_time(pid: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(") ").next().context("a process's numbers")?;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    let (user, system) = (times.next().context("user time")??, times.next().context("system time")??);
+    Ok(user + system)
+}
+
+#[test]
+fn fifty_open_dashboards_cost_little_and_leave_nothing_behind() -> Result<()> {
+    let site = site("dashmany", "", "")?;
+    let pid = site.gateway.pid()?;
+    let cost = |what: &str| -> Result<f64> {
+        let (before, begun) = (processor_time(pid)?, SystemTime::now());
+        thread::sleep(LOOKED_AT);
+        let took = begun.elapsed()?.as_secs_f64();
+        let cost = (processor_time(pid)? - before) as f64 / 100.0 / took;
+        eprintln!("{what}: {:.1} % of a processor", cost * 100.0);
+        Ok(cost)
+    };
+    let alone = cost("no dashboard")?;
+    let open = || -> Result<Vec<TcpStream>> {
+        let request = format!("GET /events HTTP/1.1\r\nHost: {LISTEN}\r\n\r\n");
+        let streams = (0..OPEN).map(|_| {
+            let mut stream = TcpStream::connect(LISTEN)?;
+            stream.write_all(request.as_bytes())?;
+            Ok(stream)
+        });
+        streams.collect()
+    };
+    let streams = site.lab().gateway().enter(open)??;
+    let many = thread::scope(|scope| {
+        for mut stream in &streams {
+            scope.spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+        }
+        let many = cost("fifty dashboards");
+        streams.iter().for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
+        many
+    })?;
+    ensure!(many - alone < COST, "{many} beside {alone}");
+
+    let descriptors = || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count()) };
+    poll_until(PATIENCE, "all of them to be gone", || match descriptors() {
+        Ok(open) if open < OPEN => Ok(()),
+        Ok(open) => Err(format!("{open} descriptors")),
+        Err(error) => Err(format!("{error:#}")),
+    })
+}
