@@ -102,6 +102,19 @@ proptest! {
     }
 
     #[test]
+    fn a_tag_is_found_in_the_first_line_that_has_it(
+        words in any::<[u64; 2]>(), tag in 1..=u16::MAX, mask in any::<[bool; 8]>(),
+    ) {
+        let mut tags: Vec<u16> = words.into_iter().flat_map(tags_of).collect();
+        for (has_it, has) in mask.into_iter().zip(&mut tags) {
+            *has = if has_it { tag } else { *has };
+        }
+        let in_words = [word_of([tags[0], tags[1], tags[2], tags[3]]), word_of([tags[4], tags[5], tags[6], tags[7]])];
+        let first = tags.iter().position(|&has| has == tag).map(|way| way as u32);
+        prop_assert_eq!(way_of(in_words, tag), first);
+    }
+
+    #[test]
     fn a_kind_changes_and_nothing_else(word in any::<u64>(), kind in 0..4_usize) {
         let (_, marks, generation, time) = parts(State(word));
         prop_assert_eq!(parts(State(word).with_kind(KINDS[kind])), (KINDS[kind], marks, generation, time));
