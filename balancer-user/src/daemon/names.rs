@@ -37,6 +37,9 @@ const KNOWN_LIMIT: Duration = Duration::from_secs(3);
 /// Rounds without an answer before a person has to know: one packet may be lost.
 const PATIENCE: u32 = 2;
 
+/// Names that one sentence holds.
+const TOLD: usize = 8;
+
 /// What is known of names.
 pub(super) struct Names {
     pub(super) resolver: Resolver,
@@ -117,10 +120,12 @@ impl Names {
         let silent = self.silent.iter().filter(|(_, (rounds, _))| *rounds >= PATIENCE);
         let silent: Vec<String> = silent.map(|(host, (_, why))| format!("{host} ({why})")).collect();
         let silent = (!silent.is_empty()).then(|| {
+            let more = silent.len().saturating_sub(TOLD);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let words = format!(
-                "host names can't be resolved: {}; their backends stay at the last good addresses, and they are asked for \
-                 again every {EVERY:?}",
-                silent.join(", ")
+                "host names can't be resolved: {}{more}; their backends stay at the last good addresses, and they are asked \
+                 for again every {EVERY:?}",
+                silent[..silent.len().min(TOLD)].join(", ")
             );
             ("host names".to_owned(), words)
         });
@@ -290,6 +295,16 @@ mod tests {
         assert_eq!(config, named(), "it stays where it was");
         names.judge(&[], &config, NOW);
         assert_eq!(names.troubles().count(), 0);
+    }
+
+    #[test]
+    fn a_resolver_that_is_gone_is_one_trouble_with_a_few_of_the_names() {
+        let mut names = names();
+        let silent = (0..100).map(|n| (format!("db{n:02}.example.org"), (PATIENCE, "gone".to_owned())));
+        names.silent = silent.collect();
+        let troubles: Vec<_> = names.troubles().collect();
+        let [(_, words)] = &troubles[..] else { panic!("{troubles:?}") };
+        assert!(words.contains("db07.example.org (gone) and 92 more") && words.len() < 500, "{words}");
     }
 
     #[test]
