@@ -1,15 +1,16 @@
 //! Backends that are given by name: resolved at the start and again and again, followed under traffic, and kept where they are
 //! when nobody knows, or when the answer is none.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use balancer_tests::{
+    folder::Folder,
     gateway::{Said, Status},
     lab::Topology,
     name_server::{Answer, NameServer},
     poll::poll_until,
-    site::{Forwarding, Options, PASSWORDS, Pool, Programs, SERVER_NAME, Site, WEB},
+    site::{Forwarding, Options, PASSWORDS, POOL, Pool, Programs, SERVER_NAME, Site, WEB},
 };
 use serde_json::Value;
 
@@ -142,6 +143,33 @@ fn an_answer_where_no_backend_can_be_is_refused_at_the_start() -> Result<()> {
         let said = site.says(&["check"])?.expect(3)?;
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_pool_that_is_switching_gets_a_new_address_when_that_is_over() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut site = Named::prepare("switching", &[FIRST, SECOND])?;
+    let step = folder.script("step", "while [ -e $folder/wait ]; do sleep 0.05; done")?;
+    fs::write(folder.at("wait"), "")?;
+    let hook = format!(
+        "\n[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [{step:?}]\ntimeout = \"100s\"\n"
+    );
+    let text = fs::read_to_string(site.site.gateway.configuration())?;
+    site.site.gateway.configure(&(text.replace("on_backend_down = \"keep\"\n", "") + &hook))?;
+    site.tell(FIRST, &[0])?;
+    site.tell(SECOND, &[1])?;
+    site.begin()?;
+    site.wait_for(Status::are_all_up)?;
+    site.site.gateway.verb(&["failover", POOL, "--no-wait"])?.expect(0)?;
+    site.tell(FIRST, &[2])?;
+    let pending = |status: &Status| status.0["pending"][0].is_string();
+    let status = site.wait_for(pending)?;
+    assert_eq!(status.pool()["state"], "switching", "{status}");
+    assert_eq!(status.backend("server1")["address"], "10.0.2.11", "{status}");
+    fs::remove_file(folder.at("wait"))?;
+    let status = site.wait_for(|status| status.backend("server1")["address"] == "10.0.2.13")?;
+    assert_eq!((status.active(), &status.pool()["reason"]), ("server2", &"operator".into()), "{status}");
     Ok(())
 }
 
