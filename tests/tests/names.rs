@@ -122,6 +122,13 @@ fn without_a_resolver_a_start_takes_the_last_good_addresses() -> Result<()> {
     let report = site.site.load(WEB, &["--connections", "20", "--expect", "server3"])?;
     assert_eq!(report["failed"], 0, "{report}");
     site.wait_for(|status| is_degraded(status, FIRST))?;
+    // Without the file the kernel's maps know.
+    site.site.gateway.kill();
+    fs::remove_file(site.site.lab().state_dir().join("state.json"))?;
+    let said = site.says(&["check"])?.expect(0)?;
+    assert!(said.stderr.contains("its last good address 10.0.2.13 is used"), "{said:?}");
+    site.start()?;
+    assert_eq!(site.site.gateway.status()?.backend("server1")["address"], "10.0.2.13");
     Ok(())
 }
 

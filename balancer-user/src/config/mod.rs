@@ -428,6 +428,14 @@ impl Parsed {
         self.source.text.as_str().into()
     }
 
+    /// The backends that are given by host name: their pools' names, their own, and those.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.config.pools.iter().flat_map(|pool| {
+            let named = pool.backends.iter().filter_map(|backend| Some((backend, backend.host.as_deref()?)));
+            named.map(|(backend, host)| (pool.name.as_str(), backend.name.as_str(), host))
+        })
+    }
+
     /// The host names that are to be asked for before [`Parsed::check`].
     #[must_use]
     pub fn hosts(&self) -> BTreeSet<String> {

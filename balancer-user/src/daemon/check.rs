@@ -22,7 +22,8 @@ pub struct Checking {
 pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Result<Exit, Failure> {
     let parsed = config::load(file);
     let defaults = parsed.as_ref().map(Parsed::defaults).unwrap_or_default();
-    let (resolver, known) = (Resolver::system(), names::remembered(state_dir));
+    let known = names::remembered(parsed.as_ref().ok(), state_dir, pin_dir);
+    let resolver = Resolver::system();
     let names = (!how.no_resolve).then_some((&resolver, &known));
     let (checked, _) = start::checked(parsed, pin_dir, names)?;
     for warning in &checked.warnings {

@@ -13,7 +13,12 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, Known, Surroundings, Unsettled, Why};
+use crate::config::{Backend, Config, Known, Parsed, Surroundings, Unsettled, Why};
+use crate::dataplane::layout_version;
+use crate::dataplane::maps::Pins;
+use crate::dataplane::pins::PinDirectory;
+use crate::dataplane::slots::Occupied;
+use crate::dataplane::tables::Tables;
 use crate::policy::Moment;
 use crate::resolver::{Answers, Resolver};
 use crate::store::read_state;
@@ -145,11 +150,35 @@ pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) 
     resolver.look_up(hosts, |host| if known.contains_key(host) { KNOWN_LIMIT } else { NEEDED_LIMIT })
 }
 
-/// What an earlier life knew, as far as that can be read.
-pub(super) fn remembered(state_dir: &Path) -> Known {
+/// What an earlier life knew of the names of a configuration, as far as that can be read: by its file, or else by its maps, if
+/// these know one place of a backend.
+pub(super) fn remembered(parsed: Option<&Parsed>, state_dir: &Path, pin_dir: &Path) -> Known {
     let state = File::open(state_dir).ok().and_then(|directory| read_state(directory).ok().flatten());
     let hosts = state.map(|state| state.hosts).unwrap_or_default();
-    hosts.into_iter().map(|Host { name, addresses }| (name, addresses)).collect()
+    let mut known: Known = hosts.into_iter().map(|Host { name, addresses }| (name, addresses)).collect();
+    let Some(parsed) = parsed.filter(|parsed| parsed.hosts().iter().any(|host| !known.contains_key(host)))
+    else {
+        return known;
+    };
+    let Some(occupied) = pinned(pin_dir) else { return known };
+    for (pool, backend, host) in parsed.named() {
+        let is_it = |(slot, name, _): &&(u16, String, IpAddr)| {
+            name == backend && occupied.pools.get(slot).is_some_and(|name| name == pool)
+        };
+        let places: Vec<IpAddr> =
+            occupied.backends.values().filter(is_it).map(|(.., place)| *place).collect();
+        if places.len() == 1 {
+            known.entry(host.to_owned()).or_insert(places);
+        }
+    }
+    known
+}
+
+/// Who is in the maps that a daemon would take over.
+fn pinned(pin_dir: &Path) -> Option<Occupied> {
+    PinDirectory::could_be_adopted(pin_dir).then_some(())?;
+    let pins = pin_dir.join(layout_version());
+    Tables::take(&mut Pins(&pins)).and_then(|tables| tables.occupied()).ok()
 }
 
 /// What is to be remembered.

@@ -118,8 +118,8 @@ pub(super) fn checked(
 }
 
 pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Started, Failure> {
-    let known = names::remembered(&options.state_dir);
     let parsed = config::load(&options.config);
+    let known = names::remembered(parsed.as_ref().ok(), &options.state_dir, &options.pin_dir);
     let (config, text) = checked(parsed, &options.pin_dir, Some((resolver, &known)))?;
     for warning in &config.warnings {
         warn!(event = "configuration", line = warning.line, "{}", warning.message);
