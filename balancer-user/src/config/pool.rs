@@ -91,6 +91,7 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let probes = probe::resolve(&probe_keys, owners, claim_hosts(&backends, index, notes), notes);
     refuse_cold_without_probe(&backends, &probes, notes);
     attempts.judge(policies.failover, &probes, notes);
+    services.iter().zip(&probes).for_each(|(service, probe)| service.judge(probe.as_ref(), notes));
     let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
     Some(Pool {
         name: name?.value,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::limits::REDIRECT_HOSTS;
 use super::names;
-use super::notes::Says;
+use super::notes::{Notes, Says};
 use super::probe::ProbeKeys;
 use super::problem::Fault;
 use super::source::{Located, Span};
@@ -52,6 +52,17 @@ impl ServiceKeys {
         }
         table.finish();
         keys
+    }
+
+    /// Clients who are sent to https need somebody there who speaks it.
+    pub(super) fn judge(&self, probe: Option<&Probe>, notes: &Notes<'_>) {
+        if let (Some(redirect), Some(Probe { check: Check::Http(_), .. })) = (&self.redirect_http, probe) {
+            notes.warning(
+                redirect.span,
+                "`redirect_http` sends clients to https, and this service is probed by plain http: its backends don't seem to \
+                 speak TLS",
+            );
+        }
     }
 
     /// The service; none where an error was noted.

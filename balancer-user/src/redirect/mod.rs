@@ -102,7 +102,12 @@ impl Redirects {
             match (self.open.get(&address), bound.remove(&address)) {
                 (Some(open), _) => drop(open.target.send_replace(target)),
                 (None, Some(listener)) => self.open(address, listener, target),
-                (None, None) => self.bind(address, target),
+                (None, None) => {
+                    if let Err(error) = self.bind(address, target) {
+                        let words = "nobody answers plain HTTP there; it is tried again";
+                        tracing::warn!(event = "redirect", %address, %error, "{words}");
+                    }
+                }
             }
         }
     }
@@ -110,7 +115,8 @@ impl Redirects {
     /// Tries those once more that could not be bound.
     pub fn try_again(&mut self) {
         for (address, (target, _)) in std::mem::take(&mut self.closed) {
-            self.bind(address, target);
+            // That it still can't be is told already.
+            let _ = self.bind(address, target);
         }
     }
 
@@ -124,11 +130,15 @@ impl Redirects {
         self.closed.iter().map(|(address, (_, why))| (*address, why.as_str()))
     }
 
-    fn bind(&mut self, address: SocketAddr, target: Arc<Target>) {
+    fn bind(&mut self, address: SocketAddr, target: Arc<Target>) -> io::Result<()> {
         match bind(address) {
             Ok(listener) => self.open(address, listener, target),
-            Err(error) => drop(self.closed.insert(address, (target, error.to_string()))),
+            Err(error) => {
+                self.closed.insert(address, (target, error.to_string()));
+                return Err(error);
+            }
         }
+        Ok(())
     }
 
     fn open(&mut self, address: SocketAddr, listener: TcpListener, target: Arc<Target>) {

@@ -359,6 +359,8 @@ fn a_redirect_leads_to_the_hosts_that_are_written_or_known() {
     assert_eq!(hosts(&known), Some(vec!["pw.example.org".to_owned(), "203.0.113.10".to_owned()]));
     assert_eq!(hosts(&known.replace(PROBE, "kind = \"tcp\"")), Some(vec!["203.0.113.10".to_owned()]));
     let written = behind(SERVICE, &format!("{redirect}\nredirect_hosts = [\"a.example\", \"::1\"]"));
+    let plain = config(&known.replace(PROBE, "kind = \"http\""));
+    assert!(plain.warnings[0].message.contains("don't seem to speak TLS"), "{:?}", plain.warnings);
     assert_eq!(hosts(&written), Some(vec!["a.example".to_owned(), "::1".to_owned()]));
 }
 
