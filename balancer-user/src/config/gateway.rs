@@ -75,6 +75,13 @@ pub(super) fn read_http(top: &mut Table<'_>) -> Option<Http> {
     let token_file = table.text("token_file", names::path);
     if let Some(Located { value, span }) = &token_file {
         table.claim(*span, "token_file", Says::Token(value.clone()));
+        if listen.as_ref().is_some_and(|listen| !listen.value.ip().is_loopback()) {
+            table.notes().warning(
+                *span,
+                "the token can be read on the way, as there is no TLS: listen on 127.0.0.1 and come through ssh -L, or see that \
+                 nobody else is on that network",
+            );
+        }
     }
     table.finish();
     Some(Http { listen: listen?.value, token_file: token_file.map(|file| file.value), token: None })

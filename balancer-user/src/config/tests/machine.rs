@@ -230,6 +230,11 @@ fn a_token_is_in_a_file_of_roots_alone() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let token = check(&text.replace('«', ""), &gateway()).http.unwrap().token.unwrap();
     assert!(token.is(b"correct-horse-battery"));
+    let warnings =
+        |listen: &str| check(&text.replace('«', "").replace("127.0.0.1", listen), &gateway()).warnings;
+    assert_eq!(warnings("127.0.0.1"), []);
+    let [warning] = &warnings("10.0.2.1")[..] else { panic!("one warning") };
+    assert!(warning.line == 5 && warning.message.contains("ssh -L"), "{warning:?}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert_misfit(&text, &gateway(), "(mode 0640)");
     assert_misfit(&text, &gateway(), "chmod it to 0600");
