@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_default_that_is_written_changes_nothing() {
-        let config = |text: &str| parse("f", text).map(|parsed| parsed.as_written().clone());
+        let config = |text: &str| parse("f", text).map(|parsed| parsed.as_written());
         let plain = config(SMALLEST).expect("the smallest configuration is right");
         for key in KEYS {
             let Value(value) = key.default else { continue };
