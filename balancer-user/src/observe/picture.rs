@@ -15,6 +15,9 @@ use crate::control::protocol::{Record, Stats, Status};
 /// What the page checks before it reads the rest.
 const SCHEMA: &str = "balancer.dashboard/1";
 
+/// Events whose texts name addresses that the configuration has, or had, and nobody else's.
+const ABOUT_THE_CONFIGURATION: [&str; 2] = ["reload", "address"];
+
 #[derive(Serialize)]
 struct Picture<'a> {
     schema: &'static str,
@@ -33,6 +36,9 @@ pub(super) fn news<'r>(records: impl Iterator<Item = &'r Record>, status: &Statu
     let known = addresses(status);
     let shown: Vec<Record> = records
         .map(|record| {
+            if ABOUT_THE_CONFIGURATION.contains(&record.event.as_str()) {
+                return record.clone();
+            }
             let of = |text: &Option<String>| text.as_ref().map(|text| redacted(text, &known).into_owned());
             Record { reason: of(&record.reason), evidence: of(&record.evidence), ..record.clone() }
         })
@@ -115,6 +121,19 @@ mod tests {
         ] {
             assert_eq!(redacted(text, &known), shown);
         }
+    }
+
+    #[test]
+    fn what_the_configuration_had_is_told_and_who_gave_a_command_is_not() {
+        let said = |event: &str| {
+            let evidence = Some("192.0.2.7 -> 10.0.2.11".to_owned());
+            let record = Record { event: event.to_owned(), evidence, ..example::events().events[0].clone() };
+            news(std::iter::once(&record), &example::status())
+        };
+        for event in ABOUT_THE_CONFIGURATION {
+            assert!(said(event).contains("192.0.2.7 -> 10.0.2.11"), "{event}");
+        }
+        assert!(said("command").contains("(an address) -> 10.0.2.11"));
     }
 
     #[test]
