@@ -46,6 +46,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output(), REMAINS),
         Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output(), REMAINS),
         Verb::Stats(arguments) => cli::stats::run(&cli.paths, arguments, cli.output(), (REMAINS, meaning)),
+        Verb::Top => cli::top::run(&cli.paths, REMAINS),
         Verb::Events(arguments) => cli::events::run(&cli.paths, arguments, cli.output()),
         Verb::Why(arguments) => cli::why::run(&cli.paths, arguments, cli.output()),
         Verb::Failover(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),

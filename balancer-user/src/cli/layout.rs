@@ -28,9 +28,7 @@ impl Palette {
 
     /// For stdout as it is: colours on a terminal that has them, unless `NO_COLOR` is set (no-color.org).
     pub(super) fn of_stdout() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { coloured: io::stdout().is_terminal() && !unwanted && !dumb }
+        Self { coloured: wants_colour() }
     }
 
     pub(super) fn paint(self, text: &str, colour: Option<Colour>, into: &mut String) {
@@ -43,6 +41,13 @@ impl Palette {
         // Writing into a String cannot fail.
         let _infallible = write!(into, "\x1b[{code}m{text}\x1b[0m");
     }
+}
+
+/// Of stdout, and of whoever looks at it.
+pub(super) fn wants_colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !unwanted && !dumb
 }
 
 /// One field of a row.

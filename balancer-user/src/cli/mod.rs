@@ -19,6 +19,7 @@ pub mod remains;
 pub mod schema;
 pub mod stats;
 pub mod status;
+pub mod top;
 pub mod watch;
 pub mod why;
 
@@ -154,6 +155,11 @@ pub enum Verb {
     /// comes with what it means.
     #[command(after_help = STATS_EXAMPLES)]
     Stats(StatsArgs),
+    /// Show it all live in a terminal, with keys for what an operator does: drain, maint, ready, failover, failback
+    ///
+    /// Asks before it changes anything, and says what would follow. q ends it, ? tells the keys. Without a daemon it shows what the
+    /// kernel's maps hold, and says so.
+    Top,
     /// Show what happened, oldest first: health, failovers, commands, starts, each with its evidence
     ///
     /// The newest 100 unless --limit says otherwise. Without a daemon the journal in the state directory is read.
@@ -429,6 +435,7 @@ Examples:
   balancer doctor                             is this machine right?
   balancer run                                start the daemon
   balancer status                             who is active, and why
+  balancer top                                the same, live, with keys
   balancer flows --client 192.0.2.7           where a client's connections go
   balancer why passwords                      what led to that
   balancer events --follow                    what happens
