@@ -12,6 +12,7 @@ mod attempts;
 mod backend;
 mod explain;
 mod gateway;
+mod hints;
 mod hook;
 mod hosts;
 mod keys;

@@ -89,6 +89,21 @@ impl Shapes {
         self.tables.get(path).map_or(&[], Vec::as_slice)
     }
 
+    /// The tables that have such a key.
+    pub(super) fn tables_with<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let has = move |keys: &Keys| keys.iter().any(|(known, _)| *known == key);
+        self.tables
+            .iter()
+            .filter(move |(path, keys)| !path.is_empty() && has(keys))
+            .map(|(path, _)| path.as_str())
+    }
+
+    /// Whether the table at this path is one of several.
+    pub(super) fn is_array(&self, path: &str) -> bool {
+        let (outer, key) = path.rsplit_once('.').unwrap_or(("", path));
+        self.table(outer).iter().any(|(known, shape)| *known == key && matches!(shape, Shape::Tables(_)))
+    }
+
     /// Whether a key, named in full, must be there.
     pub(super) fn is_required(&self, key: &str) -> bool {
         self.required.contains(key)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::hints;
 use super::limits::TEXT_BYTES;
 use super::notes::{Notes, Says};
 use super::problem::{Fault, did_you_mean, quoted};
@@ -179,10 +180,11 @@ impl<'t> Table<'t> {
         let array = self.read(key, Shape::Texts(limit), |value| match value {
             DeValue::Array(array) if array.len() > limit => Err(too_many(array, limit)),
             DeValue::Array(array) => Ok(array),
-            other => Err(Fault::new(
-                format!("must be an array of strings, not {}", kind(other)),
-                format!("write {key} = [\"…\"]"),
-            )),
+            other => {
+                let shown = other.as_str().and_then(hints::as_array).unwrap_or_else(|| "[\"…\"]".to_owned());
+                let message = format!("must be an array of strings, not {}", kind(other));
+                Err(Fault::new(message, format!("write {key} = {shown}")))
+            }
         })?;
         let mut values = Vec::with_capacity(array.value.len());
         for element in array.value.iter() {
@@ -250,7 +252,8 @@ impl<'t> Table<'t> {
     pub(super) fn finish(self) {
         for (written, span) in self.written() {
             if !self.known.contains(&written) {
-                let instead = did_you_mean(written, &self.known)
+                let instead = hints::unknown(&self.path, written)
+                    .or_else(|| did_you_mean(written, &self.known))
                     .unwrap_or_else(|| format!("the keys here are: {}", self.known.join(", ")));
                 let name = quoted(written);
                 self.notes.error(span, self.path.clone(), Fault::new(format!("unknown key {name}"), instead));

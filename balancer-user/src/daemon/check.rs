@@ -33,10 +33,10 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
     for pool in &checked.pools {
         let _ = writeln!(
             text,
-            "pool {}: {} services, {} backends; {}",
+            "pool {}: {}, {}; {}",
             pool.name,
-            pool.services.len(),
-            pool.backends.len(),
+            counted(pool.services.len(), "service"),
+            counted(pool.backends.len(), "backend"),
             room(pool),
         );
     }
@@ -45,6 +45,10 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
     }
     print(&text)?;
     Ok(Exit::Ok)
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// How many flows the source ports allow: two flows to the same port of a backend differ in where they come from.
