@@ -21,8 +21,10 @@ const ELSEWHERE: [&str; 1] = ["docs/promotion.md"];
 const BY_HAND: [&str; 3] = ["cargo xtask soak", "cargo xtask bench probes", "cargo xtask vm 6.18 7"];
 
 /// Commands that aren't typed on the gateway, with the test and the words in it that run them.
-const IN_TESTS: [(&str, &str, &str); 1] =
-    [("systemctl restart balancer", "unit.rs", "\"systemctl\", \"restart\", SERVICE")];
+const IN_TESTS: [(&str, &str, &str); 2] = [
+    ("systemctl restart balancer", "unit.rs", "\"systemctl\", \"restart\", SERVICE"),
+    ("balancer top", "top.rs", "\"top\""),
+];
 
 /// A site with the README's first configuration. The servers' certificates are the lab's, and so are their roots.
 fn site(label: &str) -> Result<(Site, Shell)> {
