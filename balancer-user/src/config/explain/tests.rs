@@ -134,11 +134,13 @@ gateway
   XDP is attached to wan0: in the driver; where that can't be, it is not attached.
   At most 1000 flows stand at once, and 500 handshakes beside them. A flow without a packet for 1h is forgotten.
   `/n -v` is run for every event that wants a person.
-  Metrics are at http://127.0.0.1:9464/metrics.
+  The dashboard is at http://127.0.0.1:9464/, metrics are at http://127.0.0.1:9464/metrics.
+  Who knows the token in /etc/balancer/token may act on the dashboard.
 
 pool db
   Clients reach
     203.0.113.10:5432 (sql), which goes to port 5433 of the backend that serves.
+    Plain HTTP at 203.0.113.10:80 is sent on to there, at a.example or b.example.
   Backends see this gateway's address 10.0.2.1, and ports 2000-2999,4000.
   The backends, in their order:
     1. one at 10.0.2.11: 2 failures within 20s, and it is down for 20s. Down again soon after it came up: twice as long each time, up to 5m.
