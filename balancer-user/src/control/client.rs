@@ -110,7 +110,7 @@ pub struct Client {
     socket: PathBuf,
 }
 
-/// What every document has; read before the rest, which another version may have changed.
+/// What every document has, whatever else another version has changed in it.
 #[derive(Deserialize)]
 struct SchemaOf {
     schema: String,
@@ -180,14 +180,19 @@ impl Client {
     }
 
     fn read<D: Document>(&self, body: &[u8]) -> Result<D, ClientError> {
+        // A document has its schema as one of its fields, so another one is never taken for it. A listing may be long: it is
+        // looked through once more only to say what is wrong.
+        let error = match serde_json::from_slice(body) {
+            Ok(document) => return Ok(document),
+            Err(error) => error,
+        };
         let found: SchemaOf = serde_json::from_slice(body).map_err(|error| self.unreadable(&error))?;
-        if found.schema != D::SCHEMA {
-            return Err(ClientError::Version {
-                what: format!("speaks {:?} instead of {}", found.schema, D::SCHEMA),
-            });
-        }
-        serde_json::from_slice(body).map_err(|error| ClientError::Version {
-            what: format!("fills in {} differently ({error})", D::SCHEMA),
+        Err(ClientError::Version {
+            what: if found.schema == D::SCHEMA {
+                format!("fills in {} differently ({error})", D::SCHEMA)
+            } else {
+                format!("speaks {:?} instead of {}", found.schema, D::SCHEMA)
+            },
         })
     }
 
