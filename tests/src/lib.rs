@@ -28,6 +28,7 @@ pub mod plain;
 pub mod poll;
 pub mod probe_bench;
 pub mod retry_bench;
+pub mod schema;
 pub mod site;
 pub mod soak;
 pub mod traffic;

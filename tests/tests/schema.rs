@@ -7,9 +7,9 @@ use balancer_tests::{
     gateway::{PATIENCE, binary_under_test},
     lab::Topology,
     poll::poll_until,
+    schema::{Schema, of_toml},
     site::{Options, PASSWORDS, POOL, Programs, Site, WEB},
 };
-use jsonschema::Validator;
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
@@ -76,7 +76,7 @@ fn what_check_accepts_the_schema_accepts() -> Result<()> {
     ensure!(!of_readme.is_empty(), "the README has a whole configuration");
     for text in of_readme.into_iter().chain([first, WHOLE]) {
         ensure!(is_accepted(text)?, "check refuses:\n{text}");
-        let wrong = errors(&schema, &as_json(text)?);
+        let wrong = schema.errors(&of_toml(text)?);
         ensure!(wrong.is_empty(), "{wrong:?}\nin:\n{text}");
     }
     Ok(())
@@ -84,7 +84,7 @@ fn what_check_accepts_the_schema_accepts() -> Result<()> {
 
 #[test]
 fn what_is_no_key_and_what_is_of_another_type_both_refuse() -> Result<()> {
-    let (schema, whole) = (configuration_schema()?, as_json(WHOLE)?);
+    let (schema, whole) = (configuration_schema()?, of_toml(WHOLE)?);
     let mut spoilt = Vec::new();
     spoil(&whole, &mut Vec::new(), &mut spoilt);
     ensure!(spoilt.len() > 80, "{} spoilt values", spoilt.len());
@@ -100,7 +100,7 @@ fn what_is_no_key_and_what_is_of_another_type_both_refuse() -> Result<()> {
 
 #[test]
 fn what_must_be_there_both_miss() -> Result<()> {
-    let (schema, whole) = (configuration_schema()?, as_json(WHOLE)?);
+    let (schema, whole) = (configuration_schema()?, of_toml(WHOLE)?);
     let required = [
         "/gateway",
         "/gateway/interfaces",
@@ -149,16 +149,16 @@ fn every_answer_is_as_its_schema_says_and_nothing_else() -> Result<()> {
     for (document, verb, codes) in cases {
         let said = site.gateway.verb(&[verb, &["-o", "json"]].concat())?;
         ensure!(said.code.is_some_and(|code| codes.contains(&code)), "{said:?}");
-        let wrong = errors(&closed(&schema_of(&[document])?)?, &said.json()?);
+        let wrong = Schema::closed(&schema_of(&[document])?)?.errors(&said.json()?);
         ensure!(wrong.is_empty(), "{document}: {wrong:?} in {said:?}");
     }
-    let event = closed(&schema_of(&["event"])?)?;
+    let event = Schema::closed(&schema_of(&["event"])?)?;
     poll_until(PATIENCE, "events to be followed", || {
         let lines = following.stdout();
         if lines.contains("\"transition\"") && lines.ends_with('\n') { Ok(()) } else { Err(lines) }
     })?;
     for line in following.stdout().lines() {
-        let wrong = errors(&event, &serde_json::from_str(line)?);
+        let wrong = event.errors(&serde_json::from_str(line)?);
         ensure!(wrong.is_empty(), "{wrong:?} in {line}");
     }
     following.signal(Signal::INT)?;
@@ -166,16 +166,14 @@ fn every_answer_is_as_its_schema_says_and_nothing_else() -> Result<()> {
     site.gateway.kill();
     for document in ["status", "flows", "stats", "events"] {
         let said = site.gateway.verb(&[document, "-o", "json"])?.expect(0)?.json()?;
-        let wrong = errors(&jsonschema::validator_for(&schema_of(&[document])?)?, &said);
+        let wrong = Schema::new(&schema_of(&[document])?)?.errors(&said);
         ensure!(wrong.is_empty(), "{document} without a daemon: {wrong:?} in {said}");
     }
     Ok(())
 }
 
-fn configuration_schema() -> Result<Validator> {
-    let schema = schema_of(&[])?;
-    ensure!(jsonschema::meta::is_valid(&schema), "it is no schema: {schema}");
-    Ok(jsonschema::validator_for(&schema)?)
+fn configuration_schema() -> Result<Schema> {
+    Schema::new(&schema_of(&[])?)
 }
 
 /// What `balancer schema` prints with these words.
@@ -183,34 +181,6 @@ fn schema_of(words: &[&str]) -> Result<Value> {
     let said = Command::new(binary_under_test()?).arg("schema").args(words).output()?;
     ensure!(said.status.success(), "{said:?}");
     Ok(serde_json::from_slice(&said.stdout)?)
-}
-
-/// One that refuses what it doesn't name, which it otherwise leaves to newer versions.
-fn closed(schema: &Value) -> Result<Validator> {
-    fn close(value: &mut Value) {
-        match value {
-            Value::Object(object) => {
-                if object.contains_key("properties") {
-                    object.insert("additionalProperties".to_owned(), false.into());
-                }
-                object.values_mut().for_each(close);
-            }
-            Value::Array(values) => values.iter_mut().for_each(close),
-            _ => {}
-        }
-    }
-    let mut schema = schema.clone();
-    close(&mut schema);
-    Ok(jsonschema::validator_for(&schema)?)
-}
-
-fn errors(schema: &Validator, document: &Value) -> Vec<String> {
-    schema.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect()
-}
-
-fn as_json(text: &str) -> Result<Value> {
-    let table: toml::Table = text.parse()?;
-    Ok(serde_json::to_value(table)?)
 }
 
 /// By `check`, on any machine.
