@@ -1,21 +1,23 @@
 //! Pools that have left the configuration lately: what the operator wanted of them and who was active, for when they come back.
 //!
 //! A mistake in the file and its correction are two reloads; without this a backend in maintenance would get flows again. By
-//! names, as over a restart, and over a restart, too. Health is not kept: it is asked for at once. Deliberately not here: pools
-//! with steps whose role nobody can tell any more (`kin::is_doubtful`).
+//! names, as over a restart, and over a restart, too. Health is not kept: it is asked for at once; nor is who has a role that
+//! steps hand over, which people may have taken on meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::Config;
+use balancer_common::limits::MAX_POOLS;
+
+use crate::config::{self, Config};
 use crate::policy::{Moment, PoolHistory, PoolIndex};
 use crate::store::state;
 
-use super::Daemon;
 use super::memory::{self, ms};
+use super::{Clock, Daemon, kin};
 
-/// As many are kept, those that left last.
-const MOST: usize = 64;
+/// As many are kept, those that left last: all that a file may have had.
+const MOST: usize = MAX_POOLS;
 /// Who comes back later is somebody new: what was wanted is out of date by then.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -49,8 +51,21 @@ impl Departed {
         }
     }
 
-    /// One of this name is there again: since when it was gone, and what was known of it.
-    pub(super) fn take(&mut self, name: &str, now: Moment) -> Option<(Duration, state::Pool)> {
+    /// Those that an earlier life had at its end, and that the configuration has no more.
+    pub(super) fn left_meanwhile(&mut self, config: &Config, earlier: &[state::Pool], end: Moment) {
+        let gone = earlier.iter().filter(|pool| config.pools.iter().all(|known| known.name != pool.name));
+        gone.for_each(|pool| self.add(without_health(pool.clone()), end));
+    }
+
+    /// One is there again: what was known of it, in its order.
+    pub(super) fn is_back(&mut self, pool: &config::Pool, clock: &Clock) -> Option<PoolHistory> {
+        let (passed, past) = self.take(&pool.name, clock.now())?;
+        let past = memory::of_pool(pool, &past, passed, clock);
+        Some(if kin::hands_over(pool) { memory::doubtful(past) } else { past })
+    }
+
+    /// Since when one of this name was gone, and what was known of it.
+    fn take(&mut self, name: &str, now: Moment) -> Option<(Duration, state::Pool)> {
         self.forget(now);
         self.0.remove(name).map(|(since, pool)| (now - since, pool))
     }
@@ -78,10 +93,10 @@ impl Daemon {
         let clock = self.clock;
         let known = &self.parts.config.pools;
         let is_new = |name: &str| known.iter().all(|pool| pool.name != *name);
-        let pools = config.pools.iter().map(|pool| {
-            let (passed, past) = is_new(&pool.name).then(|| self.departed.take(&pool.name, now))??;
-            Some(memory::of_pool(pool, &past, passed, &clock))
-        });
+        let pools = config
+            .pools
+            .iter()
+            .map(|pool| is_new(&pool.name).then(|| self.departed.is_back(pool, &clock))?);
         pools.collect()
     }
 }
@@ -137,6 +152,24 @@ mod tests {
         let server1 = &history.backends[0];
         assert_eq!((server1.admin, server1.drain_left), (Admin::Drain, Some(Duration::from_secs(6))));
         assert_eq!(departed.take("passwords", later), None, "once");
+    }
+
+    #[test]
+    fn nobody_can_tell_who_has_a_role_that_steps_hand_over() {
+        let clock = Clock { started: std::time::Instant::now(), started_wall: std::time::SystemTime::now() };
+        let hook = "[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [\"/usr/bin/true\"]\n";
+        let mut departed = Departed::default();
+        departed.add(pool("passwords"), clock.now());
+        let history = departed.is_back(&config(&format!("{BASE}{hook}")).pools[0], &clock).unwrap();
+        assert!(history.doubtful && history.active.is_none(), "{history:?}");
+        assert_eq!(history.backends[0].admin, Admin::Drain, "what was wanted is known");
+    }
+
+    #[test]
+    fn who_left_between_two_lives_is_remembered_too() {
+        let (mut departed, now) = (Departed::default(), Clock::START);
+        departed.left_meanwhile(&config(BASE), &[pool("passwords"), pool("gone")], now);
+        assert!(departed.take("passwords", now).is_none() && departed.take("gone", now).is_some());
     }
 
     #[test]

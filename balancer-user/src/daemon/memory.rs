@@ -31,6 +31,11 @@ use super::{Clock, Daemon, names, plan, view};
 /// The kernel's random name of this boot; no file on a disk.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// Of a pool that had its role from steps: nobody can tell who has it.
+pub(super) fn doubtful(past: PoolHistory) -> PoolHistory {
+    PoolHistory { doubtful: true, active: None, transition: None, ..past }
+}
+
 /// What an earlier life left behind.
 pub(super) fn history(
     parts: &Parts,
@@ -41,13 +46,16 @@ pub(super) fn history(
     let state = remembered.state.as_ref();
     let words = parts.slots.iter().map(|slots| parts.tables.active(slots.pool.index));
     let words: Vec<ActiveWord> = words.collect();
+    if let Some(state) = state {
+        let end = clock.now().before(state.age_at(&boot_moment()));
+        departed.left_meanwhile(&parts.config, &state.pools, end);
+    }
     let pools = parts.config.pools.iter().zip(&parts.slots).zip(&words).map(|((config, slots), word)| {
         let pool = state.and_then(|state| state.pools.iter().find(|pool| pool.name == config.name));
         let passed = state.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
         // One that had left the configuration may be there again.
-        let gone = departed.take(&config.name, clock.now());
-        let past = pool.map(|pool| (passed, pool)).or(gone.as_ref().map(|(passed, pool)| (*passed, pool)));
-        let past = past.map(|(passed, past)| of_pool(config, past, passed, clock)).unwrap_or_default();
+        let gone = departed.is_back(config, clock);
+        let past = pool.map(|pool| of_pool(config, pool, passed, clock)).or(gone).unwrap_or_default();
         let written = Written {
             last_transition: state.map_or(0, |state| state.last_transition),
             is_lost: pool.is_none() && remembered.was_damaged,

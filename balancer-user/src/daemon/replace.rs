@@ -16,13 +16,12 @@ use crate::config::Config;
 use crate::dataplane::flows::Lifetimes;
 use crate::dataplane::slots::{self, Busy, Occupied, PoolPlan, PoolSlots};
 use crate::notify::Notifier;
-use crate::policy::PoolHistory;
 use crate::probe::Prober;
 
 use super::first_ways::FirstWay;
 use super::kin::{is_doubtful, kin};
 use super::leaving::{Leaving, Slot};
-use super::memory::boot_moment;
+use super::memory::{self, boot_moment};
 use super::start::Families;
 use super::trials::Trials;
 use super::{Daemon, plan};
@@ -36,11 +35,6 @@ pub(super) struct Written {
     probers: Probers,
     plan: Vec<PoolPlan>,
     slots: Vec<PoolSlots>,
-}
-
-/// Of a pool that had its role from steps: nobody can tell who has it.
-fn doubtful(past: PoolHistory) -> PoolHistory {
-    PoolHistory { doubtful: true, active: None, transition: None, ..past }
 }
 
 impl Daemon {
@@ -77,7 +71,7 @@ impl Daemon {
         let past = self.exchange_departed(&config, now);
         for ((kin, pool), past) in kin.iter_mut().zip(&config.pools).zip(past) {
             let is_doubtful = is_doubtful(&self.parts.config, pool, self.reloads.gone());
-            kin.past = if is_doubtful { Some(doubtful(past.unwrap_or_default())) } else { past };
+            kin.past = if is_doubtful { Some(memory::doubtful(past.unwrap_or_default())) } else { past };
         }
         self.leaving.left(&self.parts.config, (&self.parts.plan, &self.parts.slots), &slots, now);
         for slot in slots.iter().flat_map(|pool| &pool.backends).filter(|slot| slot.fresh) {

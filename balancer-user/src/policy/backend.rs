@@ -49,12 +49,17 @@ impl Backend {
         self.refresh(now);
     }
 
-    /// Goes on where the one before is, by its own settings.
-    pub(super) fn inherit(&mut self, before: Self, services: &[Option<Heirloom>], now: Moment) {
+    /// The operator wants the same of it.
+    pub(super) fn inherit_will(&mut self, before: &Self) {
         // Whether it is disabled is the configuration's word alone.
         if self.admin != Admin::Disabled && before.admin != Admin::Disabled {
             (self.admin, self.drained_at) = (before.admin, before.drained_at);
         }
+    }
+
+    /// Goes on where the one before is, by its own settings.
+    pub(super) fn inherit(&mut self, before: Self, services: &[Option<Heirloom>], now: Moment) {
+        self.inherit_will(&before);
         (self.health, self.since, self.suspicion) = (before.health, before.since, before.suspicion);
         let was_cold = before.settings.cold;
         let mut targets: Vec<Option<Target>> = before.targets.into_iter().map(Some).collect();

@@ -150,6 +150,13 @@ impl Pool {
             Some(Route::To(b)) => heir(b).map(Route::To),
             routed => routed,
         };
+        for (backend, _) in self.backends.iter_mut().zip(&kin.backends).filter(|(_, kin)| kin.is_none()) {
+            // At another address it is somebody new, of whom the same is wanted.
+            let name = &backend.settings().name;
+            if let Some(before) = before.backends.iter().find(|before| before.settings().name == *name) {
+                backend.inherit_will(before);
+            }
+        }
         let mut members: Vec<_> = before.backends.into_iter().map(Some).collect();
         for (backend, kin_of) in self.backends.iter_mut().zip(&kin.backends) {
             if let Some(before) = kin_of.and_then(|b| members.get_mut(b.0)?.take()) {

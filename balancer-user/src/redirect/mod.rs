@@ -209,10 +209,11 @@ fn place(peer: IpAddr) -> IpAddr {
 }
 
 async fn accept(listener: TcpListener, target: watch::Receiver<Arc<Target>>, crowd: Crowd) {
-    // Closed never.
-    while let Ok(permit) = crowd.places.clone().acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Not before somebody is there: many listeners would hold all places. Closed never.
+                let Ok(permit) = crowd.places.clone().acquire_owned().await else { return };
                 let Some(guest) = crowd.admit(peer.ip(), permit) else { continue };
                 let target = target.borrow().clone();
                 tokio::spawn(async move {

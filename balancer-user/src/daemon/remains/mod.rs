@@ -149,7 +149,9 @@ impl Remains {
         // What can't be read of the files is left out: the maps know what traffic does.
         let directory = File::open(&places.state_dir).ok();
         let state = directory.and_then(|directory| read_state(&directory).ok().flatten());
-        let config = config::load(&places.config).ok().map(|parsed| parsed.unresolved().clone());
+        // Of one that came by stdin nothing is left.
+        let file = (places.config.as_os_str() != "-").then(|| config::load(&places.config).ok()).flatten();
+        let config = file.map(|parsed| parsed.unresolved().clone());
         Ok(Some(Self {
             occupied: tables.occupied()?,
             service_names: tables.service_names()?,

@@ -173,6 +173,21 @@ fn whoever_is_down_stays_down_for_as_long_as_without_it() {
 }
 
 #[test]
+fn whoever_has_another_address_is_unknown_and_as_the_operator_wanted() {
+    let mut life = Life::new(vec![pool()]);
+    life.run(secs(1));
+    let ask = Ask::Withdraw { backend: "b".to_owned(), how: Withdrawal::Maint, force: false };
+    life.policy.handle_command(&Command { pool: "passwords".to_owned(), ask }, life.now).unwrap();
+    life.drain();
+    assert_eq!((life.of("b").admin, life.of("b").health), (Admin::Maint, Health::Up));
+    let mut moved = kin(&life.settings, &pool());
+    let b = pool().backends.iter().position(|backend| backend.name == "b").unwrap();
+    moved.backends[b] = None;
+    life.policy.succeed(vec![pool()], &[moved], life.now);
+    assert_eq!((life.of("b").admin, life.of("b").health), (Admin::Maint, Health::Unknown));
+}
+
+#[test]
 fn another_order_moves_nobody_and_another_index_is_nobody_else() {
     let mut life = Life::new(vec![pool()]);
     life.run(secs(1));
