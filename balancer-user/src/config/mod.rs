@@ -53,6 +53,7 @@ pub use explain::explain;
 pub use hosts::{Known, Names, Unsettled, Why};
 pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
+pub use ranges::shown as shown_ranges;
 pub use read::ReadError;
 pub use schema::schema;
 pub use surroundings::{Surroundings, SurroundingsError};
@@ -376,6 +377,14 @@ pub enum HookWhen {
     Before,
     /// Once that is active.
     After,
+}
+
+impl Pool {
+    /// Whether steps are taken before another backend serves; they hand the role over.
+    #[must_use]
+    pub fn has_steps(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.when == HookWhen::Before)
+    }
 }
 
 impl HookWhen {

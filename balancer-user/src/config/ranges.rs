@@ -58,6 +58,18 @@ fn merged(mut ranges: Vec<RangeInclusive<u16>>) -> Vec<RangeInclusive<u16>> {
     merged
 }
 
+/// As they are written.
+pub fn shown(ranges: &[RangeInclusive<u16>]) -> String {
+    let shown = ranges.iter().map(|range| {
+        if range.start() == range.end() {
+            range.start().to_string()
+        } else {
+            format!("{}-{}", range.start(), range.end())
+        }
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
 /// What is left of `ranges` (sorted and disjoint) without `taken` (in any order).
 pub(super) fn without(
     ranges: &[RangeInclusive<u16>],

@@ -14,7 +14,7 @@ use crate::policy::{Moment, PoolHistory, PoolIndex};
 use crate::store::state;
 
 use super::memory::{self, ms};
-use super::{Clock, Daemon, kin};
+use super::{Clock, Daemon};
 
 /// As many are kept, those that left last: all that a file may have had.
 const MOST: usize = MAX_POOLS;
@@ -61,7 +61,7 @@ impl Departed {
     pub(super) fn is_back(&mut self, pool: &config::Pool, clock: &Clock) -> Option<PoolHistory> {
         let (passed, past) = self.take(&pool.name, clock.now())?;
         let past = memory::of_pool(pool, &past, passed, clock);
-        Some(if kin::hands_over(pool) { memory::doubtful(past) } else { past })
+        Some(if pool.has_steps() { memory::doubtful(past) } else { past })
     }
 
     /// Since when one of this name was gone, and what was known of it.

@@ -5,11 +5,11 @@
 
 use std::fmt::Debug;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::{
     Backend, Check, Config, Failback, Gateway, Hook, Http, Pool, Probe, Question, Redirect, Service, Verify,
+    shown_ranges,
 };
 use crate::program::CommandLine;
 
@@ -180,7 +180,7 @@ fn pool(pool: &Pool) -> Keys {
         ("drain_deadline", span(*drain_deadline)),
         ("start_timeout", span(*start_timeout)),
         ("snat_addresses", addresses(snat_addresses)),
-        ("usable snat_ports", ranges(snat_ports)),
+        ("usable snat_ports", shown_ranges(snat_ports)),
     ]
 }
 
@@ -244,7 +244,7 @@ fn question(question: &Question) -> Keys {
     let Question { path, expect_status, expect_body } = question;
     vec![
         ("probe path", path.to_string()),
-        ("probe expect_status", ranges(expect_status)),
+        ("probe expect_status", shown_ranges(expect_status)),
         ("probe expect_body", format!("{expect_body:?}")),
     ]
 }
@@ -305,17 +305,6 @@ fn addresses(addresses: &[IpAddr]) -> String {
         return "the kernel's choice".to_owned();
     }
     listed(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
-}
-
-fn ranges(ranges: &[RangeInclusive<u16>]) -> String {
-    let shown = ranges.iter().map(|range| {
-        if range.start() == range.end() {
-            range.start().to_string()
-        } else {
-            format!("{}-{}", range.start(), range.end())
-        }
-    });
-    shown.collect::<Vec<_>>().join(",")
 }
 
 fn command(command: &CommandLine) -> String {

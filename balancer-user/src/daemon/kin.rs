@@ -49,12 +49,7 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
 /// which is gone. `gone`: their addresses.
 pub(super) fn is_doubtful(before: &Config, pool: &config::Pool, gone: &BTreeSet<IpAddr>) -> bool {
     let is_new = before.pools.iter().all(|known| known.name != pool.name);
-    is_new && hands_over(pool) && pool.backends.iter().any(|backend| gone.contains(&backend.address))
-}
-
-/// Whether steps hand its role over: nobody can tell who has it when it was out of the configuration meanwhile.
-pub(super) fn hands_over(pool: &config::Pool) -> bool {
-    pool.hooks.iter().any(|hook| hook.when == config::HookWhen::Before)
+    is_new && pool.has_steps() && pool.backends.iter().any(|backend| gone.contains(&backend.address))
 }
 
 pub(super) fn is_same_backend(one: &config::Backend, other: &config::Backend) -> bool {

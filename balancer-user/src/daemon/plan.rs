@@ -49,7 +49,7 @@ fn pool_plan(pool: &config::Pool) -> PoolPlan {
 
 /// With `before` hooks nobody else may get an attempt before they have run, whichever way it would go on.
 fn retry(pool: &config::Pool) -> Retry {
-    let holds = pool.hooks.iter().any(|hook| hook.when == config::HookWhen::Before);
+    let holds = pool.has_steps();
     match pool.connect_retry {
         config::ConnectRetry::Off => Retry::Off,
         config::ConnectRetry::Instant | config::ConnectRetry::Retransmit if holds => Retry::Held,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use crate::config::HookWhen;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::exits::Exits;
 use crate::dataplane::held::{Entrance, ReplayReport, Waiting};
@@ -51,8 +50,7 @@ impl Daemon {
 
     /// Whether a client of this pool whose SYN a backend has not answered need not know when that backend is left.
     pub(super) fn keeps_syns(&self, pool: PoolIndex) -> bool {
-        let hooks = &self.parts.config.pools[pool.0].hooks;
-        self.parts.plan[pool.0].retry != Retry::Off || hooks.iter().any(|hook| hook.when == HookWhen::Before)
+        self.parts.plan[pool.0].retry != Retry::Off || self.parts.config.pools[pool.0].has_steps()
     }
 
     /// Those of a pool that are held, and those that wait for the answer of another backend than the one in this slot.

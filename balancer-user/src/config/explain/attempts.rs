@@ -1,7 +1,7 @@
 //! What a client's connection that its backend did not take says, and what becomes of it.
 
 use super::super::{Check, ConnectRetry, Failover, Passive, Pool};
-use super::{Text, has_before};
+use super::Text;
 use crate::duration::Shown;
 
 pub(super) fn explain(pool: &Pool, text: &mut Text) {
@@ -35,7 +35,7 @@ fn retry(pool: &Pool) -> &'static str {
         _ if pool.failover == Failover::Manual => {
             "It goes on to no other, as the pool would not by itself: its client sees that it failed."
         }
-        _ if has_before(pool) => "It waits for the pool to change, and goes on then.",
+        _ if pool.has_steps() => "It waits for the pool to change, and goes on then.",
         ConnectRetry::Instant => "It goes on to the next backend at once, and its client does not see it.",
         ConnectRetry::Retransmit => "It goes on to the next backend when its client repeats it.",
     }

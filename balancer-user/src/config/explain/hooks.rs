@@ -1,11 +1,11 @@
 //! What runs around a change of the backend that serves.
 
 use super::super::{Hook, HookWhen, OnError, Pool};
-use super::{Text, command, has_before};
+use super::{Text, command};
 use crate::duration::Shown;
 
 pub(super) fn explain(pool: &Pool, text: &mut Text) {
-    if has_before(pool) {
+    if pool.has_steps() {
         text.line(
             1,
             "Before another backend serves, all flows of the others are cut and new ones wait, while these run, one by one:",

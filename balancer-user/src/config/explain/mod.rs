@@ -11,13 +11,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::ops::RangeInclusive;
 
 use super::keys::{self, Otherwise};
 use super::notes::LeftOut;
 use super::{
-    Backend, Config, Failback, Failover, Forwarding, Gateway, HookWhen, OnBackendDown, Pool, Service,
-    WhenAllDown, XdpMode,
+    Backend, Config, Failback, Failover, Forwarding, Gateway, OnBackendDown, Pool, Service, WhenAllDown,
+    XdpMode, ranges,
 };
 use crate::duration::Shown;
 use crate::program::CommandLine;
@@ -130,7 +129,7 @@ fn pool(pool: &Pool, text: &mut Text) {
 }
 
 fn whose_address(pool: &Pool) -> String {
-    let ports = ranges(&pool.snat_ports);
+    let ports = ranges::shown(&pool.snat_ports);
     match pool.forwarding {
         Forwarding::Snat if pool.snat_addresses.is_empty() => format!(
             "Backends see this gateway's address, the one that the kernel would use towards them, and ports {ports}."
@@ -242,10 +241,6 @@ fn change(pool: &Pool, text: &mut Text) {
     );
 }
 
-fn has_before(pool: &Pool) -> bool {
-    pool.hooks.iter().any(|hook| hook.when == HookWhen::Before)
-}
-
 fn command(command: &CommandLine) -> String {
     let words = command.arguments.iter().map(|argument| argument.escape_debug().to_string());
     let words = std::iter::once(command.program.display().to_string()).chain(words);
@@ -259,15 +254,4 @@ fn all<T: Display>(things: &[T], last: &str) -> String {
         Some((end, others)) if !others.is_empty() => format!("{} {last} {end}", others.join(", ")),
         _ => things.concat(),
     }
-}
-
-fn ranges(ranges: &[RangeInclusive<u16>]) -> String {
-    let shown = ranges.iter().map(|range| {
-        if range.start() == range.end() {
-            range.start().to_string()
-        } else {
-            format!("{}-{}", range.start(), range.end())
-        }
-    });
-    shown.collect::<Vec<_>>().join(",")
 }

@@ -1,7 +1,7 @@
 //! How one service is probed, and how a backend comes back by that.
 
-use super::super::{Check, Failback, Passive, Pool, Probe, Question, Service, Verify};
-use super::{command, has_before, ranges};
+use super::super::{Check, Failback, Passive, Pool, Probe, Question, Service, Verify, ranges};
+use super::command;
 use crate::duration::Shown;
 
 pub(super) fn sentences(service: &Service, pool: &Pool) -> String {
@@ -52,7 +52,7 @@ fn asked(Question { path, expect_status, expect_body }: &Question) -> String {
     } else {
         format!(" and a body with \"{}\"", expect_body.escape_debug())
     };
-    format!("GET {path}, which must be answered with {}{body}", ranges(expect_status))
+    format!("GET {path}, which must be answered with {}{body}", ranges::shown(expect_status))
 }
 
 /// What tells of failures instead, and what becomes of a backend whose time down is over.
@@ -61,7 +61,7 @@ fn unprobed(pool: &Pool) -> String {
         return "Nothing tells that a backend fails there.".to_owned();
     }
     let back = match pool.failback {
-        Failback::Auto { .. } if !has_before(pool) => {
+        Failback::Auto { .. } if !pool.has_steps() => {
             "a backend is then on trial, with one connection at a time"
         }
         Failback::Auto { .. } | Failback::Manual => {
