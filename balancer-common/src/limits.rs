@@ -58,6 +58,23 @@ pub const FAILURES_PER_MOMENT: u64 = 8;
 /// Bytes of the buffer for what the controller is told, a power of two and whole pages: 24 a failure, some 2,700 in all.
 pub const FAILURES_BYTES: usize = 65_536;
 
+/// Traces at once: a few people with a terminal or two. While there is any, each packet is compared with all of them.
+pub const MAX_TRACES: usize = 4;
+
+/// Traced packets are counted in moments of an eighth of a second: 2^27 ns.
+pub const TRACE_MOMENT_NS: u64 = 1 << 27;
+
+/// Segments of established flows that went on, of which a CPU tells a trace so many in a moment: 119 a second are more than
+/// anybody reads.
+pub const TRACED_USUAL: u32 = 16;
+
+/// The same of all other packets, which the usual ones must not drown: 477 a second.
+pub const TRACED_UNUSUAL: u32 = 64;
+
+/// Bytes of the buffer for traced packets, a power of two and whole pages: 120 a packet, some 2,100 in all. What a few CPUs
+/// may tell in a moment.
+pub const TRACES_BYTES: usize = 262_144;
+
 /// Bytes of the packet that an ICMP answer is about: the kernel's helper sums up at most so many at once. All of them
 /// with their headers fit into what every link must carry (576 bytes, IPv6 1280).
 pub const QUOTE_BYTES: u32 = 512;

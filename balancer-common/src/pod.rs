@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
 use crate::abi::{
-    Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Signals, Tally, Traffic,
+    Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Signals, Tally, TraceState,
+    Tracing, Traffic,
 };
 
 macro_rules! pod {
@@ -15,4 +16,7 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Signals, Tally, Traffic);
+pod!(
+    Address, Backend, Clock, Interface, Pool, Roles, Seed, Service, ServiceKey, Signals, Tally, TraceState,
+    Tracing, Traffic,
+);

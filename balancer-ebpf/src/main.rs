@@ -36,13 +36,14 @@ mod room;
 mod service;
 mod signals;
 mod subprograms;
+mod trace;
 mod unknown;
 mod words;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::verdict::{Outcome, Reason};
+use balancer_common::verdict::{Outcome, Reason, Verdict};
 
 /// Entry point for kernels that hand over frames in several buffers (5.18).
 #[expect(
@@ -86,11 +87,21 @@ pub fn come_in(_ctx: XdpContext) -> u32 {
 /// is worth it.
 #[inline(always)]
 fn run(ctx: &XdpContext) -> u32 {
+    if trace::is_on() {
+        subprograms::trace_came(ctx.ctx);
+    }
     let verdict = pipeline::decide(ctx);
     // Before everything else, as it is what becomes of most.
-    if verdict.is_forward() {
-        return xdp_action::XDP_REDIRECT;
+    let action = if verdict.is_forward() { xdp_action::XDP_REDIRECT } else { act(ctx, verdict) };
+    if trace::is_on() {
+        subprograms::trace_went(ctx.ctx, verdict.to_word(), action);
     }
+    action
+}
+
+/// Does what the verdict says to a packet that doesn't go on.
+#[inline(always)]
+fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
     match verdict.outcome() {
         Outcome::Forward => xdp_action::XDP_REDIRECT,
         Outcome::Pass => xdp_action::XDP_PASS,

@@ -9,10 +9,11 @@ use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
     Address, Address4, Address6, Backend, Budget, Clock, Count, Failure, Handshake, Interface, Line, Past,
-    Pool, Roles, Seed, Service, ServiceKey, Signals, Successors, Tally, Traffic, Watch, port_roles,
+    Pool, Roles, Seed, Service, ServiceKey, Signals, Successors, Tally, TraceState, Traced, Traffic, Watch,
+    port_roles,
 };
 use balancer_common::limits::{
-    FAILURES_BYTES, MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES,
+    FAILURES_BYTES, MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES, TRACES_BYTES,
 };
 use balancer_common::table;
 use balancer_common::verdict::Reason;
@@ -204,3 +205,11 @@ pub(crate) static WATCHES: Array<Watch, MAX_BACKENDS, MMAPABLE> = Array::new();
 /// to have values of no size.
 #[btf_map]
 pub(crate) static FAILURES: RingBuf<[Failure; 0], FAILURES_BYTES> = RingBuf::new();
+
+/// What is kept of traced packets. Writer: packet path.
+#[btf_map]
+pub(crate) static TRACE_STATE: PerCpuArray<TraceState, 1> = PerCpuArray::new();
+
+/// Packets that somebody wants to see, a `Traced` each. Writer: packet path (kernel 5.8).
+#[btf_map]
+pub(crate) static TRACES: RingBuf<[Traced; 0], TRACES_BYTES> = RingBuf::new();

@@ -18,12 +18,13 @@ use crate::maps::{
 /// The service that a packet with this tuple is for.
 #[inline(never)]
 pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Option<&'static Service> {
-    at(key.destination, key.destination_port)
+    at(key.destination.into(), key.destination_port)
 }
 
+/// The service that listens there.
 #[inline(always)]
-fn at<A: Family>(address: A, port: Port) -> Option<&'static Service> {
-    let key = ServiceKey::new(address.into(), port);
+pub(crate) fn at(address: Address, port: Port) -> Option<&'static Service> {
+    let key = ServiceKey::new(address, port);
     // SAFETY: any value of its integers is sound. The kernel replaces a value by linking a new element, so it is never
     // half old and half new.
     unsafe { SERVICES.get(key) }

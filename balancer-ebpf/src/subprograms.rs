@@ -12,11 +12,12 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, FlowKey, Port};
 use balancer_common::table::{self, Hash, Refused};
+use balancer_common::verdict::Verdict;
 
 use crate::direction::Direction;
 use crate::memory::{Established, HalfOpen, KeyLocks};
 use crate::parse;
-use crate::{draft, flow_table, promotion, room, unknown};
+use crate::{draft, flow_table, promotion, room, trace, unknown};
 
 /// A line's index on its way through a function that can only return integers: one more, and 0 for none.
 #[derive(Clone, Copy)]
@@ -106,6 +107,24 @@ pub(crate) extern "C" fn lock(number: u32) -> bool {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn is_wrong_sum(ctx: *mut xdp_md, tcp_at: u32, words: u32, pseudo_header: u16) -> bool {
     parse::is_wrong_sum(&XdpContext::new(ctx), tcp_at, words, pseudo_header)
+}
+
+/// [`trace::came`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn trace_came(ctx: *mut xdp_md) -> bool {
+    trace::came(&XdpContext::new(ctx));
+    true
+}
+
+/// [`trace::went`], with a verdict's word.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn trace_went(ctx: *mut xdp_md, verdict: u64, action: u32) -> bool {
+    if let Some(verdict) = Verdict::from_word(verdict) {
+        trace::went(&XdpContext::new(ctx), verdict, action);
+    }
+    true
 }
 
 /// The functions of a family.

@@ -6,7 +6,8 @@
 //! ```
 //! The program is the real one, loaded and told by the production code, and run by `BPF_PROG_TEST_RUN`; several packets
 //! of a case meet the state that the earlier ones left. Each packet's whole frame is compared with one that is built
-//! from scratch, and each counter with what it was plus what this packet may have changed. Deliberately absent: where
+//! from scratch, each counter with what it was plus what this packet may have changed, and what is told of it to whoever traces
+//! with what became of it. Deliberately absent: where
 //! a redirect really leads (a test run doesn't carry it out; the source MAC tells the interface that was meant, and
 //! the labs do the rest).
 
@@ -20,6 +21,7 @@ mod model;
 mod plan;
 mod scene;
 mod tables;
+mod watch;
 
 use std::time::Duration;
 
@@ -209,7 +211,8 @@ impl Case {
                     let outcome = gateway.run(*through, &input.frame())?;
                     let after = gateway.counters()?;
                     let arrival = Arrival { input, through: *through };
-                    let differences = expect.compare(&self.given, arrival, &outcome, &before, &after);
+                    let mut differences = expect.compare(&self.given, arrival, &outcome, &before, &after);
+                    differences.extend(watch::differences(expect.fate, arrival, &gateway.traced()));
                     ensure!(differences.is_empty(), "step {number}:\n    {}", differences.join("\n    "));
                     before = after;
                 }

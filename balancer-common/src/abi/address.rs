@@ -173,6 +173,9 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 pub struct Address(Address6);
 
 impl Address {
+    /// None: all zero, as no packet has it.
+    pub const NONE: Self = Self(Address6([0; 4]));
+
     /// The IPv4 address in it, if it is one.
     #[inline(always)]
     pub const fn to_v4(self) -> Option<Address4> {

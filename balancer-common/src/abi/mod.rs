@@ -8,6 +8,7 @@ mod address;
 mod flow;
 mod service;
 mod signal;
+mod trace;
 mod way;
 
 pub use address::{Address, Address4, Address6, Port, WireAddress, socket};
@@ -19,6 +20,7 @@ pub use service::{
 pub use signal::{
     Failure, RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Signals, Successors, Watch, tried_bit,
 };
+pub use trace::{Ends, TraceBudget, TraceFilter, TraceState, Traced, Tracing};
 pub use way::{Interface, NextHop};
 
 use crate::limits::NAME_BYTES;

@@ -94,7 +94,7 @@ pub(super) fn tick_ns() -> u64 {
 }
 
 /// `CLOCK_MONOTONIC` now.
-pub(super) fn monotonic_ns() -> u64 {
+pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

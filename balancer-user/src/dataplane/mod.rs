@@ -7,7 +7,7 @@
 //! `clock` their time), `cut` ends them (`cut_all` those of several backends), `held` sends those on their way that wait
 //! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take, `rescue`
 //! looks for those that nobody answers, `left` tells whom they have left, `neighbours` knows the way to backends, `news` hears
-//! that it has changed, `features` what drivers can do; `survey` and `trial` only look, for `balancer doctor`. Deliberately
+//! that it has changed, `traces` shows packets to people, `features` what drivers can do; `survey` and `trial` only look, for `balancer doctor`. Deliberately
 //! absent: any opinion about which backend should be active.
 
 pub mod advice;
@@ -38,6 +38,7 @@ mod signals;
 pub mod slots;
 pub mod survey;
 pub mod tables;
+pub mod traces;
 pub mod trial;
 mod words;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
-use balancer_common::abi::{ActiveWord, Interface, NextHop, Signals, Traffic};
-use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
+use balancer_common::abi::{ActiveWord, Interface, NextHop, Signals, Traced, Traffic};
+use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES, MAX_TRACES};
 use balancer_user::dataplane::cut::CutReport;
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
 use balancer_user::dataplane::held::{Entrance, ReplayReport, Syns, Waiting};
@@ -20,6 +20,7 @@ use balancer_user::dataplane::object::{self, Loaded, Wanted};
 use balancer_user::dataplane::rescue::{Rescuer, Rule};
 use balancer_user::dataplane::slots::{Busy, PoolPlan, PoolSlots, assign};
 use balancer_user::dataplane::tables::Tables;
+use balancer_user::dataplane::traces::Wish;
 use nix::net::if_::if_nametoindex;
 
 use super::counters::Counters;
@@ -27,6 +28,7 @@ use super::given::Given;
 use super::plan;
 use super::scene::{Member, Scene, Side};
 use super::tables::{Answers, FlowMaps};
+use super::watch::Watch;
 
 /// Room for a frame that grew.
 const GROWTH_BYTES: usize = 256;
@@ -51,6 +53,7 @@ pub struct Gateway {
     pub flows: Arc<FlowTable>,
     flow_maps: FlowMaps,
     answers: Answers,
+    watch: Watch,
     given: Given,
     plan: Vec<PoolPlan>,
     slots: Vec<PoolSlots>,
@@ -130,6 +133,7 @@ impl Gateway {
             wanted,
             flow_maps: FlowMaps::of(&program.ebpf)?,
             answers: Answers::of(&program.ebpf)?,
+            watch: Watch::begin(&mut program.ebpf)?,
             tables: Tables::take(&mut program.ebpf)?,
             flows: FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?.into(),
             program,
@@ -176,6 +180,7 @@ impl Gateway {
         self.flow_maps.clear()?;
         self.is_crowded = false;
         self.answers.allow_anew()?;
+        self.watch.want_all()?;
         if !self.is_as_given {
             self.tell_ways_and_active()?;
             self.is_as_given = true;
@@ -439,6 +444,15 @@ impl Gateway {
     /// # Errors
     /// When the kernel refuses to run it, or the program answers with anything but an [`Action`].
     pub fn run(&mut self, through: Side, frame: &[u8]) -> Result<Outcome> {
+        self.watch.allow_anew()?;
+        self.run_on(through, frame)
+    }
+
+    /// The same, without room for more to be told of to whoever traces.
+    ///
+    /// # Errors
+    /// As [`Gateway::run`].
+    pub fn run_on(&mut self, through: Side, frame: &[u8]) -> Result<Outcome> {
         let mut after = vec![0; frame.len() + GROWTH_BYTES];
         let context = xdp_md(frame.len(), ifindex(through.interface())?);
         let options = TestRunOptions {
@@ -456,6 +470,41 @@ impl Gateway {
             other => anyhow::bail!("the program answers {other}"),
         };
         Ok(Outcome { action, frame: after })
+    }
+
+    /// Has this traced instead of everything, for so long.
+    ///
+    /// # Errors
+    /// When the program can't be told.
+    pub fn trace(&mut self, wishes: &[Wish], lasts: Duration) -> Result<()> {
+        self.watch.want(wishes, lasts)
+    }
+
+    /// What was told since then to whoever traces: of the last frame, as a rule.
+    pub fn traced(&mut self) -> Vec<Traced> {
+        self.watch.told()
+    }
+
+    /// How many packets each wish wanted that it wasn't told of.
+    ///
+    /// # Errors
+    /// When the table can't be read.
+    pub fn untold(&self) -> Result<[u64; MAX_TRACES]> {
+        self.watch.missed()
+    }
+
+    /// Whether the program looks at packets for anybody.
+    ///
+    /// # Errors
+    /// When the table can't be read.
+    pub fn is_tracing(&self) -> Result<bool> {
+        self.watch.is_on()
+    }
+
+    /// The slot of the service that listens there.
+    #[must_use]
+    pub fn service_slot(&self, listen: SocketAddr) -> Option<u16> {
+        self.service_slots().into_iter().find_map(|(at, slot)| (at == listen).then_some(slot))
     }
 
     /// All counters of who is in the plan.

@@ -250,7 +250,7 @@ impl Answers {
 }
 
 /// The production code takes the maps out of the object, so this one finds a map by its id.
-fn second_handle(ebpf: &Ebpf, name: &str) -> Result<MapData> {
+pub(super) fn second_handle(ebpf: &Ebpf, name: &str) -> Result<MapData> {
     let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
     let data = match map {
         Map::Array(data) | Map::PerCpuArray(data) => data,

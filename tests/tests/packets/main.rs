@@ -24,6 +24,7 @@ mod segments;
 mod snat;
 mod spoofed;
 mod strays;
+mod tracing;
 mod translation;
 mod trials;
 mod untouched;
