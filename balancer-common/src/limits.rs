@@ -105,6 +105,10 @@ pub const HANDSHAKE_WINDOW: u32 = 0x4000;
 /// without scaling, which few receivers are below. One blind segment in 65,536 is in it.
 pub const LEAST_WINDOW: u32 = 0x1_0000;
 
+/// How long a RST must have gone unchallenged before its flow may make room for another: some round trips. A guess that is in
+/// the receiver's window but not exact is challenged by its next packet (RFC 5961).
+pub const CHALLENGE_NS: u64 = 1_000_000_000;
+
 /// How long a flow lives after its last packet when one side has ended it: that side may take its time, but a vanished peer
 /// must not hold a place for hours.
 pub const HALF_CLOSED_IDLE_NS: u64 = 600_000_000_000;
@@ -112,3 +116,7 @@ pub const HALF_CLOSED_IDLE_NS: u64 = 600_000_000_000;
 /// Places that are looked at for a flow that is over, when there is no room for a new one: two buckets each, some microsecond
 /// in all. Where one flow of twenty is over, six of seven new ones find it at their first packet.
 pub const ROOM_TRIES: u32 = 8;
+
+/// How often a CPU may look for room in a moment of [`ANSWER_MOMENT_NS`]: 7,600 connections a second find some, and where there
+/// is none, the search for it takes a hundredth of the CPU.
+pub const SEARCHES_PER_MOMENT: u64 = 1024;

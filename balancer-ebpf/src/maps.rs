@@ -185,6 +185,10 @@ pub(crate) static REASONS: PerCpuArray<Tally, { Reason::ALL.len() }> = PerCpuArr
 #[btf_map]
 pub(crate) static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
+/// How many searches for room may still be made. Writer: packet path.
+#[btf_map]
+pub(crate) static SEARCHES: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
 /// Traffic by service slot. Writer: packet path.
 #[btf_map]
 pub(crate) static SERVICE_TRAFFIC: PerCpuArray<Traffic, MAX_SERVICES> = PerCpuArray::new();

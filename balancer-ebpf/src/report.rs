@@ -5,11 +5,11 @@
 )]
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use balancer_common::abi::{Tally, Traffic};
-use balancer_common::limits::{ANSWER_MOMENT_NS, ANSWERS_PER_MOMENT};
+use balancer_common::abi::{Budget, Tally, Traffic};
+use balancer_common::limits::{ANSWER_MOMENT_NS, ANSWERS_PER_MOMENT, SEARCHES_PER_MOMENT};
 use balancer_common::verdict::Reason;
 
-use crate::maps::{ANSWERS, BACKEND_TRAFFIC, REASONS, SERVICE_TRAFFIC};
+use crate::maps::{ANSWERS, BACKEND_TRAFFIC, REASONS, SEARCHES, SERVICE_TRAFFIC};
 
 /// A packet of a service was dropped.
 #[inline(always)]
@@ -40,7 +40,19 @@ fn tally(reason: Reason, add: impl Fn(&mut Tally)) {
 /// Whether one more answer may be sent now.
 #[inline(always)]
 pub(crate) fn may_answer() -> bool {
-    let Some(budget) = ANSWERS.get_ptr_mut(0) else { return false };
+    has_left(ANSWERS.get_ptr_mut(0), ANSWERS_PER_MOMENT)
+}
+
+/// Whether one more search for room may be made now.
+#[inline(always)]
+pub(crate) fn may_search() -> bool {
+    has_left(SEARCHES.get_ptr_mut(0), SEARCHES_PER_MOMENT)
+}
+
+/// Whether there is some left of this budget, of which one is spent.
+#[inline(always)]
+fn has_left(budget: Option<*mut Budget>, most: u64) -> bool {
+    let Some(budget) = budget else { return false };
     // SAFETY: as in `tally`.
     let budget = unsafe { &mut *budget };
     // SAFETY: takes nothing, returns an integer (kernel 5.11).
@@ -50,7 +62,7 @@ pub(crate) fn may_answer() -> bool {
         budget.spent = 0;
     }
     budget.spent += 1;
-    budget.spent <= ANSWERS_PER_MOMENT
+    budget.spent <= most
 }
 
 /// A packet was forwarded.

@@ -6,18 +6,22 @@
 //! Deliberately absent: the choice among flows that live, of which none ever makes room.
 
 use balancer_common::flow::{Seen, Stage};
-use balancer_common::limits::{HALF_CLOSED_IDLE_NS, ROOM_TRIES};
+use balancer_common::limits::{CHALLENGE_NS, HALF_CLOSED_IDLE_NS, ROOM_TRIES};
 use balancer_common::table::{self, Hash, State};
 
 use crate::clock::{now, ticks};
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::memory::{Established, Tier as _};
+use crate::report;
 use crate::unknown::random;
 
-/// Forgets a flow that is over, if one of some places chosen by chance has one.
+/// Forgets a flow that is over, if one of some places chosen by chance has one, and this CPU hasn't looked too often.
 #[inline(always)]
 pub(crate) fn was_made<A: Family>() -> bool {
+    if !report::may_search() {
+        return false;
+    }
     for _ in 0..ROOM_TRIES {
         if A::make_room() {
             return true;
@@ -44,13 +48,13 @@ pub(crate) fn make_room<A: Family>() -> bool {
 pub(crate) fn is_over<A: Family>(direction: Direction<A, Established>) -> bool {
     let Some(twin) = direction.twin() else { return false };
     let (Some(one), Some(other)) = (direction.progress(), twin.progress()) else { return false };
-    let is_over = match Stage::of(&one, &other) {
-        Stage::Established => false,
-        Stage::HalfClosed => {
-            let now = now();
-            direction.silent(now).min(twin.silent(now)) > ticks(HALF_CLOSED_IDLE_NS)
-        }
-        Stage::Closed => true,
+    let least_silence = match Stage::of(&one, &other) {
+        Stage::Established => return false,
+        Stage::HalfClosed => HALF_CLOSED_IDLE_NS,
+        // Who doesn't believe it has a moment to say so.
+        Stage::Closed if one.seen.has(Seen::RST) || other.seen.has(Seen::RST) => CHALLENGE_NS,
+        Stage::Closed => return direction.is_alive(),
     };
-    is_over && direction.is_alive()
+    let now = now();
+    direction.silent(now).min(twin.silent(now)) > ticks(least_silence) && direction.is_alive()
 }

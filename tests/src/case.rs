@@ -83,6 +83,8 @@ pub enum Change {
     Locks(bool),
     /// There are more handshakes than there may be, and none could make room.
     Crowd,
+    /// No CPU may look for room once more, for a moment.
+    Exhaust,
 }
 
 impl Case {
@@ -261,6 +263,7 @@ fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
         Change::Pull(side) => gateway.pull(side),
         Change::Locks(taken) => gateway.set_locks(taken),
         Change::Crowd => gateway.crowd_handshakes(),
+        Change::Exhaust => gateway.exhaust_searches(),
     }
 }
 

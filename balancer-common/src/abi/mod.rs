@@ -53,13 +53,13 @@ pub struct Tally {
     pub passed: u64,
 }
 
-/// How many answers may still be sent in this moment; one a CPU.
+/// How much of something may still be done in this moment; one a CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
     /// The moment, in units of [`ANSWER_MOMENT_NS`](crate::limits::ANSWER_MOMENT_NS).
     pub moment: u64,
-    /// Answers sent in it.
+    /// How much was done in it.
     pub spent: u64,
 }
 

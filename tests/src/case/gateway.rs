@@ -27,7 +27,7 @@ use super::counters::Counters;
 use super::given::Given;
 use super::plan;
 use super::scene::{Member, Scene, Side};
-use super::tables::{Answers, FlowMaps};
+use super::tables::{Answers, FlowMaps, Searches};
 use super::watch::Watch;
 
 /// Room for a frame that grew.
@@ -53,6 +53,7 @@ pub struct Gateway {
     pub flows: Arc<FlowTable>,
     flow_maps: FlowMaps,
     answers: Answers,
+    searches: Searches,
     watch: Watch,
     given: Given,
     plan: Vec<PoolPlan>,
@@ -133,6 +134,7 @@ impl Gateway {
             wanted,
             flow_maps: FlowMaps::of(&program.ebpf)?,
             answers: Answers::of(&program.ebpf)?,
+            searches: Searches::of(&program.ebpf)?,
             watch: Watch::begin(&mut program.ebpf)?,
             tables: Tables::take(&mut program.ebpf)?,
             flows: FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?.into(),
@@ -180,6 +182,7 @@ impl Gateway {
         self.flow_maps.clear()?;
         self.is_crowded = false;
         self.answers.allow_anew()?;
+        self.searches.allow_anew()?;
         self.watch.want_all()?;
         if !self.is_as_given {
             self.tell_ways_and_active()?;
@@ -418,6 +421,14 @@ impl Gateway {
     /// When the table can't be written.
     pub fn set_locks(&mut self, taken: bool) -> Result<()> {
         self.flow_maps.set_locks(taken)
+    }
+
+    /// Has every CPU look for room no more in this moment.
+    ///
+    /// # Errors
+    /// When the table can't be written.
+    pub fn exhaust_searches(&mut self) -> Result<()> {
+        self.searches.exhaust()
     }
 
     /// Has more handshakes counted than there may be, none of them where a new one could take its place.

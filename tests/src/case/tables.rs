@@ -1,8 +1,9 @@
 //! This module's own handles on tables that the program writes, for what production has no call for: counting lines,
-//! letting flows grow old, breaking and forgetting them, occupying locks and places, and allowing answers anew.
+//! letting flows grow old, breaking and forgetting them, occupying locks and places, and allowing answers and searches anew.
 
 use std::cell::Cell;
 use std::mem::offset_of;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,9 +12,9 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, Pod};
 use balancer_common::abi::{self, Address4, Address6};
 use balancer_common::flow::Seen;
-use balancer_common::limits::JIFFIES_PER_TICK;
+use balancer_common::limits::{ANSWER_MOMENT_NS, JIFFIES_PER_TICK, SEARCHES_PER_MOMENT};
 use balancer_common::table::{Kind, State, WAYS};
-use rustix::time::{ClockId, clock_getres};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Lines of an IPv4 flow, as words.
 type Line4 = [u64; 8];
@@ -246,6 +247,38 @@ impl Answers {
     pub(super) fn allow_anew(&mut self) -> Result<()> {
         let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
         Ok(self.0.set(0, PerCpuValues::try_from(vec![[0; 2]; cpus])?, 0)?)
+    }
+}
+
+/// How often each CPU has looked for room lately, as [`Answers`].
+pub(super) struct Searches(PerCpuArray<MapData, [u64; 2]>);
+
+impl Searches {
+    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
+        Ok(Self(PerCpuArray::try_from(Map::PerCpuArray(second_handle(ebpf, "SEARCHES")?))?))
+    }
+
+    /// As if no CPU might look once more in this moment, most of which is still to come.
+    pub(super) fn exhaust(&mut self) -> Result<()> {
+        let now = loop {
+            let now = clock_gettime(ClockId::MonotonicCoarse);
+            let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+            if now % ANSWER_MOMENT_NS < ANSWER_MOMENT_NS / 8 {
+                break now;
+            }
+            thread::sleep(Duration::from_millis(4));
+        };
+        self.set([now / ANSWER_MOMENT_NS, SEARCHES_PER_MOMENT])
+    }
+
+    /// As if none had looked.
+    pub(super) fn allow_anew(&mut self) -> Result<()> {
+        self.set([0; 2])
+    }
+
+    fn set(&mut self, budget: [u64; 2]) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        Ok(self.0.set(0, PerCpuValues::try_from(vec![budget; cpus])?, 0)?)
     }
 }
 

@@ -109,10 +109,23 @@ fn room(scene: &'static Scene) -> Vec<Case> {
     vec![
         has_room(closed(flow, half_closed("where max_flows are there, one that is over makes room"))),
         has_room(
-            begins("where max_flows are there, one that was reset makes room")
+            begins("where max_flows are there, one that was reset a moment ago makes room")
+                .packet(flow.response().rst_ack())
+                .expect(returned_to(scene.client))
+                .then(Change::Silence(Duration::from_secs(2))),
+        ),
+        has_none(
+            begins("one that may have been reset makes no room before that could be challenged")
                 .packet(flow.response().rst_ack())
                 .expect(returned_to(scene.client)),
         ),
+        comes(closed(
+            flow,
+            half_closed("where room was looked for too often, a new one waits for the next moment"),
+        ))
+        .then(Change::Exhaust)
+        .packet(elsewhere.request())
+        .expect(dropped(Reason::FlowTableFull)),
         has_none(half_closed("one that only its client has ended makes no room")),
         has_room(
             half_closed("one that its client ended eleven silent minutes ago makes room")
