@@ -48,6 +48,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Stats(arguments) => cli::stats::run(&cli.paths, arguments, cli.output(), (REMAINS, meaning)),
         Verb::Top => cli::top::run(&cli.paths, REMAINS),
         Verb::Events(arguments) => cli::events::run(&cli.paths, arguments, cli.output()),
+        Verb::Trace(arguments) => cli::trace::run(&cli.paths, arguments, cli.output()),
         Verb::Why(arguments) => cli::why::run(&cli.paths, arguments, cli.output()),
         Verb::Failover(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),
         Verb::Failback(arguments) => cli::operate::operate(&cli.paths, arguments, cli.output()),

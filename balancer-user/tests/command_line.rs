@@ -106,6 +106,7 @@ async fn answer(mut inbox: mpsc::Receiver<Request>) {
                         .send(Err(NotReloaded::Invalid("f.toml:1:1: one\nf.toml:2:1: two\u{1b}".to_owned()))),
                 );
             }
+            Request::Trace(_, reply) => drop(reply.send(Err("there is no service".to_owned()))),
             Request::Command(_, _, reply) => drop(reply.send(Err("no backend is eligible".to_owned()))),
         }
     }
@@ -124,12 +125,13 @@ fn an_invalid_configuration_exits_3_with_every_error_on_a_line_of_its_own() {
 #[test]
 fn without_a_daemon_the_exit_code_is_4_and_the_remedy_is_on_stderr() {
     let nowhere = Path::new("/nonexistent/control.sock");
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 10] = [
         &["status"],
         &["stats"],
         &["flows"],
         &["events", "--state-dir", "/nonexistent"],
         &["events", "--follow"],
+        &["trace"],
         &["why", "p", "--state-dir", "/nonexistent"],
         &["failover", "p"],
         &["failback", "p"],

@@ -65,6 +65,13 @@ fn type_in(line: &str, site: &mut Site, shell: &Shell) -> Result<()> {
         _ if line.starts_with("cargo xtask") => is_run_by_ci(line),
         _ if IN_TESTS.iter().any(|(command, ..)| *command == line) => is_run_by_a_test(line),
         "balancer run" => start(site),
+        _ if line.starts_with("balancer trace") => {
+            let process = shell.start(line)?;
+            poll_until(PATIENCE, "a trace", || match process.stderr() {
+                said if said.contains("packets are shown as they come") => Ok(()),
+                said => Err(said),
+            })
+        }
         "balancer events --follow" => {
             let process = shell.start(line)?;
             poll_until(PATIENCE, "an event", || match process.stdout() {

@@ -20,6 +20,7 @@ pub mod schema;
 pub mod stats;
 pub mod status;
 pub mod top;
+pub mod trace;
 pub mod watch;
 pub mod why;
 
@@ -165,6 +166,13 @@ pub enum Verb {
     /// The newest 100 unless --limit says otherwise. Without a daemon the journal in the state directory is read.
     #[command(after_help = EVENTS_EXAMPLES)]
     Events(EventsArgs),
+    /// Show packets as they are decided about: what came, what became of it and why, a line each
+    ///
+    /// What XDP sends on, answers or drops no tcpdump on this gateway sees. Without --client, packets that are not for a service
+    /// are left out. Of many packets a sample is shown, established flows' segments last, and how many were left out in between.
+    /// All packets cost the gateway more meanwhile, so it is for root. Ctrl-C ends it.
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceArgs),
     /// Show why a pool is on its active backend: what led there, newest first
     ///
     /// The change to it; what was known and asked before, which is the last health of each backend, the operator's commands
@@ -303,6 +311,20 @@ pub struct EventsArgs {
     pub pool: Option<String>,
 }
 
+/// `balancer trace`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct TraceArgs {
+    /// Show packets from or to this client only, also those that are not for a service
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// Show packets of this service only; POOL/SERVICE, where several pools have one of this name
+    #[arg(long, value_name = "S")]
+    pub service: Option<String>,
+    /// End after so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
 /// `balancer why`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct WhyArgs {
@@ -437,6 +459,7 @@ Examples:
   balancer status                             who is active, and why
   balancer top                                the same, live, with keys
   balancer flows --client 192.0.2.7           where a client's connections go
+  balancer trace --client 192.0.2.7           and each of its packets
   balancer why passwords                      what led to that
   balancer events --follow                    what happens
   balancer failover passwords                 move the pool to the next backend
@@ -478,6 +501,12 @@ Examples:
   balancer events --pool passwords --limit 10    the newest of this pool
   balancer events --follow --limit 0          only what happens from now on
   balancer events --follow -o json | jq -c 'select(.event == \"transition\")'";
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  balancer trace --client 192.0.2.7           what becomes of a client's packets
+  balancer trace --service passwords/web      of all packets of a service
+  balancer trace -o json | jq -c 'select(.verdict == \"dropped\") | [.from, .reason]'";
 
 const WHY_EXAMPLES: &str = "\
 Examples:

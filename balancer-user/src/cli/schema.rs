@@ -28,13 +28,14 @@ pub enum Document {
 
 impl ValueEnum for Document {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Document; 10] = [
+        const ALL: [Document; 11] = [
             Document::Configuration,
             Document::Shown(Shown::Status),
             Document::Shown(Shown::Flows),
             Document::Shown(Shown::Stats),
             Document::Shown(Shown::Events),
             Document::Shown(Shown::Event),
+            Document::Shown(Shown::Trace),
             Document::Shown(Shown::Why),
             Document::Shown(Shown::Doctor),
             Document::Shown(Shown::Outcome),

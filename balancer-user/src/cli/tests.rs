@@ -9,7 +9,7 @@ use super::layout::Palette;
 use super::watch::Watch;
 use super::{
     Build, Cli, DrainArgs, EventsArgs, FailoverArgs, FlowsArgs, LogFormat, MaintArgs, Output, ReadyArgs,
-    ResumeArgs, Resumption, RunArgs, StatsArgs, StatusArgs, Verb, Wait, WhyArgs,
+    ResumeArgs, Resumption, RunArgs, StatsArgs, StatusArgs, TraceArgs, Verb, Wait, WhyArgs,
 };
 use crate::control::client::ClientError;
 use crate::exit::{Exit, Failure};
@@ -145,6 +145,14 @@ mod command_line {
             client: "2001:db8::7".parse().ok(),
             limit: Some(10),
         };
+        let trace = TraceArgs {
+            client: "192.0.2.7".parse().ok(),
+            service: Some("passwords/web".to_owned()),
+            limit: Some(9),
+        };
+        let line = "balancer trace --client 192.0.2.7 --service passwords/web --limit 9";
+        assert_eq!(parse(line).verb, Verb::Trace(trace));
+        assert_eq!(parse("balancer trace").verb, Verb::Trace(TraceArgs::default()));
         let events = EventsArgs { limit: 100, follow: false, pool: None };
         assert_eq!(parse("balancer events").verb, Verb::Events(events));
         let events = EventsArgs { limit: 0, follow: true, pool: Some("p".to_owned()) };
@@ -177,6 +185,8 @@ mod command_line {
             "balancer flows --limit 0",
             "balancer flows --limit all",
             "balancer events p",
+            "balancer trace --client server1",
+            "balancer trace --limit 0",
             "balancer events --limit 10001",
             "balancer why",
         ];
@@ -244,11 +254,11 @@ mod exits {
 }
 
 mod tables {
-    use super::super::{events, flows, stats, status, why};
+    use super::super::{events, flows, stats, status, trace, why};
     use super::*;
     use crate::control::protocol::{
-        Backend, Health, LastFailover, LastProbe, PoolReason, PoolState, Status, Timestamp, Transition,
-        XdpMode, example,
+        Backend, Health, LastFailover, LastProbe, PoolReason, PoolState, Status, Timestamp, Traced,
+        Transition, Verdict, XdpMode, example,
     };
 
     /// The example, with a second backend that is down.
@@ -538,6 +548,28 @@ as of 2026-01-02T03:04:05.678Z: 2 events
             events::table(&document, 100, Palette::PLAIN),
             "as of 2026-01-02T03:04:05.678Z: 0 events\n"
         );
+    }
+
+    #[test]
+    fn a_traced_packet_is_a_line_with_its_way_and_its_verdict() {
+        let line = |packet: &Traced| trace::line(packet, Palette::PLAIN);
+        let syn = example::traced();
+        let said = "2026-01-02T03:04:05.678Z wan0 192.0.2.7:40000 > 203.0.113.10:443 tcp syn seq 1000 60 B: forwarded \
+                    (passwords/web), server1, as 10.0.2.1:40000 > 10.0.2.11:10001\n";
+        assert_eq!(line(&syn), said);
+        let dropped = Traced {
+            verdict: Verdict::Dropped,
+            reason: Some("no_backend".to_owned()),
+            became: None,
+            backend: None,
+            missed: 7,
+            interface: Some("\x1b[2J".to_owned()),
+            ..syn
+        };
+        let said = line(&dropped);
+        assert!(said.starts_with("... 7 more that are not shown\n2026-01-02"), "{said}");
+        assert!(said.ends_with("60 B: dropped: no_backend (passwords/web)\n"), "{said}");
+        assert!(!said.contains('\x1b'), "{said:?}");
     }
 
     #[test]

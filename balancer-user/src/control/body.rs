@@ -1,4 +1,5 @@
-//! The bodies of answers: a text in pieces that are freed as they are sent, and records as they happen, without an end.
+//! The bodies of answers: a text in pieces that are freed as they are sent, and records or packets as they happen, without an
+//! end.
 //!
 //! A client that doesn't take what it is sent is dropped by the server (`server`); here it only becomes visible whether the
 //! client or the daemon is waited for.
@@ -10,9 +11,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::protocol::Record;
+use super::protocol::{Record, Traced};
 use super::server::Phase;
 
 /// The body of any answer.
@@ -26,9 +28,22 @@ pub(super) struct Body {
     feed: Option<Feed>,
 }
 
-/// Records as they happen.
+/// What happens, a line each.
 #[derive(Debug)]
 pub(super) struct Feed {
+    lines: Lines,
+    phase: watch::Sender<Phase>,
+}
+
+#[derive(Debug)]
+enum Lines {
+    Records(Records),
+    Packets(mpsc::Receiver<Traced>),
+}
+
+/// Records as they happen.
+#[derive(Debug)]
+struct Records {
     records: mpsc::Receiver<Arc<Record>>,
     /// Of this pool only.
     pool: Option<String>,
@@ -36,7 +51,6 @@ pub(super) struct Feed {
     told: u64,
     /// The last one that came.
     came: Option<u64>,
-    phase: watch::Sender<Phase>,
 }
 
 /// Records were made faster than the client took them.
@@ -63,6 +77,11 @@ impl Body {
         Self { feed: Some(feed), ..Self::of_pieces(vec![text.into()], Some(place)) }
     }
 
+    /// What happens from now on.
+    pub(super) fn of_feed(feed: Feed) -> Self {
+        Self { feed: Some(feed), ..Self::of_pieces(Vec::new(), None) }
+    }
+
     /// How the body is to be read.
     pub(super) const fn content_type(&self) -> &'static str {
         if self.feed.is_some() { "application/x-ndjson" } else { "application/json" }
@@ -71,16 +90,33 @@ impl Body {
 
 impl Feed {
     /// `told`: the id of the last record that the client is told of before.
-    pub(super) const fn new(
+    pub(super) const fn of_records(
         records: mpsc::Receiver<Arc<Record>>,
         pool: Option<String>,
         told: u64,
         phase: watch::Sender<Phase>,
     ) -> Self {
-        Self { records, pool, told, came: None, phase }
+        Self { lines: Lines::Records(Records { records, pool, told, came: None }), phase }
     }
 
-    /// The next one that is wanted; `None` at the daemon's end.
+    /// What is missing of them they say themselves.
+    pub(super) const fn of_packets(packets: mpsc::Receiver<Traced>, phase: watch::Sender<Phase>) -> Self {
+        Self { lines: Lines::Packets(packets), phase }
+    }
+
+    /// The next line; `None` at the daemon's end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Missed>>> {
+        match &mut self.lines {
+            Lines::Records(records) => records.poll(context),
+            Lines::Packets(packets) => {
+                packets.poll_recv(context).map(|packet| packet.map(|packet| Ok(line(&packet).into())))
+            }
+        }
+    }
+}
+
+impl Records {
+    /// The next one that is wanted.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Missed>>> {
         loop {
             let Some(record) = ready!(self.records.poll_recv(context)) else { return Poll::Ready(None) };
@@ -89,15 +125,15 @@ impl Feed {
             }
             let is_wanted = self.pool.is_none() || self.pool == record.pool;
             if is_wanted && record.id > self.told {
-                return Poll::Ready(Some(Ok(line(&record).into())));
+                return Poll::Ready(Some(Ok(line(&*record).into())));
             }
         }
     }
 }
 
-fn line(record: &Record) -> Vec<u8> {
+fn line(document: &impl Serialize) -> Vec<u8> {
     // Numbers and texts: nothing that JSON can't say.
-    let mut line = serde_json::to_vec(record).unwrap_or_default();
+    let mut line = serde_json::to_vec(document).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -181,7 +217,7 @@ mod tests {
         let (sender, records) = mpsc::channel(8);
         let (phase, seen) = watch::channel(Phase::Sending);
         let mut body =
-            Body::of_records(&[], place, Feed::new(records, pool.map(ToOwned::to_owned), told, phase));
+            Body::of_records(&[], place, Feed::of_records(records, pool.map(ToOwned::to_owned), told, phase));
         // There was nothing before.
         body.pieces.clear();
         (sender, seen, body)

@@ -3,6 +3,7 @@
 //! What is deliberately not here: a fall-back for a dead daemon; who asks decides what to do without an answer.
 
 use std::io;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -21,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::listing::MAX_LISTING_BYTES;
 use super::protocol::{
     Document, ErrorBody, Events, EventsQuery, Flows, FlowsQuery, Order, Outcome, Record, ReloadCommand,
-    Reloaded, Why, WhyQuery,
+    Reloaded, TRACE_PATH, TraceQuery, Traced, Why, WhyQuery,
 };
 
 /// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
@@ -91,7 +93,7 @@ pub enum ClientError {
     },
     /// It did not take what it was sent in time.
     #[error(
-        "the daemon has dropped this reader, which did not take events as fast as they happened: start it again"
+        "the daemon has dropped this reader, which did not take what happened as fast as it did: start it again"
     )]
     Dropped,
     /// The daemon says that it failed, or something else answers there.
@@ -166,17 +168,28 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn follow(&self, query: &EventsQuery) -> Result<Following<'_>, ClientError> {
-        let path = format!("{}?{query}", Events::PATH);
+    pub async fn follow(&self, query: &EventsQuery) -> Result<Following<'_, Record>, ClientError> {
+        self.feed(&format!("{}?{query}", Events::PATH)).await
+    }
+
+    /// Asks for packets from now on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn trace(&self, query: &TraceQuery) -> Result<Following<'_, Traced>, ClientError> {
+        self.feed(&format!("{TRACE_PATH}?{query}")).await
+    }
+
+    async fn feed<T>(&self, path: &str) -> Result<Following<'_, T>, ClientError> {
         let asked = async {
-            let (response, driver) = self.send(Method::GET, &path, Bytes::new()).await?;
+            let (response, driver) = self.send(Method::GET, path, Bytes::new()).await?;
             if response.status() == StatusCode::OK {
                 return Ok((response.into_body(), driver));
             }
-            Err(self.failed(response, &path).await)
+            Err(self.failed(response, path).await)
         };
         let (body, driver) = self.within(LISTING_LIMIT, "", asked).await?;
-        Ok(Following { client: self, body, _driver: driver, text: Vec::new() })
+        Ok(Following { client: self, body, _driver: driver, text: Vec::new(), of: PhantomData })
     }
 
     fn read<D: Document>(&self, body: &[u8]) -> Result<D, ClientError> {
@@ -321,22 +334,23 @@ impl Client {
     }
 }
 
-/// Records as they happen.
+/// What happens, as it does.
 #[derive(Debug)]
-pub struct Following<'a> {
+pub struct Following<'a, T> {
     client: &'a Client,
     body: Incoming,
     _driver: JoinSet<()>,
     /// What came of the next lines.
     text: Vec<u8>,
+    of: PhantomData<T>,
 }
 
-impl Following<'_> {
+impl<T: DeserializeOwned> Following<'_, T> {
     /// The next one, however long that takes; `None` when the daemon has ended.
     ///
     /// # Errors
     /// [`ClientError::Dropped`], or what comes is no record.
-    pub async fn next(&mut self) -> Result<Option<Record>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.text.drain(..=end).collect();

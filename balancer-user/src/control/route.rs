@@ -14,8 +14,8 @@ use tokio::net::unix::UCred;
 use super::body::Body;
 use super::protocol::{
     Document as _, DrainCommand, ErrorBody, Events, EventsQuery, FailbackCommand, FailoverCommand, Flows,
-    FlowsQuery, MaintCommand, Order, ReadyCommand, ReloadCommand, ResumeCommand, Stats, Status, Why,
-    WhyQuery,
+    FlowsQuery, MaintCommand, Order, ReadyCommand, ReloadCommand, ResumeCommand, Stats, Status, TRACE_PATH,
+    TraceQuery, Why, WhyQuery,
 };
 use super::server::{Daemon, NoAnswer, NotReloaded, Request};
 
@@ -35,12 +35,12 @@ impl Peer {
     pub(super) fn new(credentials: &UCred) -> Self {
         let uid = credentials.uid();
         let own_uid = rustix::process::geteuid().as_raw();
-        Self { uid, pid: credentials.pid(), may_write: may_write(uid, own_uid) }
+        Self { uid, pid: credentials.pid(), may_write: is_trusted(uid, own_uid) }
     }
 }
 
 /// Reading is for all who can open the socket: its mode and group decide that.
-fn may_write(uid: u32, daemon_uid: u32) -> bool {
+fn is_trusted(uid: u32, daemon_uid: u32) -> bool {
     uid == 0 || uid == daemon_uid
 }
 
@@ -114,6 +114,14 @@ async fn answer(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
             let query = WhyQuery::parse(query(&request)).map_err(misspelt)?;
             json(&daemon.ask(|reply| Request::Why(query, reply)).await?.map_err(refused)?)
         }
+        TRACE_PATH => {
+            expect(&method, &Method::GET, "GET", &path)?;
+            // Every packet costs the gateway more while somebody traces.
+            may_write(peer, &path)?;
+            let query = TraceQuery::parse(query(&request)).map_err(misspelt)?;
+            tracing::info!(uid = peer.uid, pid = peer.pid, ?query, "a trace was asked for");
+            daemon.trace(query).await?.map_err(refused)
+        }
         FailoverCommand::PATH => order::<FailoverCommand>(request, peer, daemon).await,
         FailbackCommand::PATH => order::<FailbackCommand>(request, peer, daemon).await,
         DrainCommand::PATH => order::<DrainCommand>(request, peer, daemon).await,
@@ -167,22 +175,23 @@ async fn reload(request: HttpRequest<Incoming>, peer: Peer, daemon: &Daemon<'_>)
     json(&reloaded)
 }
 
+/// Refuses what a peer may not do that may only look.
+fn may_write(peer: Peer, path: &str) -> Result<(), Failure> {
+    if peer.may_write {
+        return Ok(());
+    }
+    tracing::warn!(uid = peer.uid, pid = peer.pid, path, "a control client that may only read was refused");
+    let error = format!("uid {} may look but not change anything: do this as root", peer.uid);
+    Err(Failure::new(StatusCode::FORBIDDEN, error))
+}
+
 async fn read<T: DeserializeOwned>(
     request: HttpRequest<Incoming>,
     peer: Peer,
     path: &str,
 ) -> Result<T, Failure> {
     expect(request.method(), &Method::POST, "POST", path)?;
-    if !peer.may_write {
-        tracing::warn!(
-            uid = peer.uid,
-            pid = peer.pid,
-            path,
-            "a control client that may only read was refused"
-        );
-        let error = format!("uid {} may look but not change anything: do this as root", peer.uid);
-        return Err(Failure::new(StatusCode::FORBIDDEN, error));
-    }
+    may_write(peer, path)?;
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             let error = format!("a command has at most {MAX_BODY_BYTES} bytes");
@@ -217,10 +226,10 @@ mod tests {
 
     #[test]
     fn only_root_and_the_daemons_own_user_may_write() {
-        assert!(may_write(0, 0));
-        assert!(may_write(0, 997));
-        assert!(may_write(997, 997));
-        assert!(!may_write(1000, 0));
-        assert!(!may_write(1000, 997));
+        assert!(is_trusted(0, 0));
+        assert!(is_trusted(0, 997));
+        assert!(is_trusted(997, 997));
+        assert!(!is_trusted(1000, 0));
+        assert!(!is_trusted(1000, 997));
     }
 }

@@ -26,7 +26,7 @@ use super::body::{Body, Feed};
 use super::listing::Listing;
 use super::protocol::{
     Command, Events, EventsQuery, EventsSchema, FlowsQuery, Outcome, Record, ReloadCommand, Reloaded, Stats,
-    Status, Timestamp, Why, WhyQuery,
+    Status, Timestamp, TraceQuery, Traced, Why, WhyQuery,
 };
 use super::route::{self, Peer};
 use super::spare::Spare;
@@ -47,6 +47,8 @@ pub enum Request {
     Events(EventsQuery, oneshot::Sender<Result<Told, String>>),
     /// What led to a pool's active backend; refused as above.
     Why(WhyQuery, oneshot::Sender<Result<Why, String>>),
+    /// Packets from now on; refused as above.
+    Trace(TraceQuery, oneshot::Sender<Result<mpsc::Receiver<Traced>, String>>),
     /// Something that somebody wants done; answered when it is, or refused with a sentence that says why.
     Command(Command, Asker, oneshot::Sender<Result<Outcome, String>>),
     /// The configuration once more, wanted by this user.
@@ -391,7 +393,7 @@ impl Daemon<'_> {
             Ok(told.and_then(|Told { as_of, past, live }| {
                 if let Some(live) = live {
                     let last = past.last().map_or(0, |record| record.id);
-                    let feed = Feed::new(live, pool, last, self.phase.clone());
+                    let feed = Feed::of_records(live, pool, last, self.phase.clone());
                     return Ok(Body::of_records(&past, place, feed));
                 }
                 let document = Events { schema: EventsSchema::V1, as_of, events: past };
@@ -400,6 +402,12 @@ impl Daemon<'_> {
             }))
         };
         self.within(self.limits.answer, events).await
+    }
+
+    /// Asks for packets from now on.
+    pub(super) async fn trace(&self, query: TraceQuery) -> Result<Result<Body, String>, NoAnswer> {
+        let packets = self.ask(|reply| Request::Trace(query, reply)).await?;
+        Ok(packets.map(|packets| Body::of_feed(Feed::of_packets(packets, self.phase.clone()))))
     }
 
     /// Has a command carried out.

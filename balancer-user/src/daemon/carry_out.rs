@@ -234,6 +234,7 @@ impl Daemon {
             }
             Request::Events(query, reply) => self.tell_events(query, reply),
             Request::Why(query, reply) => self.tell_why(query, reply),
+            Request::Trace(query, reply) => self.begin_trace(&query, reply),
             Request::Command(command, asker, reply) => self.obey(&command, asker, reply),
             Request::Reload(asked, uid, reply) => self.reload(Cause::Verb(asked, uid, reply)),
         }

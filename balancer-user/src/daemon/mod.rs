@@ -42,6 +42,7 @@ mod steps;
 mod story;
 mod syns;
 mod telling;
+mod traces;
 mod trials;
 mod view;
 mod watchdog;
@@ -67,6 +68,7 @@ use crate::dataplane::failures::Failures;
 use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::rescue::Rescuer;
+use crate::dataplane::traces::Tracer;
 use crate::dataplane::{DataplaneError, Kind};
 use crate::descriptors;
 use crate::directory::DirectoryError;
@@ -97,6 +99,7 @@ use self::probe_log::ProbeLog;
 use self::reload::{Cause, Reloads};
 use self::start::{Parts, Started};
 use self::steps::Done;
+use self::traces::Traces;
 use self::trials::Trials;
 use self::watchdog::Watchdog;
 use self::ways::{Wanted, Ways};
@@ -116,6 +119,9 @@ const LONG: Duration = Duration::from_secs(3600);
 const SPARE_THREADS: usize = 64;
 /// For the disk to take what is left at the end; a disk that works takes milliseconds.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// What the packet path tells, and where to tell of it.
+type Packets = (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>, AsyncFd<Tracer>);
 
 /// What came of one probe.
 type Probed = (ProbeTicket, SystemTime, Result<Outcome, LocalFault>);
@@ -166,6 +172,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
         watcher,
         flows,
         failures,
+        tracer,
         listener,
         socket,
         http,
@@ -183,7 +190,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let serving = tokio::spawn(server::serve(listener, requests, async {
         let _ = stopped.await;
     }));
-    let flows = (Arc::new(flows), walked, failures);
+    let flows = (Arc::new(flows), walked, failures, tracer);
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
     let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), (resolver, text), options);
@@ -243,6 +250,7 @@ struct Daemon {
     live: Live,
     failovers: Failovers,
     trials: Trials,
+    traces: Traces,
     degraded_told: Told,
     redirects: Redirects,
     /// Why too few file descriptors are left.
@@ -312,7 +320,7 @@ impl Daemon {
     fn new(
         parts: Parts,
         (interfaces, ways): (Interfaces, Ways),
-        (flows, walked, failures): (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>),
+        (flows, walked, failures, tracer): Packets,
         (store, remembered): (Store, Remembered),
         (resolver, text): (Resolver, Arc<str>),
         options: &Options,
@@ -342,6 +350,7 @@ impl Daemon {
             live: Live::new(failures, rescuer, &parts.slots),
             failovers: Failovers::default(),
             trials: Trials::default(),
+            traces: Traces::new(tracer),
             degraded_told: Told::default(),
             redirects: Redirects::default(),
             descriptors: None,
@@ -397,12 +406,15 @@ impl Daemon {
             let cut = cut.unwrap_or_else(|| Instant::now() + LONG);
             let expiry = self.reloads.expiry().map(|moment| self.clock.instant(moment));
             let expiry = expiry.unwrap_or_else(|| Instant::now() + LONG);
+            let reader = self.traces.next_look().unwrap_or_else(|| Instant::now() + LONG);
             let names = self.names.next().map(|moment| self.clock.instant(moment));
             let names = names.unwrap_or_else(|| Instant::now() + LONG);
             tokio::select! {
                 Some(probed) = self.outcomes.1.recv() => self.probed(probed),
                 Some(done) = self.done.1.recv() => self.done(done),
                 attempts = self.live.heard() => self.failed(&attempts),
+                packets = self.traces.heard() => self.traced(&packets),
+                () = sleep_until(reader.into()) => self.look_after_traces(),
                 () = sleep_until(look.into()) => self.look(),
                 () = sleep_until(answer.into()) => {
                     self.watch_failovers();

@@ -25,6 +25,7 @@ use crate::dataplane::object::{self, Loaded, Wanted};
 use crate::dataplane::pins::{OtherLayout, PinDirectory};
 use crate::dataplane::slots::{self, Busy, Occupied, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
+use crate::dataplane::traces::Tracer;
 use crate::dataplane::{DataplaneError, layout_version};
 use crate::descriptors;
 use crate::directory::LockedDirectory;
@@ -80,6 +81,7 @@ pub(super) struct Started {
     pub(super) text: Arc<str>,
     pub(super) flows: FlowTable,
     pub(super) failures: AsyncFd<Failures>,
+    pub(super) tracer: AsyncFd<Tracer>,
     pub(super) interfaces: Interfaces,
     /// For the watcher of interfaces and ways.
     pub(super) watcher: Neighbours,
@@ -147,7 +149,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
              `balancer run --replace` or `balancer detach` removes it");
     }
     let Assembly { probers, dataplane, kernel, listener, socket, http } = assembly;
-    let Dataplane { plan, slots, tables, flows, failures, program, interfaces, found } = dataplane;
+    let Dataplane { plan, slots, tables, flows, failures, tracer, program, interfaces, found } = dataplane;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
@@ -179,6 +181,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
         watcher,
         flows,
         failures,
+        tracer,
         listener,
         socket,
         http,
@@ -210,6 +213,7 @@ struct Dataplane {
     tables: Tables,
     flows: FlowTable,
     failures: AsyncFd<Failures>,
+    tracer: AsyncFd<Tracer>,
     program: Loaded,
     interfaces: Interfaces,
     found: (Occupied, Busy),
@@ -280,11 +284,12 @@ impl Assembly {
         let flows =
             FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
         let failures = Failures::take(&mut program.ebpf)?.awaited()?;
+        let tracer = Tracer::take(&mut program.ebpf)?.awaited()?;
         let found = (tables.occupied()?, flows.sweep().busy);
         let slots = slots::assign(&plan, &found.0, &found.1)?;
         tables.write_pools(&plan, &slots)?;
         let interfaces = Self::interfaces(config, &mut tables, neighbours).await?;
-        Ok(Dataplane { plan, slots, tables, flows, failures, program, interfaces, found })
+        Ok(Dataplane { plan, slots, tables, flows, failures, tracer, program, interfaces, found })
     }
 
     /// Gives those that are there a slot.

@@ -1,7 +1,7 @@
 //! The contract's example of the status document, with its dots filled in, and examples of the others: what tests of
 //! the protocol, the server and the tables start from.
 
-use super::{Events, Flows, Stats, Status, Why};
+use super::{Events, Flows, Stats, Status, Traced, Why};
 
 /// As in the contract, section 5, with `last_failover`, `degraded` and `pending` behind.
 pub(crate) const STATUS: &str = r#"
@@ -51,6 +51,17 @@ pub(crate) const WHY: &str = r#"
       "from": "server1", "to": "server2", "reason": "backend_down", "evidence": "web: refused" },
     { "id": 41, "at": "2026-01-02T03:01:01.677Z", "event": "health", "pool": "passwords", "backend": "server1",
       "from": "up", "to": "down", "reason": "web: refused", "evidence": null } ] }"#;
+
+/// A client's SYN on its way to a backend.
+pub(crate) const TRACED: &str = r#"
+{ "at": "2026-01-02T03:04:05.678Z", "interface": "wan0", "protocol": "tcp", "from": "192.0.2.7:40000", "to": "203.0.113.10:443",
+  "flags": "syn", "sequence": 1000, "acknowledgement": null, "bytes": 60, "verdict": "forwarded", "reason": null,
+  "became": { "from": "10.0.2.1:40000", "to": "10.0.2.11:10001" }, "pool": "passwords", "service": "web", "backend": "server1",
+  "missed": 0 }"#;
+
+pub(crate) fn traced() -> Traced {
+    serde_json::from_str(TRACED).unwrap()
+}
 
 pub(crate) fn events() -> Events {
     serde_json::from_str(EVENTS).unwrap()

@@ -17,6 +17,7 @@ mod schema;
 mod stats;
 mod status;
 mod timestamp;
+mod trace;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +39,7 @@ pub use self::status::{
     PoolState, Service, Status, StatusSchema, Transition, XdpMode,
 };
 pub use self::timestamp::Timestamp;
+pub use self::trace::{Ends, TRACE_PATH, TraceQuery, Traced, Verdict};
 
 /// A document with a name and version of its own, which a client checks before it reads the rest.
 pub trait Document: Serialize + DeserializeOwned {
@@ -86,6 +88,11 @@ mod tests {
     fn events_and_why_have_the_contracts_keys_in_its_order_and_nothing_else() {
         assert_eq!(serde_json::to_string(&example::events()).unwrap(), compact(example::EVENTS));
         assert_eq!(serde_json::to_string(&example::why()).unwrap(), compact(example::WHY));
+    }
+
+    #[test]
+    fn a_traced_packet_has_its_keys_in_this_order_and_nothing_else() {
+        assert_eq!(serde_json::to_string(&example::traced()).unwrap(), compact(example::TRACED));
     }
 
     #[test]

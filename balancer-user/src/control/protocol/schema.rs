@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{Doctor, Events, Flows, Outcome, Record, Reloaded, Stats, Status, Why};
+use super::{Doctor, Events, Flows, Outcome, Record, Reloaded, Stats, Status, Traced, Why};
 
 /// What verbs print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,6 +22,8 @@ pub enum Shown {
     Events,
     /// Of each line of `events --follow`
     Event,
+    /// Of each line of `trace`
+    Trace,
     /// Of `why`
     Why,
     /// Of `doctor`
@@ -42,6 +44,7 @@ impl Shown {
             Self::Stats => of::<Stats>(),
             Self::Events => of::<Events>(),
             Self::Event => of::<Record>(),
+            Self::Trace => of::<Traced>(),
             Self::Why => of::<Why>(),
             Self::Doctor => of::<Doctor>(),
             Self::Outcome => of::<Outcome>(),

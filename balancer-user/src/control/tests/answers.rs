@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::control::client::ClientError;
-use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats, WhyQuery};
+use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats, TraceQuery, Traced, WhyQuery};
 
 /// A user without any rights on most systems.
 const NOBODY: u32 = 65534;
@@ -162,6 +162,7 @@ async fn curl_as_nobody(path: &Path, arguments: &[&str]) -> (u16, String) {
 async fn another_user_may_look_but_not_change_anything() {
     const STATUS: &str = "http://balancer/v1/status";
     const FAILBACK: &str = "http://balancer/v1/failback";
+    const TRACE: &str = "http://balancer/v1/trace";
     let lab = Lab::start();
     fs::set_permissions(lab.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (status, _) = curl_as_nobody(&lab.path, &[STATUS]).await;
@@ -173,6 +174,8 @@ async fn another_user_may_look_but_not_change_anything() {
     let (status, body) = curl_as_nobody(&lab.path, &["--data", r#"{"pool": "passwords"}"#, FAILBACK]).await;
     assert_eq!(status, 403, "{body}");
     assert!(body.contains("uid 65534 may look but not change anything"), "{body}");
+    let (status, body) = curl_as_nobody(&lab.path, &[TRACE]).await;
+    assert!(status == 403 && body.contains("do this as root"), "{status} {body}");
 }
 
 #[tokio::test]
@@ -206,6 +209,23 @@ async fn a_follower_hears_the_past_and_then_each_record_until_the_daemon_ends() 
     lab.daemon.abort();
     let end = timeout(DEADLINE, following.next()).await.expect("the end").unwrap();
     assert_eq!(end, None);
+}
+
+#[tokio::test]
+async fn packets_come_one_by_one_until_there_are_no_more() {
+    let lab = Lab::start();
+    let client = lab.client();
+    let mut packets = client.trace(&TraceQuery::default()).await.unwrap();
+    for missed in 0..3 {
+        let packet = timeout(DEADLINE, packets.next()).await.expect("a packet").unwrap().unwrap();
+        assert_eq!(packet, Traced { missed, ..example::traced() });
+    }
+    assert_eq!(timeout(DEADLINE, packets.next()).await.expect("the end").unwrap(), None);
+    let query = TraceQuery { service: Some("mail".to_owned()), client: None };
+    let error = client.trace(&query).await.expect_err("a refusal");
+    assert_eq!(error.to_string(), "refused: there is no service \"mail\"");
+    let answer = lab.exchange(b"GET /v1/trace?pool=p HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    assert_refused(&answer, 400, "\"pool\" is none of client, service");
 }
 
 #[tokio::test]

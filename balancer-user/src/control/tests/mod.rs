@@ -17,7 +17,8 @@ use tokio::time::timeout;
 use super::client::Client;
 use super::listing::{Listing, ListingWriter};
 use super::protocol::{
-    Command, Events, EventsQuery, FailoverCommand, FlowsQuery, Outcome, Record, Status, example,
+    Command, Events, EventsQuery, FailoverCommand, FlowsQuery, Outcome, Record, Status, TraceQuery, Traced,
+    example,
 };
 use super::server::{Limits, NotReloaded, Request, Told, serve_within};
 use super::socket::ControlSocket;
@@ -119,6 +120,7 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
             Request::Events(query, reply) => answer(reply, told(&query, &mut followed)),
             Request::Why(query, reply) if query.pool == "passwords" => answer(reply, Ok(example::why())),
             Request::Why(query, reply) => answer(reply, Err(format!("there is no pool {:?}", query.pool))),
+            Request::Trace(query, reply) => answer(reply, packets(&query)),
             Request::Command(Command::Failover(FailoverCommand { pool, .. }), _, reply)
                 if pool == "stuck" =>
             {
@@ -145,6 +147,18 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
             }
         }
     }
+}
+
+/// The example, three times.
+fn packets(query: &TraceQuery) -> Result<mpsc::Receiver<Traced>, String> {
+    let (sender, packets) = mpsc::channel(8);
+    if let Some(service) = &query.service {
+        return Err(format!("there is no service {service:?}"));
+    }
+    for missed in 0..3 {
+        sender.try_send(Traced { missed, ..example::traced() }).unwrap();
+    }
+    Ok(packets)
 }
 
 /// The example's records, as many as wanted; who follows hears [`MORE`], and no end while `followed` stays.

@@ -1,0 +1,380 @@
+//! Packets for people who want to see them (`balancer trace`): who wants to see which, and what they are called.
+//!
+//! A trace lasts as long as its client reads, which is looked at every second; the packet path stops by itself soon after
+//! a daemon that is gone. Bounded: so many traces at once, so many packets a second (the packet path), so many that wait for
+//! a reader; what is left out is counted, and told with the next one. Deliberately not here: how a packet is shown.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use balancer_common::abi::{self, Address, Port};
+use balancer_common::flow::flags;
+use balancer_common::limits::MAX_TRACES;
+use balancer_common::verdict::Reason;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::control::protocol::{Ends, TraceQuery, Traced, Verdict};
+use crate::dataplane::clock::monotonic_ns;
+use crate::dataplane::traces::{Tracer, Wish};
+
+use super::Daemon;
+
+/// How often it is looked whether anybody still reads.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For how long the packet path goes on by itself: some looks that come late.
+const LASTS: Duration = Duration::from_secs(5);
+/// Packets that wait for one reader.
+const WAITING: usize = 512;
+
+/// The way to whoever wants to see packets.
+pub(super) type Reply = oneshot::Sender<Result<mpsc::Receiver<Traced>, String>>;
+
+/// Who sees packets.
+pub(super) struct Traces {
+    tracer: AsyncFd<Tracer>,
+    readers: [Option<Reader>; MAX_TRACES],
+    next_look: Option<Instant>,
+}
+
+struct Reader {
+    packets: mpsc::Sender<Traced>,
+    /// What came before was for somebody else in this place.
+    since_ns: u64,
+    /// As the packet path counted up to the last look.
+    missed_there: u64,
+    /// What the next packet says of those before it.
+    missed: u64,
+}
+
+impl Reader {
+    fn is_gone(&self) -> bool {
+        self.packets.is_closed()
+    }
+
+    fn show(&mut self, packet: &Traced) {
+        match self.packets.try_send(Traced { missed: self.missed, ..packet.clone() }) {
+            Ok(()) => self.missed = 0,
+            Err(_) => self.missed += 1,
+        }
+    }
+}
+
+impl Traces {
+    pub(super) fn new(tracer: AsyncFd<Tracer>) -> Self {
+        Self { tracer, readers: [const { None }; MAX_TRACES], next_look: None }
+    }
+
+    /// What the packet path tells next; waits until there is something.
+    pub(super) async fn heard(&mut self) -> Vec<abi::Traced> {
+        let Ok(mut guard) = self.tracer.readable_mut().await else {
+            // The runtime ends.
+            return std::future::pending().await;
+        };
+        let (packets, may_be_more) = guard.get_inner_mut().read();
+        if !may_be_more {
+            guard.clear_ready();
+        }
+        packets
+    }
+
+    /// When it is time to look; `None`: nobody reads.
+    pub(super) const fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    fn begin(&mut self, wish: Wish) -> Result<mpsc::Receiver<Traced>, String> {
+        self.look();
+        let since_ns = monotonic_ns();
+        let tracer = self.tracer.get_mut();
+        let missed = tracer.missed().map_err(|error| error.to_string())?;
+        let place = tracer.begin(wish, LASTS).map_err(|error| error.to_string())?;
+        let place = place.ok_or_else(|| {
+            format!("{MAX_TRACES} traces are under way, as many as there may be at once: end one of them")
+        })?;
+        let (packets, receiver) = mpsc::channel(WAITING);
+        self.readers[place] = Some(Reader { packets, since_ns, missed_there: missed[place], missed: 0 });
+        self.next_look.get_or_insert_with(|| Instant::now() + LOOK_EVERY);
+        Ok(receiver)
+    }
+
+    /// Who is gone is forgotten, and for all others it goes on.
+    fn look(&mut self) {
+        let tracer = self.tracer.get_mut();
+        let mut outcome = Ok(());
+        for (place, reader) in self.readers.iter_mut().enumerate() {
+            if reader.as_ref().is_some_and(Reader::is_gone) {
+                *reader = None;
+                outcome = outcome.and(tracer.end(place, LASTS));
+            }
+        }
+        let is_any_left = self.readers.iter().any(Option::is_some);
+        if is_any_left {
+            outcome = outcome.and(tracer.extend(LASTS)).and(tracer.missed().map(|missed| {
+                for (reader, missed) in self.readers.iter_mut().zip(missed) {
+                    let Some(reader) = reader else { continue };
+                    reader.missed += missed.saturating_sub(reader.missed_there);
+                    reader.missed_there = missed;
+                }
+            }));
+        }
+        self.next_look = is_any_left.then(|| Instant::now() + LOOK_EVERY);
+        if let Err(error) = outcome {
+            warn!(event = "trace", error = %error, "traces may show less than there is");
+        }
+    }
+}
+
+impl Daemon {
+    /// Somebody wants to see packets.
+    pub(super) fn begin_trace(&mut self, query: &TraceQuery, reply: Reply) {
+        let service = query.service.as_ref().map(|service| self.service_slot(service)).transpose();
+        let begun = service.and_then(|service| self.traces.begin(Wish { client: query.client, service }));
+        if begun.is_ok() {
+            let client = query.client.map(|client| client.to_string());
+            info!(
+                event = "trace",
+                client = client.as_deref().unwrap_or("-"),
+                service = query.service.as_deref().unwrap_or("-"),
+                "packets are shown to somebody"
+            );
+        }
+        // Who asked may be gone.
+        let _ = reply.send(begun);
+    }
+
+    /// Time to look whether anybody still wants to.
+    pub(super) fn look_after_traces(&mut self) {
+        self.traces.look();
+    }
+
+    /// Packets came for those who want to see them.
+    pub(super) fn traced(&mut self, packets: &[abi::Traced]) {
+        let (now, now_ns) = (SystemTime::now(), monotonic_ns());
+        for packet in packets {
+            let age = Duration::from_nanos(now_ns.saturating_sub(packet.at_ns));
+            let shown = self.shown(packet, now.checked_sub(age).unwrap_or(now));
+            for (place, reader) in self.traces.readers.iter_mut().enumerate() {
+                if let Some(reader) = reader
+                    && packet.filters >> place & 1 != 0
+                    && packet.at_ns >= reader.since_ns
+                {
+                    reader.show(&shown);
+                }
+            }
+        }
+    }
+
+    /// The slot of the service with this name, or this pool's and this name.
+    fn service_slot(&self, wanted: &str) -> Result<u16, String> {
+        let pools = self.parts.config.pools.iter().zip(&self.parts.slots);
+        let all = pools.flat_map(|(pool, slots)| {
+            let services = pool.services.iter().zip(&slots.services);
+            services
+                .map(|(service, slot)| (format!("{}/{}", pool.name, service.name), &service.name, slot.index))
+        });
+        let found: Vec<_> = all.filter(|(full, name, _)| full == wanted || *name == wanted).collect();
+        match &found[..] {
+            [] => Err(format!("there is no service {wanted:?}; `balancer status` lists them")),
+            [(_, _, slot)] => Ok(*slot),
+            several => {
+                let names: Vec<_> = several.iter().map(|(full, ..)| full.as_str()).collect();
+                Err(format!("several services are called {wanted:?}: name one of {}", names.join(", ")))
+            }
+        }
+    }
+
+    /// A packet by the names of what it met.
+    fn shown(&self, packet: &abi::Traced, at: SystemTime) -> Traced {
+        let (pool, service) = self.service_in(packet.service).unzip();
+        let of_pool = self.backend_of(packet, pool);
+        let interface = self.interfaces.places().into_iter().find_map(|(name, place)| {
+            place.is_some_and(|place| place.ifindex == packet.ifindex).then_some(name)
+        });
+        let is_tcp = packet.protocol == TCP;
+        let has_ports = is_tcp && packet.is_fragment == 0;
+        let before = ends(&packet.before, has_ports);
+        let (verdict, reason) = fate(packet);
+        Traced {
+            at: at.into(),
+            interface,
+            protocol: protocol(packet.protocol),
+            flags: flags_of(packet),
+            sequence: has_ports.then_some(packet.sequence),
+            acknowledgement: (has_ports && packet.flags & flags::ACK != 0).then_some(packet.acknowledgement),
+            bytes: packet.length,
+            verdict,
+            reason: reason.map(|reason| reason.name().to_owned()),
+            became: (verdict == Verdict::Forwarded).then(|| ends(&packet.after, has_ports)).flatten(),
+            pool: pool
+                .or(of_pool.map(|(pool, _)| pool))
+                .map(|pool| self.parts.config.pools[pool].name.clone()),
+            service: pool
+                .zip(service)
+                .map(|(pool, service)| self.parts.config.pools[pool].services[service].name.clone()),
+            backend: of_pool
+                .map(|(pool, backend)| self.parts.config.pools[pool].backends[backend].name.clone()),
+            from: before.as_ref().map(|ends| ends.from.clone()),
+            to: before.map(|ends| ends.to),
+            missed: 0,
+        }
+    }
+
+    /// Pool and service in a slot.
+    fn service_in(&self, slot: u16) -> Option<(usize, usize)> {
+        self.parts.slots.iter().enumerate().find_map(|(pool, slots)| {
+            let service = slots.services.iter().position(|service| service.index == slot)?;
+            Some((pool, service))
+        })
+    }
+
+    /// Pool and backend at one of the packet's ends: of this pool, if that is known.
+    fn backend_of(&self, packet: &abi::Traced, pool: Option<usize>) -> Option<(usize, usize)> {
+        let ends = [packet.before.source, packet.after.destination].map(IpAddr::from);
+        let pools = self.parts.config.pools.iter().enumerate();
+        pools.filter(|(index, _)| pool.is_none_or(|pool| pool == *index)).find_map(|(index, pool)| {
+            let backend = pool.backends.iter().position(|backend| ends.contains(&backend.address))?;
+            Some((index, backend))
+        })
+    }
+}
+
+const TCP: u8 = 6;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+fn protocol(number: u8) -> Option<String> {
+    Some(match number {
+        0 => return None,
+        TCP => "tcp".to_owned(),
+        ICMP => "icmp".to_owned(),
+        ICMPV6 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    })
+}
+
+/// `None`: it isn't IP.
+fn ends(ends: &abi::Ends, has_ports: bool) -> Option<Ends> {
+    if ends.source == Address::NONE && ends.destination == Address::NONE {
+        return None;
+    }
+    let text = |address: Address, port: Port| {
+        if has_ports { abi::socket(address, port).to_string() } else { IpAddr::from(address).to_string() }
+    };
+    Some(Ends {
+        from: text(ends.source, ends.source_port),
+        to: text(ends.destination, ends.destination_port),
+    })
+}
+
+/// What tells packets of a protocol apart.
+fn flags_of(packet: &abi::Traced) -> Option<String> {
+    const NAMES: [(u8, &str); 6] = [
+        (flags::SYN, "syn"),
+        (flags::FIN, "fin"),
+        (flags::RST, "rst"),
+        (flags::PSH, "psh"),
+        (flags::ACK, "ack"),
+        (flags::URG, "urg"),
+    ];
+    match packet.protocol {
+        _ if packet.is_fragment != 0 => Some("fragment".to_owned()),
+        TCP => {
+            let set = NAMES.iter().filter(|(bit, _)| packet.flags & bit != 0).map(|(_, name)| *name);
+            Some(set.collect::<Vec<_>>().join(","))
+        }
+        ICMP | ICMPV6 => {
+            let [kind, code] = packet.before.source_port.to_wire();
+            Some(format!("type {kind} code {code}"))
+        }
+        _ => None,
+    }
+}
+
+fn fate(packet: &abi::Traced) -> (Verdict, Option<Reason>) {
+    let reason = Reason::from_number(packet.reason);
+    match packet.fate {
+        abi::Traced::FORWARDED => (Verdict::Forwarded, None),
+        abi::Traced::PASSED_COUNTED => (Verdict::Passed, reason),
+        abi::Traced::DROPPED => (Verdict::Dropped, reason),
+        abi::Traced::ANSWERED => (Verdict::Answered, reason),
+        _ => (Verdict::Passed, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(protocol: u8, flags: u8) -> abi::Traced {
+        abi::Traced { protocol, flags, ..abi::Traced::default() }
+    }
+
+    #[test]
+    fn what_tells_packets_apart_is_told_by_its_name() {
+        let icmp = abi::Traced {
+            before: abi::Ends { source_port: Port::from_wire([3, 4]), ..abi::Ends::NONE },
+            ..packet(ICMP, 0)
+        };
+        let fragment = abi::Traced { is_fragment: 1, ..packet(TCP, flags::SYN) };
+        for (packet, of, told) in [
+            (packet(TCP, flags::SYN), Some("tcp"), Some("syn")),
+            (packet(TCP, 0xff), Some("tcp"), Some("syn,fin,rst,psh,ack,urg")),
+            (packet(TCP, 0), Some("tcp"), Some("")),
+            (icmp, Some("icmp"), Some("type 3 code 4")),
+            (fragment, Some("tcp"), Some("fragment")),
+            (packet(17, 0), Some("17"), None),
+            (packet(0, 0), None, None),
+        ] {
+            assert_eq!((protocol(packet.protocol).as_deref(), flags_of(&packet).as_deref()), (of, told));
+        }
+    }
+
+    #[test]
+    fn addresses_have_ports_where_their_protocol_has_some() {
+        let of = |address: &str| Address::from(address.parse::<IpAddr>().unwrap());
+        let ends_of = |source, destination| abi::Ends {
+            source: of(source),
+            destination: of(destination),
+            source_port: Port::new(40_000),
+            destination_port: Port::new(443),
+            padding: 0,
+        };
+        let four = ends_of("192.0.2.7", "203.0.113.10");
+        let told = |from: &str, to: &str| Some(Ends { from: from.to_owned(), to: to.to_owned() });
+        assert_eq!(ends(&four, true), told("192.0.2.7:40000", "203.0.113.10:443"));
+        assert_eq!(ends(&four, false), told("192.0.2.7", "203.0.113.10"));
+        let six = ends_of("2001:db8::7", "2001:db8::10");
+        assert_eq!(ends(&six, true), told("[2001:db8::7]:40000", "[2001:db8::10]:443"));
+        assert_eq!(ends(&abi::Ends::NONE, true), None);
+    }
+
+    #[test]
+    fn a_packets_fate_comes_with_its_reason_if_it_has_one() {
+        let of = |fate| abi::Traced { fate, reason: Reason::NoBackend as u8, ..abi::Traced::default() };
+        let reason = Some(Reason::NoBackend);
+        for (number, wanted) in [
+            (abi::Traced::FORWARDED, (Verdict::Forwarded, None)),
+            (abi::Traced::PASSED, (Verdict::Passed, None)),
+            (abi::Traced::PASSED_COUNTED, (Verdict::Passed, reason)),
+            (abi::Traced::DROPPED, (Verdict::Dropped, reason)),
+            (abi::Traced::ANSWERED, (Verdict::Answered, reason)),
+        ] {
+            assert_eq!(fate(&of(number)), wanted);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_is_told_how_much_it_missed() {
+        let (packets, mut receiver) = mpsc::channel(1);
+        let mut reader = Reader { packets, since_ns: 0, missed_there: 0, missed: 2 };
+        let packet = crate::control::protocol::example::traced();
+        (0..4).for_each(|_| reader.show(&packet));
+        assert_eq!(receiver.try_recv().unwrap().missed, 2);
+        reader.show(&packet);
+        assert_eq!(receiver.try_recv().unwrap().missed, 3);
+        drop(receiver);
+        assert!(reader.is_gone());
+    }
+}
