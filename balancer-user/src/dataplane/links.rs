@@ -7,7 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::sys::SyscallError;
 
 use super::DataplaneError;
 
@@ -15,6 +16,9 @@ use super::DataplaneError;
 pub(super) const LINK: &str = "link-";
 /// What a pin ends with on its way to another name.
 const MOVING: &str = "%moving";
+/// So often a directory is read in which names change: each change takes microseconds, and comes when a person or udev renames
+/// an interface.
+const READINGS: usize = 16;
 
 /// A pinned link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,23 +36,55 @@ pub(super) fn pin_path(pins: &Path, interface: &str) -> PathBuf {
     pins.join(format!("{LINK}{}", interface.replace('%', "%25").replace('.', "%2e")))
 }
 
-/// The links that are pinned in a directory; none where there is no directory.
+/// The links that are pinned in a directory; none where there is no directory. Others may rename pins meanwhile.
 pub fn pinned(pins: &Path) -> Result<Vec<Pinned>, DataplaneError> {
+    let open = |path: &Path| {
+        let link = PinnedLink::from_pin(path).map_err(|error| match error {
+            LinkError::SyscallError(SyscallError { io_error, .. }) => io_error,
+            error => io::Error::other(error),
+        })?;
+        let (id, ifindex) = device(&link.into())?;
+        Ok(Pinned { path: path.to_owned(), id, ifindex })
+    };
+    opened(pins, open)
+}
+
+/// Opens each link's pin. Whoever reads a directory while a pin gets another name may see it twice, or not at all: what was
+/// opened counts if the names are the same afterwards.
+fn opened<T>(pins: &Path, mut open: impl FnMut(&Path) -> io::Result<T>) -> Result<Vec<T>, DataplaneError> {
+    let mut paths = listed(pins)?;
+    for _ in 0..READINGS {
+        let mut links = Vec::new();
+        for path in &paths {
+            match open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                link => links.push(link.map_err(|error| pin_error(path, error))?),
+            }
+        }
+        let now = listed(pins)?;
+        if links.len() == paths.len() && now == paths {
+            return Ok(links);
+        }
+        paths = now;
+    }
+    Err(pin_error(pins, "its links have other names each time it is read: try again"))
+}
+
+/// The links' pins, in the order of their names.
+fn listed(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     let entries = match fs::read_dir(pins) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(|error| pin_error(pins, error))?,
     };
-    let mut links = Vec::new();
+    let mut paths = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| pin_error(pins, error))?;
         if entry.file_name().to_string_lossy().starts_with(LINK) {
-            let path = entry.path();
-            let link = PinnedLink::from_pin(&path).map_err(|error| pin_error(&path, error))?;
-            let (id, ifindex) = device(&link.into()).map_err(|error| pin_error(&path, error))?;
-            links.push(Pinned { path, id, ifindex });
+            paths.push(entry.path());
         }
     }
-    Ok(links)
+    paths.sort();
+    Ok(paths)
 }
 
 /// A link's id, and the device that its program is on, as the kernel shows it among our open files.
@@ -118,5 +154,49 @@ mod tests {
         assert_eq!([read("a"), read("b"), read("c")], ["b", "a", "c"]);
         rename(&[(path("a"), path("c"))]).unwrap();
         assert_eq!((read("c"), path("a").exists()), ("b".to_owned(), false));
+    }
+
+    #[test]
+    fn a_pin_that_gets_another_name_while_it_is_looked_at_is_found_by_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let [from, between, to] =
+            ["link-eth0", "link-wan%moving", "link-wan"].map(|name| directory.path().join(name));
+        fs::write(&from, "the link").unwrap();
+        fs::write(directory.path().join("SERVICES"), "").unwrap();
+        let mut steps = vec![(between.clone(), to.clone()), (from.clone(), between)];
+        // Its name is another one just before it is opened, twice.
+        let open = |path: &Path| {
+            steps.pop().map_or(Ok(()), |(from, to)| fs::rename(from, to))?;
+            Ok((path.to_owned(), fs::read_to_string(path)?))
+        };
+        assert_eq!(opened(directory.path(), open).unwrap(), [(to.clone(), "the link".to_owned())]);
+        // And once after it was opened, as another one that was not there before.
+        let mut is_first = true;
+        let open = |path: &Path| {
+            let text = fs::read_to_string(path)?;
+            if std::mem::take(&mut is_first) {
+                fs::rename(&to, &from)?;
+            }
+            Ok((path.to_owned(), text))
+        };
+        assert_eq!(opened(directory.path(), open).unwrap(), [(from, "the link".to_owned())]);
+        assert_eq!(opened(&directory.path().join("gone"), |_| Ok(())).unwrap(), []);
+    }
+
+    #[test]
+    fn a_directory_whose_names_never_stay_is_an_error_and_what_can_not_be_opened_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |n: usize| directory.path().join(format!("link-{n}"));
+        fs::write(path(0), "").unwrap();
+        let mut n = 0;
+        let open = |_: &Path| {
+            n += 1;
+            fs::rename(path(n - 1), path(n))
+        };
+        assert!(opened(directory.path(), open).is_err());
+        assert_eq!(n, READINGS);
+        let denied = opened(directory.path(), |_| Err::<(), _>(io::ErrorKind::PermissionDenied.into()));
+        let said = denied.unwrap_err().to_string();
+        assert!(said.contains(&format!("link-{READINGS}")) && said.contains("permission denied"), "{said}");
     }
 }
