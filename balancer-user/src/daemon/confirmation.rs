@@ -1,12 +1,12 @@
 //! A reload that is taken back unless somebody confirms it: until when, and what to go back to.
 //!
-//! It outlives the daemon, as text and by the clock on the wall: whoever has locked himself out waits for the old configuration,
-//! and a daemon that is killed meanwhile, or a machine that is started anew, must not leave him there. A file that is another one by
-//! then was written by somebody who is not locked out: then nothing is taken back. Deliberately not here: taking it back
-//! (`reload`).
+//! It outlives the daemon, as text and with the time that is left: whoever has locked himself out waits for the old configuration,
+//! and a daemon that is killed meanwhile, or a machine that is started anew, must not leave him there. The clock on the wall has no
+//! say in it, as it may be wrong at a machine's start. A file that is another one by then was written by somebody who is not locked
+//! out: then nothing is taken back. Deliberately not here: taking it back (`reload`).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -15,9 +15,10 @@ use crate::control::server::NotReloaded;
 use crate::policy::Moment;
 use crate::store::state;
 
+use super::memory::{boot_moment, left, ms};
 use super::prepare::{Accepted, Source};
 use super::reload::Reloads;
-use super::{Clock, Daemon, Entry};
+use super::{Daemon, Entry};
 
 /// The longest time for a confirmation: nobody comes back later than that to find out.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -49,11 +50,16 @@ impl Before {
 
 impl Reloads {
     /// What is to be remembered of it.
-    pub(super) fn unconfirmed(&self, clock: &Clock) -> Option<state::Confirmation> {
+    pub(super) fn unconfirmed(&self, now: Moment) -> Option<state::Confirmation> {
         let Confirmation { until, before, .. } = self.confirmation.as_ref()?;
         let (of, before) = (state::digest(self.text().as_bytes()), before.text().to_string());
-        Some(state::Confirmation { until: clock.wall(*until).into(), of, before })
+        Some(state::Confirmation { ends_in_ms: ms(*until - now), of, before })
     }
+}
+
+/// How much is left of it, `passed` after it was written down; what was left before a reboot is left again.
+fn time_left(saved: &state::Confirmation, passed: Duration) -> Duration {
+    left(saved.ends_in_ms, passed).min(LONGEST)
 }
 
 impl Daemon {
@@ -67,7 +73,8 @@ impl Daemon {
 
     /// A reload of an earlier life may still wait for it.
     pub(super) fn wait_on(&mut self) {
-        let Some(saved) = self.saved.as_ref().and_then(|state| state.confirmation.clone()) else { return };
+        let Some(state) = &self.saved else { return };
+        let Some(saved) = &state.confirmation else { return };
         if saved.of != state::digest(self.reloads.text().as_bytes()) {
             warn!(
                 event = "reload",
@@ -75,11 +82,10 @@ impl Daemon {
             );
             return;
         }
-        // Clocks of machines may be wrong at their start.
-        let left = SystemTime::from(saved.until).duration_since(SystemTime::now()).unwrap_or_default();
-        let until = self.clock.now() + left.min(LONGEST);
-        warn!(event = "reload", until = %saved.until, "the configuration still waits for `balancer reload --confirmed`");
-        let before = Before::Written(saved.before.into());
+        let until = self.clock.now() + time_left(saved, state.age_at(&boot_moment()));
+        let words = "the configuration still waits for `balancer reload --confirmed`";
+        warn!(event = "reload", until = %self.written(until), "{words}");
+        let before = Before::Written(saved.before.as_str().into());
         self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
     }
 
@@ -111,5 +117,22 @@ impl Daemon {
             message: format!("configuration generation {generation} is confirmed"),
             ..self.reloaded(Vec::new())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_goes_on_without_a_daemon_and_not_without_a_machine() {
+        let left = |ends_in_ms, passed| {
+            let saved = state::Confirmation { ends_in_ms, of: String::new(), before: String::new() };
+            time_left(&saved, Duration::from_secs(passed))
+        };
+        assert_eq!(left(60_000, 0), Duration::from_secs(60), "after a reboot");
+        assert_eq!(left(60_000, 59), Duration::from_secs(1));
+        assert_eq!(left(60_000, 61), Duration::ZERO);
+        assert_eq!(left(u64::MAX, 0), LONGEST);
     }
 }

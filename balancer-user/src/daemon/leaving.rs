@@ -18,7 +18,7 @@ use crate::dataplane::slots::{Busy, Occupied, PoolPlan, PoolSlots};
 use crate::policy::Moment;
 use crate::store::state;
 
-use super::memory::ms;
+use super::memory::{left, ms};
 use super::steps::Done;
 use super::{Daemon, Entry};
 
@@ -93,7 +93,7 @@ impl Leaving {
         let deadline = |pool: &str, slot: Slot| {
             let is_it = |known: &&state::Leaver| known.pool == pool && Slot::of(known) == slot;
             if let Some(known) = remembered.iter().find(is_it) {
-                return now + Duration::from_millis(known.ends_in_ms).saturating_sub(passed);
+                return now + left(known.ends_in_ms, passed);
             }
             let pool = config.pools.iter().find(|known| known.name == pool);
             now + pool.map_or(DEADLINE, |pool| pool.drain_deadline)

@@ -177,7 +177,7 @@ impl Names<'_> {
     }
 
     fn backend_history(&self, backend: &Backend, passed: Duration) -> BackendHistory {
-        let left = |ms: u64| Duration::from_millis(ms).saturating_sub(passed);
+        let left = |ms| left(ms, passed);
         let service = |service: &Service| {
             let index = self.0.services.iter().position(|known| known.name == service.name)?;
             let past = policy::Past {
@@ -296,7 +296,7 @@ pub(super) fn state(daemon: &Daemon) -> State {
         pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
         leaving: daemon.leaving.written(daemon.clock.now()),
         departed: daemon.departed.written(daemon.clock.now()),
-        confirmation: daemon.reloads.unconfirmed(&daemon.clock),
+        confirmation: daemon.reloads.unconfirmed(daemon.clock.now()),
         hosts: names::written(daemon.reloads.wanted()),
         checksum: String::new(),
     }
@@ -385,6 +385,11 @@ fn written(reached: policy::Reached) -> Reached {
 
 pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is left of a time of which so much was left when it was written down, `passed` ago.
+pub(super) fn left(ms: u64, passed: Duration) -> Duration {
+    Duration::from_millis(ms).saturating_sub(passed)
 }
 
 pub(super) fn boot_moment() -> BootMoment {

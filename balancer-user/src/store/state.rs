@@ -83,8 +83,8 @@ pub struct Departed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
-    /// When.
-    pub until: Timestamp,
+    /// How much is left until then.
+    pub ends_in_ms: u64,
     /// The SHA-256, in hex, of the configuration that waits.
     pub of: String,
     /// The configuration before it.

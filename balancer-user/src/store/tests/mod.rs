@@ -86,7 +86,7 @@ fn state() -> State {
         departed: Vec::new(),
         leaving: vec![Leaver { is_service: true, slot: 3, pool: "mails".to_owned(), ends_in_ms: 5_000 }],
         confirmation: Some(Confirmation {
-            until: at,
+            ends_in_ms: 30_000,
             of: "2c26".to_owned(),
             before: "[gateway]\n".to_owned(),
         }),
