@@ -133,6 +133,28 @@ fn without_a_resolver_a_start_takes_the_last_good_addresses() -> Result<()> {
 }
 
 #[test]
+fn a_reload_that_is_taken_back_after_a_restart_knows_where_its_names_have_led() -> Result<()> {
+    let mut site = Named::prepare("goback", &[FIRST, SECOND])?;
+    site.tell(FIRST, &[0])?;
+    site.tell(SECOND, &[1])?;
+    site.begin()?;
+    site.wait_for(Status::are_all_up)?;
+    let named = fs::read_to_string(site.site.gateway.configuration())?;
+    let third = format!("address = \"{}\"", site.site.lab().backend(2).address());
+    site.site.gateway.configure(&named.replace(&format!("address = \"{FIRST}\""), &third))?;
+    site.site.gateway.verb(&["reload", "--confirm", "3s"])?.expect(0)?;
+    assert_eq!(site.site.gateway.status()?.backend("server1")["address"], "10.0.2.13");
+    site.site.gateway.kill();
+    // Only the configuration before has the name, and nobody knows it any more.
+    site.names.tell(FIRST, Answer::Silence);
+    site.start()?;
+    let status = site.wait_for(|status| status.0["daemon"]["config_generation"] == 2)?;
+    assert_eq!(status.backend("server1")["address"], "10.0.2.11", "{status}");
+    assert_eq!(status.backend("server1")["host"], FIRST, "{status}");
+    Ok(())
+}
+
+#[test]
 fn an_answer_where_no_backend_can_be_is_refused_at_the_start() -> Result<()> {
     let site = Named::prepare("refused", &[FIRST, SECOND])?;
     site.tell(SECOND, &[1])?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::config::Known;
 use crate::control::protocol::Reloaded;
 use crate::control::server::NotReloaded;
 use crate::policy::Moment;
@@ -18,7 +19,7 @@ use crate::store::state;
 use super::memory::{boot_moment, left, ms};
 use super::prepare::{Accepted, Source};
 use super::reload::Reloads;
-use super::{Daemon, Entry};
+use super::{Daemon, Entry, names};
 
 /// The longest time for a confirmation: nobody comes back later than that to find out.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -36,19 +37,39 @@ enum Before {
     /// It was carried out by this daemon.
     Known(Box<Accepted>),
     /// By an earlier one.
-    Written(Arc<str>),
+    Written {
+        text: Arc<str>,
+        /// Where host names had led by then.
+        known: Known,
+    },
 }
 
 impl Before {
     const fn text(&self) -> &Arc<str> {
         match self {
             Self::Known(accepted) => &accepted.text,
-            Self::Written(text) => text,
+            Self::Written { text, .. } => text,
+        }
+    }
+
+    /// Where the names led that it has.
+    fn known(&self) -> Known {
+        match self {
+            Self::Known(accepted) => accepted.config.known(),
+            Self::Written { known, .. } => known.clone(),
         }
     }
 }
 
 impl Reloads {
+    /// Where host names have led last, those of the configuration to go back to among them: they are asked for again only when
+    /// it is back, and there may be no answer then.
+    pub(super) fn known(&self) -> Known {
+        let mut known = self.confirmation.as_ref().map(|waiting| waiting.before.known()).unwrap_or_default();
+        known.extend(self.wanted().known());
+        known
+    }
+
     /// What is to be remembered of it.
     pub(super) fn unconfirmed(&self, now: Moment) -> Option<state::Confirmation> {
         let Confirmation { until, before, .. } = self.confirmation.as_ref()?;
@@ -85,7 +106,8 @@ impl Daemon {
         let until = self.clock.now() + time_left(saved, state.age_at(&boot_moment()));
         let words = "the configuration still waits for `balancer reload --confirmed`";
         warn!(event = "reload", until = %self.written(until), "{words}");
-        let before = Before::Written(saved.before.as_str().into());
+        let before =
+            Before::Written { text: saved.before.as_str().into(), known: names::known(&state.hosts) };
         self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
     }
 
@@ -93,7 +115,7 @@ impl Daemon {
     pub(super) fn before(&self) -> Option<Source> {
         Some(match &self.reloads.confirmation.as_ref()?.before {
             Before::Known(before) => Source::Known(Box::new(self.with_addresses_of_now(before))),
-            Before::Written(text) => Source::Text(text.clone()),
+            Before::Written { text, .. } => Source::Text(text.clone()),
         })
     }
 

@@ -297,7 +297,7 @@ pub(super) fn state(daemon: &Daemon) -> State {
         leaving: daemon.leaving.written(daemon.clock.now()),
         departed: daemon.departed.written(daemon.clock.now()),
         confirmation: daemon.reloads.unconfirmed(daemon.clock.now()),
-        hosts: names::written(daemon.reloads.wanted()),
+        hosts: names::written(daemon.reloads.known()),
         checksum: String::new(),
     }
 }

@@ -154,8 +154,7 @@ pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) 
 /// these know one place of a backend.
 pub(super) fn remembered(parsed: Option<&Parsed>, state_dir: &Path, pin_dir: &Path) -> Known {
     let state = File::open(state_dir).ok().and_then(|directory| read_state(directory).ok().flatten());
-    let hosts = state.map(|state| state.hosts).unwrap_or_default();
-    let mut known: Known = hosts.into_iter().map(|Host { name, addresses }| (name, addresses)).collect();
+    let mut known = state.map(|state| known(&state.hosts)).unwrap_or_default();
     let Some(parsed) = parsed.filter(|parsed| parsed.hosts().iter().any(|host| !known.contains_key(host)))
     else {
         return known;
@@ -182,8 +181,13 @@ fn pinned(pin_dir: &Path) -> Option<Occupied> {
 }
 
 /// What is to be remembered.
-pub(super) fn written(config: &Config) -> Vec<Host> {
-    config.known().into_iter().map(|(name, addresses)| Host { name, addresses }).collect()
+pub(super) fn written(known: Known) -> Vec<Host> {
+    known.into_iter().map(|(name, addresses)| Host { name, addresses }).collect()
+}
+
+/// What was.
+pub(super) fn known(hosts: &[Host]) -> Known {
+    hosts.iter().map(|Host { name, addresses }| (name.clone(), addresses.clone())).collect()
 }
 
 /// Backends whose names lead elsewhere now.
@@ -371,8 +375,9 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_where_each_name_led() {
-        let hosts = written(&named());
+        let hosts = written(named().known());
         let addresses = vec![[10, 0, 2, 11].into()];
         assert_eq!(hosts, [Host { name: "db1.example.org".to_owned(), addresses }]);
+        assert_eq!(known(&hosts), named().known());
     }
 }

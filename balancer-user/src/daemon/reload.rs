@@ -216,7 +216,7 @@ impl Daemon {
             pin_dir: self.reloads.pin_dir.clone(),
             pins: self.parts.pins.versioned().to_owned(),
             resolver: self.names.resolver.clone(),
-            hosts: self.reloads.wanted.config.known(),
+            hosts: self.reloads.known(),
             interfaces: self.parts.config.gateway.interfaces.clone(),
             redirects: self.redirects.addresses().collect(),
         };

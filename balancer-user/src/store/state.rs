@@ -48,7 +48,7 @@ pub struct State {
     /// A reload that waits for its confirmation; not written if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
-    /// Where host names have led last; not written if there are none.
+    /// Where host names have led last, also those of the configuration to go back to; not written if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<Host>,
     /// SHA-256 in hex of the document with this left empty.
