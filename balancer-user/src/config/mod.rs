@@ -17,6 +17,7 @@ mod hook;
 mod hosts;
 mod keys;
 mod limits;
+mod load;
 mod machine;
 mod names;
 pub mod nginx;
@@ -42,7 +43,7 @@ mod token;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ use toml::de::DeTable;
 
 pub use explain::explain;
 pub use hosts::{Known, Names, Unsettled, Why};
+pub use load::{Text, fetch, load};
 pub use machine::MissingInterface;
 pub use problem::{ConfigError, ConfigErrors};
 pub use ranges::shown as shown_ranges;
@@ -61,10 +63,9 @@ pub use token::Token;
 
 use crate::program::CommandLine;
 
-use limits::CONFIG_BYTES;
 use notes::{Claim, LeftOut, Notes};
-use problem::{Fault, Problem, Problems};
-use source::{SourceText, Span};
+use problem::Fault;
+use source::SourceText;
 use table::Table;
 
 /// A whole configuration. All names are unique in their scope, all listening addresses too; no backend is one, or a
@@ -459,32 +460,6 @@ impl Parsed {
     }
 }
 
-/// Reads and parses a file, or stdin for `-`: at most 1 MiB, a regular file, UTF-8.
-pub fn load(path: &Path) -> Result<Parsed, ConfigErrors> {
-    let (name, bytes) = if path == Path::new("-") {
-        ("<stdin>".to_owned(), read::bounded(std::io::stdin().lock(), CONFIG_BYTES))
-    } else {
-        (path.display().to_string(), read::file(path, CONFIG_BYTES))
-    };
-    let bytes = bytes.map_err(|error| {
-        let instead = match error {
-            ReadError::Io(_) => {
-                "write the configuration there, or name another file with --config".to_owned()
-            }
-            ReadError::Denied(_) => read::remedy(path),
-            ReadError::NotAFile(_) => "name a regular file with --config, or `-` for stdin".to_owned(),
-            ReadError::TooLarge(_) => {
-                "name the right file with --config; a configuration is smaller".to_owned()
-            }
-        };
-        ConfigErrors::unreadable(&name, Fault::new(format!("can't read the configuration: {error}"), instead))
-    })?;
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text),
-        Err(error) => Err(not_utf8(&name, &error)),
-    }
-}
-
 /// Parses a configuration; `name` is what errors call it. Pure.
 pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
     let source = SourceText::new(name, text);
@@ -518,21 +493,4 @@ fn read_tables<'t>(
     let pools = pool::read_all(&mut top, http.as_ref().map(|http| http.listen));
     top.finish();
     (gateway, http, pools)
-}
-
-/// Where the first byte stands that isn't UTF-8.
-fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> ConfigErrors {
-    let offset = error.utf8_error().valid_up_to();
-    let byte = error.as_bytes()[offset];
-    let source = SourceText::new(name, &String::from_utf8_lossy(error.as_bytes()));
-    // Up to here both texts are the same; the replacement character behind is three bytes long.
-    let span = Span { start: offset, end: offset + char::REPLACEMENT_CHARACTER.len_utf8() };
-    let mut problems = Problems::default();
-    problems.push(Problem {
-        span,
-        key: String::new(),
-        message: format!("is not UTF-8: byte 0x{byte:02x}"),
-        instead: "save the file as UTF-8".to_owned(),
-    });
-    problems.locate(&source)
 }

@@ -7,7 +7,8 @@ use crate::config::{self, Forwarding, Parsed, Pool};
 use crate::exit::{Exit, Failure, print, say};
 use crate::resolver::Resolver;
 
-use super::{names, start};
+use super::accepted::checked;
+use super::{memory, names};
 
 /// How a configuration is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,15 +23,15 @@ pub struct Checking {
 pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Result<Exit, Failure> {
     let parsed = config::load(file);
     let defaults = parsed.as_ref().map(Parsed::defaults).unwrap_or_default();
-    let known = names::remembered(parsed.as_ref().ok(), state_dir, pin_dir);
+    let known = names::remembered(parsed.as_ref().ok(), memory::earlier(state_dir).as_ref(), pin_dir);
     let resolver = Resolver::system();
     let names = (!how.no_resolve).then_some((&resolver, &known));
-    let (checked, _) = start::checked(parsed, pin_dir, names)?;
-    for warning in &checked.warnings {
+    let (config, _) = checked(parsed, pin_dir, names)?;
+    for warning in &config.warnings {
         say(&format!("{}:{}: warning: {}", file.display(), warning.line, warning.message));
     }
     let mut text = format!("{}: the configuration is valid\n", file.display());
-    for pool in &checked.pools {
+    for pool in &config.pools {
         let _ = writeln!(
             text,
             "pool {}: {}, {}; {}",
@@ -41,7 +42,7 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
         );
     }
     if how.explain {
-        let _ = write!(text, "\n{}\n{defaults}", config::explain(&checked));
+        let _ = write!(text, "\n{}\n{defaults}", config::explain(&config));
     }
     print(&text)?;
     Ok(Exit::Ok)

@@ -16,8 +16,10 @@ use crate::control::server::NotReloaded;
 use crate::policy::Moment;
 use crate::store::state;
 
+use super::accepted::Accepted;
+use super::choice::TakenBack;
 use super::memory::{boot_moment, left, ms};
-use super::prepare::{Accepted, Source};
+use super::prepare::Source;
 use super::reload::Reloads;
 use super::{Daemon, Entry, names};
 
@@ -72,7 +74,12 @@ impl Reloads {
 
     /// What is to be remembered of it.
     pub(super) fn unconfirmed(&self, now: Moment) -> Option<state::Confirmation> {
-        let Confirmation { until, before, .. } = self.confirmation.as_ref()?;
+        let Some(Confirmation { until, before, .. }) = &self.confirmation else {
+            // The file is as it was: so is the next start.
+            let TakenBack { of, .. } = self.taken_back.as_ref()?;
+            let before = self.text().to_string();
+            return Some(state::Confirmation { ends_in_ms: 0, of: of.clone(), before });
+        };
         let (of, before) = (state::digest(self.text().as_bytes()), before.text().to_string());
         Some(state::Confirmation { ends_in_ms: ms(*until - now), of, before })
     }
@@ -84,6 +91,16 @@ fn time_left(saved: &state::Confirmation, passed: Duration) -> Duration {
 }
 
 impl Daemon {
+    /// What a person has to know, by name.
+    pub(super) fn reload_troubles(&self) -> Option<(String, String)> {
+        let TakenBack { why, .. } = self.reloads.taken_back.as_ref()?;
+        let words = format!(
+            "the configuration is the one before the last reload, which was not confirmed: no start can be made with what the file \
+             says ({why}): correct it, and `balancer reload`"
+        );
+        Some(("configuration".to_owned(), words))
+    }
+
     /// What was just accepted waits for its confirmation; `before`: in whose place it is.
     pub(super) fn await_confirmation(&mut self, within: Duration, before: Accepted) {
         let first = self.reloads.confirmation.take().map(|confirmation| confirmation.before);
@@ -92,8 +109,17 @@ impl Daemon {
         self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
     }
 
-    /// A reload of an earlier life may still wait for it.
-    pub(super) fn wait_on(&mut self) {
+    /// A reload of an earlier life may still wait for it, or have been taken back by the start.
+    pub(super) fn wait_on(&mut self, taken_back: Option<TakenBack>) {
+        if let Some(taken_back) = taken_back {
+            let evidence = format!(
+                "the last reload was not confirmed, and no start can be made with what it brought: {}",
+                taken_back.why
+            );
+            self.alarm(Entry::reload("rolled_back", evidence));
+            self.reloads.taken_back = Some(taken_back);
+            return;
+        }
         let Some(state) = &self.saved else { return };
         let Some(saved) = &state.confirmation else { return };
         if saved.of != state::digest(self.reloads.text().as_bytes()) {

@@ -5,7 +5,8 @@
 //! whether the hooks behind it have run. Where there was something and nobody can tell any more what, the policy is told that. Names that the configuration doesn't have any more
 //! are left out.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use balancer_common::abi::{ActiveWord, Route};
@@ -22,7 +23,7 @@ use crate::policy::{
 use crate::store::state::{
     Admin, Backend, BootMoment, FORMAT, Next, Pool, Reached, Service, Stop, Transition, Wish,
 };
-use crate::store::{Remembered, State};
+use crate::store::{Remembered, State, read_state};
 
 use super::departed::Departed;
 use super::start::Parts;
@@ -30,6 +31,12 @@ use super::{Clock, Daemon, names, plan, view};
 
 /// The kernel's random name of this boot; no file on a disk.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What an earlier life has written down, as far as that can be read; nothing is locked, and nothing set aside.
+pub(super) fn earlier(state_dir: &Path) -> Option<State> {
+    let directory = File::open(state_dir).ok()?;
+    read_state(directory).ok()?
+}
 
 /// Of a pool that had its role from steps: nobody can tell who has it.
 pub(super) fn doubtful(past: PoolHistory) -> PoolHistory {

@@ -3,11 +3,13 @@
 //! The only module that knows policy, data plane, probes and control at once, and, with the packet path's entry, the
 //! only one that reads a clock. Deliberately absent: decisions. They are the policy's.
 
+mod accepted;
 mod alarm;
 mod carry_out;
 mod census;
 mod certificates;
 mod check;
+mod choice;
 mod confirmation;
 mod cuts;
 mod degraded;
@@ -167,6 +169,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let Started {
         parts,
         text,
+        taken_back,
         interfaces,
         found,
         watcher,
@@ -196,7 +199,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), (resolver, text), options);
     daemon.tallies = tallies;
     daemon.find_leaving(&found);
-    daemon.wait_on();
+    daemon.wait_on(taken_back);
     daemon.redirect();
     let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
 

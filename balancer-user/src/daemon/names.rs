@@ -5,7 +5,6 @@
 //! be. Deliberately not here: which of several addresses it is (`config`), and how to ask (`resolver`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -21,10 +20,10 @@ use crate::dataplane::slots::Occupied;
 use crate::dataplane::tables::Tables;
 use crate::policy::Moment;
 use crate::resolver::{Answers, Resolver};
-use crate::store::read_state;
+use crate::store::State;
 use crate::store::state::Host;
 
-use super::prepare::Accepted;
+use super::accepted::Accepted;
 use super::reload::Cause;
 use super::steps::Done;
 use super::{Daemon, Entry};
@@ -150,11 +149,10 @@ pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) 
     resolver.look_up(hosts, |host| if known.contains_key(host) { KNOWN_LIMIT } else { NEEDED_LIMIT })
 }
 
-/// What an earlier life knew of the names of a configuration, as far as that can be read: by its file, or else by its maps, if
-/// these know one place of a backend.
-pub(super) fn remembered(parsed: Option<&Parsed>, state_dir: &Path, pin_dir: &Path) -> Known {
-    let state = File::open(state_dir).ok().and_then(|directory| read_state(directory).ok().flatten());
-    let mut known = state.map(|state| known(&state.hosts)).unwrap_or_default();
+/// What an earlier life knew of the names of a configuration: by what it remembered, or else by its maps, if these know one place
+/// of a backend.
+pub(super) fn remembered(parsed: Option<&Parsed>, earlier: Option<&State>, pin_dir: &Path) -> Known {
+    let mut known = earlier.map(|state| known(&state.hosts)).unwrap_or_default();
     let Some(parsed) = parsed.filter(|parsed| parsed.hosts().iter().any(|host| !known.contains_key(host)))
     else {
         return known;

@@ -21,26 +21,14 @@ use crate::dataplane::slots::Busy;
 use crate::exit::Exit;
 use crate::resolver::Resolver;
 
+use super::accepted::{Accepted, accepted};
+use super::choice::BEFORE;
 use super::first_ways::{FirstWay, first_ways};
+use super::redirects;
 use super::reload::Cause;
-use super::replace::Probers;
-use super::start;
-use super::{plan, redirects};
 
 /// For neighbours of new backends to answer; those who don't are led to when they do.
 const WAYS_LIMIT: Duration = Duration::from_millis(300);
-
-/// What errors call the configuration to go back to.
-const BEFORE: &str = "<the configuration before>";
-
-/// A configuration that was read and checked, and its probers.
-#[derive(Clone)]
-pub(super) struct Accepted {
-    pub(super) config: Config,
-    pub(super) probers: Probers,
-    /// As it is written.
-    pub(super) text: Arc<str>,
-}
 
 /// Where what is wanted comes from.
 pub(super) enum Source {
@@ -158,12 +146,8 @@ fn read(
     pin_dir: &Path,
     names: (&Resolver, &Known),
 ) -> Result<Accepted, NotReloaded> {
-    let checked = start::checked(parsed, pin_dir, Some(names));
-    let (config, text) = checked.map_err(|failure| match failure.exit {
+    accepted(parsed, pin_dir, names).map_err(|failure| match failure.exit {
         Exit::Config => NotReloaded::Invalid(failure.to_string()),
         _ => NotReloaded::Refused(failure.to_string()),
-    })?;
-    let probers = config.pools.iter().map(plan::probers).collect::<Result<_, _>>();
-    let probers = probers.map_err(|error| NotReloaded::Invalid(error.to_string()))?;
-    Ok(Accepted { config, probers, text })
+    })
 }

@@ -22,12 +22,14 @@ use crate::control::server::NotReloaded;
 use crate::dataplane::slots::Busy;
 use crate::policy::{Moment, PoolIndex};
 
+use super::accepted::Accepted;
+use super::choice::TakenBack;
 use super::confirmation::Confirmation;
 use super::difference::difference;
 use super::first_ways::FirstWay;
 use super::kin::{self, Delay, Standing, is_same_backend};
 use super::names::moved;
-use super::prepare::{Accepted, Member, Places, Prepared, Source, prepare};
+use super::prepare::{Member, Places, Prepared, Source, prepare};
 use super::replace::Probers;
 use super::start::Parts;
 use super::steps::Done;
@@ -82,6 +84,8 @@ pub(super) struct Reloads {
     is_rolling_back: bool,
     waiting: VecDeque<Cause>,
     pub(super) confirmation: Option<Confirmation>,
+    /// The file's, by the start.
+    pub(super) taken_back: Option<TakenBack>,
     /// Bound for redirects of what is being carried out.
     listeners: BTreeMap<SocketAddr, TcpListener>,
     /// Addresses of backends of pools that are gone.
@@ -103,6 +107,7 @@ impl Reloads {
             is_rolling_back: false,
             waiting: VecDeque::new(),
             confirmation: None,
+            taken_back: None,
             listeners: BTreeMap::new(),
             gone: BTreeSet::new(),
             is_behind: false,
@@ -330,6 +335,7 @@ impl Daemon {
         }
         if is_new {
             self.names.was_read(self.clock.now());
+            self.reloads.taken_back = None;
         }
         if matches!(cause, Cause::Expired) {
             self.reloads.confirmation = None;

@@ -1,11 +1,11 @@
 //! From a configuration to a data plane that is ready to be decided about: locks, adopted or new maps, slots, probers.
 //!
 //! Nothing here touches traffic: services become reachable and programs are attached only after the first decision,
-//! by [`Parts::open_for_traffic`].
+//! by [`Parts::open_for_traffic`]. Deliberately not here: which configuration it is (`choice`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use balancer_common::abi::Interface;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, ConfigErrors, Known, MissingInterface, Names, Parsed, Surroundings};
+use crate::config::Config;
 use crate::control::socket::ControlSocket;
 use crate::dataplane::attach::{self, Attachment, Holder, ModeChoice, Target};
 use crate::dataplane::failures::Failures;
@@ -35,8 +35,10 @@ use crate::probe::Prober;
 use crate::resolver::Resolver;
 use crate::store::{Remembered, Store};
 
+use super::accepted::Accepted;
+use super::choice::{Choice, TakenBack};
 use super::interfaces::Interfaces;
-use super::{Options, failed, memory, names, plan};
+use super::{Options, failed, memory, plan};
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -79,6 +81,8 @@ pub(super) struct Started {
     pub(super) parts: Parts,
     /// The configuration as it is written.
     pub(super) text: Arc<str>,
+    /// It isn't the file's.
+    pub(super) taken_back: Option<TakenBack>,
     pub(super) flows: FlowTable,
     pub(super) failures: AsyncFd<Failures>,
     pub(super) tracer: AsyncFd<Tracer>,
@@ -95,37 +99,8 @@ pub(super) struct Started {
     pub(super) remembered: Remembered,
 }
 
-/// Holds a configuration against this machine; with its text. `names`: who is asked for host names, and where they have led
-/// last; none leaves them, and interfaces that are missing, alone.
-pub(super) fn checked(
-    parsed: Result<Parsed, ConfigErrors>,
-    pin_dir: &Path,
-    names: Option<(&Resolver, &Known)>,
-) -> Result<(Config, Arc<str>), Failure> {
-    let invalid = |errors: ConfigErrors| Failure::new(Exit::Config, errors.render(false));
-    let parsed = parsed.map_err(invalid)?;
-    let text = parsed.text();
-    let answers = names.map(|(resolver, known)| (names::ask(resolver, &parsed.hosts(), known), known));
-    let hosts = match &answers {
-        Some((answers, known)) => Names::Asked { answers, known },
-        None => Names::LeftAlone,
-    };
-    let machine = Surroundings::read().map_err(failed)?;
-    let missing = if names.is_none() || PinDirectory::could_be_adopted(pin_dir) {
-        MissingInterface::Warn
-    } else {
-        MissingInterface::Refuse
-    };
-    Ok((parsed.check(&machine, missing, &hosts).map_err(invalid)?, text))
-}
-
 pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Started, Failure> {
-    let parsed = config::load(&options.config);
-    let known = names::remembered(parsed.as_ref().ok(), &options.state_dir, &options.pin_dir);
-    let (config, text) = checked(parsed, &options.pin_dir, Some((resolver, &known)))?;
-    for warning in &config.warnings {
-        warn!(event = "configuration", line = warning.line, "{}", warning.message);
-    }
+    let choice = Choice::make(options, resolver)?;
     // Before the first file is touched: everything below would only say "permission denied".
     object::require_capabilities()?;
     let state = LockedDirectory::open(&options.state_dir)?;
@@ -133,7 +108,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
     let fresh = pins.is_empty()?;
     let former = pins.other_layouts()?;
     let room = descriptors::room();
-    let assembly = match Assembly::new(&config, &pins, &former, options).await {
+    let assembly = match Assembly::new(choice, &pins, (fresh, &former), options).await {
         Ok(assembly) => assembly,
         Err(failure) => {
             if fresh {
@@ -148,8 +123,9 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
         warn!(event = "left_behind", path = %path, "another version has pinned this, and it does nothing here; \
              `balancer run --replace` or `balancer detach` removes it");
     }
-    let Assembly { probers, dataplane, kernel, listener, socket, http } = assembly;
+    let Assembly { accepted, taken_back, dataplane, kernel, listener, socket, http } = assembly;
     let Dataplane { plan, slots, tables, flows, failures, tracer, program, interfaces, found } = dataplane;
+    let Accepted { config, probers, text } = accepted;
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
@@ -176,6 +152,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
     Ok(Started {
         parts,
         text,
+        taken_back,
         interfaces,
         found,
         watcher,
@@ -198,7 +175,8 @@ pub(super) fn abandon(pins: PinDirectory) {
 }
 
 struct Assembly {
-    probers: Vec<Vec<Option<Prober>>>,
+    accepted: Accepted,
+    taken_back: Option<TakenBack>,
     dataplane: Dataplane,
     kernel: Neighbours,
     listener: UnixListener,
@@ -220,36 +198,64 @@ struct Dataplane {
 }
 
 impl Assembly {
+    /// `fresh`: nothing had been pinned for this layout.
     async fn new(
+        choice: Choice<'_>,
+        pins: &PinDirectory,
+        (fresh, former): (bool, &[OtherLayout]),
+        options: &Options,
+    ) -> Result<Self, Failure> {
+        let kernel = Neighbours::connect()?;
+        let (socket, listener) = ControlSocket::bind(&options.socket)?;
+        // The last that took more: bpffs is mounted, and the socket is its group's.
+        let made = match privileges::drop_unneeded() {
+            Ok(()) => Self::by_choice(choice, pins, (fresh, former), &kernel, options.replace).await,
+            Err(error) => Err(failed(error)),
+        };
+        match made {
+            Ok((Choice { accepted, taken_back, .. }, dataplane, http)) => {
+                Ok(Self { accepted, taken_back, dataplane, kernel, listener, socket, http })
+            }
+            Err(failure) => {
+                let _ = socket.remove();
+                Err(failure)
+            }
+        }
+    }
+
+    /// With the file's configuration, or else with the one before, if that may take its place.
+    async fn by_choice<'a>(
+        mut choice: Choice<'a>,
+        pins: &PinDirectory,
+        (fresh, former): (bool, &[OtherLayout]),
+        kernel: &Neighbours,
+        replace: bool,
+    ) -> Result<(Choice<'a>, Dataplane, Option<TcpListener>), Failure> {
+        loop {
+            match Self::with(&choice.accepted.config, pins, former, kernel, replace).await {
+                Ok((dataplane, http)) => return Ok((choice, dataplane, http)),
+                Err(failure) => choice.go_back(failure)?,
+            }
+            if fresh {
+                // Of the sizes that the other one wanted.
+                pins.clear_maps()?;
+            }
+        }
+    }
+
+    async fn with(
         config: &Config,
         pins: &PinDirectory,
         former: &[OtherLayout],
-        options: &Options,
-    ) -> Result<Self, Failure> {
-        let probers = config
-            .pools
-            .iter()
-            .map(plan::probers)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Failure::new(Exit::Config, error))?;
-        let kernel = Neighbours::connect()?;
-        refuse_foreign_programs(config, pins, former, options.replace, &kernel).await?;
+        kernel: &Neighbours,
+        replace: bool,
+    ) -> Result<(Dataplane, Option<TcpListener>), Failure> {
+        refuse_foreign_programs(config, pins, former, replace, kernel).await?;
         let http = match &config.http {
             Some(http) => Some(listen(http.listen).await?),
             None => None,
         };
-        let (socket, listener) = ControlSocket::bind(&options.socket)?;
-        // The last that took more: bpffs is mounted, and the socket is its group's.
-        privileges::drop_unneeded().map_err(failed)?;
-        let made = Self::dataplane(config, pins, &kernel, options.replace).await;
-        let dataplane = match made {
-            Ok(made) => made,
-            Err(error) => {
-                let _ = socket.remove();
-                return Err(error.into());
-            }
-        };
-        Ok(Self { probers, dataplane, kernel, listener, socket, http })
+        Ok((Self::dataplane(config, pins, kernel, replace).await?, http))
     }
 
     async fn dataplane(

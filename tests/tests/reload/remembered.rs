@@ -121,3 +121,83 @@ fn a_file_that_only_another_user_can_read_is_told_with_what_to_do() -> Result<()
     site.gateway.verb(&["reload"])?.expect(0)?;
     Ok(())
 }
+
+#[test]
+fn a_start_that_can_not_be_made_with_an_unconfirmed_reload_takes_it_back() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut site = site("unstartable", &Topology::two_armed())?;
+    let right = site.configuration(Options::default());
+    let script = folder.script("notify", "exit 0")?;
+    let notify = format!("[gateway]\nnotify = [{script:?}]\n");
+    let other = right.replace("[gateway]\n", &notify).replace("max_fails = 1", "max_fails = 5");
+    unconfirmed(&mut site, &other)?;
+    // What it names is gone.
+    fs::remove_file(&script)?;
+    for _ in 0..2 {
+        site.gateway.start(&[])?;
+        let status = site.gateway.status()?;
+        let degraded = status.0["degraded"].to_string();
+        assert!(
+            degraded.contains("which was not confirmed") && degraded.contains("gateway.notify"),
+            "{status}"
+        );
+        assert_eq!((status.active(), &status.0["pending"]), ("server1", &serde_json::json!([])), "{status}");
+        let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+        assert_eq!(report["failed"], 0, "{report}");
+        let events = site.gateway.verb(&["events", "-o", "json"])?.expect(0)?.json()?;
+        let last = |name: &str| {
+            let all = events["events"].as_array().into_iter().flatten();
+            all.rev().find(|event| event["event"] == name).map(|event| event["reason"].clone())
+        };
+        assert_eq!(last("reload"), Some("rolled_back".into()), "{events}");
+        assert_eq!(last("degraded"), Some("configuration".into()), "{events}");
+        site.gateway.verb(&["reload", "--confirmed"])?.expect(1)?;
+        site.gateway.verb(&["reload"])?.expect(3)?;
+        site.gateway.kill();
+    }
+    // Somebody who is there has written something else: that is as wrong as ever.
+    site.gateway.configure(&other.replace("max_fails = 5", "max_fails = 4"))?;
+    let said = site.gateway.verb(&["run"])?.expect(3)?;
+    assert!(said.stderr.contains("gateway.notify"), "{said:?}");
+    site.gateway.configure(&other)?;
+    site.gateway.start(&[])?;
+    assert_eq!(site.gateway.reload(&right)?[1], "nothing changed");
+    let status = site.gateway.status()?;
+    assert_eq!(status.0["degraded"], serde_json::json!([]), "{status}");
+    site.gateway.kill();
+    site.gateway.start(&[])?;
+    Ok(())
+}
+
+#[test]
+fn what_only_the_kernel_refuses_and_a_file_that_is_gone_are_taken_back_by_a_start_too() -> Result<()> {
+    let mut site = site("unadoptable", &Topology::two_armed())?;
+    let right = site.configuration(Options::default());
+    let mut held = site.hold(PASSWORDS, WEB)?;
+    // Another size of a table, which the daemon that runs leaves for the next start.
+    unconfirmed(&mut site, &right.replace("max_flows = 16384", "max_flows = 1000"))?;
+    site.gateway.start(&[])?;
+    let degraded = site.gateway.status()?.0["degraded"].to_string();
+    assert!(
+        degraded.contains("which was not confirmed") && degraded.contains("can't be adopted"),
+        "{degraded}"
+    );
+    assert_eq!(held.ask()?, "server1");
+    site.gateway.reload(&right)?;
+    unconfirmed(&mut site, &right.replace("max_fails = 1", "max_fails = 5"))?;
+    fs::remove_file(site.gateway.configuration())?;
+    site.gateway.start(&[])?;
+    let degraded = site.gateway.status()?.0["degraded"].to_string();
+    assert!(degraded.contains("can't read the configuration"), "{degraded}");
+    assert_eq!(site.gateway.reload(&right)?[1], "nothing changed");
+    assert_eq!(held.ask()?, "server1");
+    Ok(())
+}
+
+/// A reload that waits for its confirmation, and the daemon's end.
+fn unconfirmed(site: &mut Site, configuration: &str) -> Result<()> {
+    site.gateway.configure(configuration)?;
+    site.gateway.verb(&["reload", "--confirm", "10m"])?.expect(0)?;
+    site.gateway.kill();
+    Ok(())
+}
