@@ -1,9 +1,10 @@
 //! Asks the system's resolver where hosts are: `/etc/hosts`, DNS, and whatever else `nsswitch.conf` names.
 //!
 //! By `getaddrinfo`, so that a name means here what it means to everything else on the gateway. That may take as long as it
-//! likes, or never end, so each question has a thread of its own: one for each name and a few over all, whoever asks. Who
-//! asks waits for a bounded time; an answer that comes later is nobody's. Deliberately not here: which address is used and
-//! what can't be one (`config::hosts`), and when to ask (`daemon::names`).
+//! likes, or never end, so each question has a thread of its own: one for each name and a few over all, whoever asks. Names
+//! take turns: whoever was asked for last comes last, and a question that takes long makes place for another one, as long as
+//! there are not too many of these. Who asks waits for a bounded time; an answer that comes later is nobody's. Deliberately
+//! not here: which address is used and what can't be one (`config::hosts`), and when to ask (`daemon::names`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,8 +15,12 @@ use std::time::{Duration, Instant};
 
 use crate::privileges;
 
-/// Questions without an answer yet: enough for a round of hundreds of names in a moment, and little memory when all hang.
+/// Questions that were just asked: enough for a round of hundreds of names in a moment.
 const AT_ONCE: usize = 16;
+/// All that have no answer yet, a thread each: little memory when all hang.
+const MOST: usize = 64;
+/// After so long a question makes place for another one: most answers take some milliseconds.
+const LONG: Duration = Duration::from_secs(1);
 /// Addresses of one name; nobody reaches more.
 const MOST_ADDRESSES: usize = 64;
 /// What `std` puts before the resolver's own words.
@@ -45,10 +50,19 @@ struct Lookups {
 #[derive(Default)]
 struct State {
     last_asker: u64,
-    /// Who waits for each question that has a thread.
-    under_way: BTreeMap<String, BTreeSet<u64>>,
+    /// Questions that have a thread, by name.
+    under_way: BTreeMap<String, Question>,
+    /// The name that was asked for last: the next in turn are those behind it.
+    last: String,
     /// Those who ask, and what they haven't taken yet.
     askers: BTreeMap<u64, Answers>,
+}
+
+/// A question without an answer yet.
+struct Question {
+    begun: Instant,
+    /// Who waits for it.
+    waiting: BTreeSet<u64>,
 }
 
 impl Resolver {
@@ -73,19 +87,19 @@ impl Resolver {
             answers.append(&mut state.taken(asker.number));
             let now = Instant::now();
             let is_open = |name: &&String| !answers.contains_key(*name) && now < begun + limit(name);
-            let mut until = None;
-            for name in names.iter().filter(is_open) {
-                match self.begin(&mut state, name, asker.number) {
-                    Ok(()) => {
-                        let end = begun + limit(name);
-                        until = Some(until.map_or(end, |until: Instant| until.min(end)));
-                    }
-                    Err(error) => {
+            let mut until: Option<Instant> = None;
+            for name in state.in_turn(names).into_iter().filter(is_open) {
+                let end = begun + limit(name);
+                let next = match self.begin(&mut state, name, asker.number, now) {
+                    Ok(()) => end,
+                    Err(NotBegun::NoPlace(more)) => more.map_or(end, |more| more.min(end)),
+                    Err(NotBegun::NoThread(error)) => {
                         let failed = Err(format!("no thread could be started to ask: {error}"));
                         state.told(asker.number, name, failed);
-                        until = Some(now);
+                        now
                     }
-                }
+                };
+                until = Some(until.map_or(next, |until| until.min(next)));
             }
             let Some(until) = until else { break };
             let waited = self.lookups.landed.wait_timeout(state, until.saturating_duration_since(now));
@@ -98,32 +112,39 @@ impl Resolver {
         answers
     }
 
-    /// Has somebody wait for the answer, and asks if nobody does; later if too many questions have no answer yet.
-    fn begin(&self, state: &mut State, name: &str, asker: u64) -> io::Result<()> {
-        if let Some(waiting) = state.under_way.get_mut(name) {
-            waiting.insert(asker);
+    /// Has somebody wait for the answer, and asks if nobody does.
+    fn begin(&self, state: &mut State, name: &str, asker: u64, now: Instant) -> Result<(), NotBegun> {
+        if let Some(question) = state.under_way.get_mut(name) {
+            question.waiting.insert(asker);
             return Ok(());
         }
-        if state.under_way.len() >= AT_ONCE {
-            return Ok(());
-        }
+        state.has_place(now).map_err(NotBegun::NoPlace)?;
         let (ask, lookups, asked) = (self.ask.clone(), self.lookups.clone(), name.to_owned());
-        thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+        let begun = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
             // It may be older than the moment in which the daemon drops what it doesn't need, and needs nothing itself.
             let answer = privileges::drop_all().and_then(|()| ask(&asked));
             lookups.lock().land(&asked, answer);
             lookups.landed.notify_all();
-        })?;
-        state.under_way.insert(name.to_owned(), BTreeSet::from([asker]));
+        });
+        begun.map_err(NotBegun::NoThread)?;
+        name.clone_into(&mut state.last);
+        state.under_way.insert(name.to_owned(), Question { begun: now, waiting: BTreeSet::from([asker]) });
         Ok(())
     }
+}
+
+/// Why nobody was asked.
+enum NotBegun {
+    /// Too many questions have no answer yet; if some of them are new, until then.
+    NoPlace(Option<Instant>),
+    NoThread(io::Error),
 }
 
 fn none_in(limit: Duration, is_asked: bool) -> String {
     if is_asked {
         format!("no answer within {limit:?}")
     } else {
-        format!("not asked for within {limit:?}, as {AT_ONCE} other questions have no answer yet")
+        format!("not asked for within {limit:?}, as too many other questions have no answer yet")
     }
 }
 
@@ -134,6 +155,24 @@ impl Lookups {
 }
 
 impl State {
+    /// Names, beginning with those behind the one that was asked for last.
+    fn in_turn<'n>(&self, names: &'n BTreeSet<String>) -> Vec<&'n String> {
+        let (behind, before): (Vec<_>, Vec<_>) = names.iter().partition(|name| **name > self.last);
+        [behind, before].concat()
+    }
+
+    /// Whether one more may be asked; if not, since some have only just been asked, until when.
+    fn has_place(&self, now: Instant) -> Result<(), Option<Instant>> {
+        let new = self.under_way.values().map(|question| question.begun + LONG).filter(|end| *end > now);
+        if self.under_way.len() >= MOST {
+            Err(None)
+        } else if new.clone().count() >= AT_ONCE {
+            Err(new.min())
+        } else {
+            Ok(())
+        }
+    }
+
     fn taken(&mut self, asker: u64) -> Answers {
         self.askers.get_mut(&asker).map(std::mem::take).unwrap_or_default()
     }
@@ -153,7 +192,8 @@ impl State {
             let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
             addresses.into_iter().take(MOST_ADDRESSES).collect::<Vec<_>>()
         });
-        for asker in self.under_way.remove(name).unwrap_or_default() {
+        let waiting = self.under_way.remove(name).map(|question| question.waiting);
+        for asker in waiting.unwrap_or_default() {
             self.told(asker, name, answer.clone());
         }
     }
@@ -179,8 +219,8 @@ impl Drop for Asker<'_> {
     fn drop(&mut self) {
         let mut state = self.lookups.lock();
         state.askers.remove(&self.number);
-        for waiting in state.under_way.values_mut() {
-            waiting.remove(&self.number);
+        for question in state.under_way.values_mut() {
+            question.waiting.remove(&self.number);
         }
     }
 }
@@ -236,23 +276,59 @@ mod tests {
         }
         assert_eq!(asked.load(Ordering::SeqCst), 4);
         assert!(resolver.lookups.lock().askers.is_empty(), "nobody waits any more");
-        assert!(resolver.lookups.lock().under_way["hang"].is_empty());
+        assert!(resolver.lookups.lock().under_way["hang"].waiting.is_empty());
         drop(release);
         assert!(resolver.look_up(&names(&["hang"]), |_| LATE)["hang"].is_ok());
+    }
+
+    fn hanging(number: usize) -> BTreeSet<String> {
+        (0..number).map(|number| format!("hang{number:02}")).collect()
+    }
+
+    #[test]
+    fn as_many_as_have_places_hang_and_those_behind_them_are_asked_for_all_the_same() {
+        let (resolver, asked, _release) = resolver();
+        let mut all = hanging(AT_ONCE);
+        // Behind them, and in turn after them.
+        all.insert("last".to_owned());
+        for _ in 0..2 {
+            let answers = resolver.look_up(&all, |name| if name == "last" { LATE } else { SOON });
+            assert!(answers["last"].is_ok(), "{answers:?}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), AT_ONCE + 2);
     }
 
     #[test]
     fn those_that_hang_are_bounded_and_others_wait_for_their_places() {
         let (resolver, asked, release) = resolver();
-        let hang: Vec<String> = (0..AT_ONCE).map(|number| format!("hang{number:02}")).collect();
-        let hang: BTreeSet<String> = hang.into_iter().collect();
-        let _ = resolver.look_up(&hang, |_| SOON);
+        let rounds = u32::try_from(MOST / AT_ONCE).unwrap();
+        let _ = resolver.look_up(&hanging(2 * MOST), |_| LONG * rounds);
+        assert_eq!(asked.load(Ordering::SeqCst), MOST);
         let answers = resolver.look_up(&names(&["db1"]), |_| SOON);
         assert!(answers["db1"].as_ref().is_err_and(|why| why.starts_with("not asked for")), "{answers:?}");
-        assert_eq!(asked.load(Ordering::SeqCst), AT_ONCE);
+        assert_eq!(asked.load(Ordering::SeqCst), MOST);
         drop(release);
         assert!(resolver.look_up(&names(&["db1"]), |_| LATE)["db1"].is_ok());
         let many: BTreeSet<String> = (0..100).map(|number| format!("db{number}")).collect();
         assert!(resolver.look_up(&many, |_| LATE).values().all(Result::is_ok));
+    }
+
+    #[test]
+    fn each_name_has_its_turn_however_early_others_are_in_the_alphabet() {
+        let (resolver, asked, release) = resolver();
+        let all = hanging(2 * AT_ONCE + 1);
+        for turn in 1..=2 {
+            let _ = resolver.look_up(&all, |_| SOON);
+            assert_eq!(asked.load(Ordering::SeqCst), turn * AT_ONCE);
+            let first = format!("hang{:02}", (turn - 1) * AT_ONCE);
+            assert!(resolver.lookups.lock().under_way.contains_key(&first), "turn {turn}");
+            (0..AT_ONCE).for_each(|_| release.send(()).unwrap());
+            let deadline = Instant::now() + LATE;
+            while !resolver.lookups.lock().under_way.is_empty() {
+                assert!(Instant::now() < deadline, "they hang on");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        assert_eq!(resolver.lookups.lock().in_turn(&all)[..2], ["hang32", "hang00"]);
     }
 }
