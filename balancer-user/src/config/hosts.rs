@@ -2,7 +2,8 @@
 //!
 //! The address that is in use stays as long as the name has it; else it is the lowest of those that can be used, so that
 //! answers in another order change nothing. A backend keeps the address it had when its name has none, or none that can be
-//! used. Pure. Deliberately not here: asking (`resolver`), and what follows when an address is another one (`daemon::names`).
+//! used. Pure. Deliberately not here: asking (`resolver`), which answers are believed and what follows when an address is
+//! another one (`daemon::names`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,6 +30,8 @@ pub enum Names<'a> {
         answers: &'a Answers,
         /// For those of whom it knows nothing now.
         known: &'a Known,
+        /// Whether backends stay there, even if their names lead elsewhere now.
+        stay: bool,
     },
 }
 
@@ -96,7 +99,13 @@ impl Config {
     }
 
     /// Puts those that are given by name where the answers say; tells of whom they don't. `own`: this machine's addresses.
-    pub fn settle(&mut self, answers: &Answers, own: &BTreeSet<IpAddr>) -> Vec<Unsettled> {
+    /// `goes`: whether one that is somewhere goes to another address; given are the names of its pool and of itself.
+    pub fn settle(
+        &mut self,
+        answers: &Answers,
+        own: &BTreeSet<IpAddr>,
+        mut goes: impl FnMut(&str, &str, IpAddr) -> bool,
+    ) -> Vec<Unsettled> {
         let refusal = Refusal::of(self, own);
         let mut unsettled = Vec::new();
         for (pool_index, pool) in self.pools.iter_mut().enumerate() {
@@ -105,7 +114,11 @@ impl Config {
             for (index, backend) in pool.backends.iter_mut().enumerate() {
                 let Some(host) = &backend.host else { continue };
                 match found(answers.get(host), Some(backend.address), is_ipv4, &refusal) {
-                    Ok(address) => backend.address = address,
+                    Ok(address) if address == backend.address => {}
+                    Ok(address) if !backend.is_settled() || goes(&pool.name, &backend.name, address) => {
+                        backend.address = address;
+                    }
+                    Ok(_) => {}
                     Err(why) => unsettled.push(Unsettled { pool: pool_index, backend: index, why }),
                 }
             }

@@ -129,9 +129,9 @@ fn not_here(key: &str, address: IpAddr, whose: &str) -> String {
 
 /// Where backends are that are given by name; of whom that isn't known now, and why.
 fn settle(config: &mut Config, names: &Names<'_>, machine: &Surroundings) -> BTreeMap<(usize, usize), Why> {
-    let Names::Asked { answers, known } = names else { return BTreeMap::new() };
+    let Names::Asked { answers, known, stay } = names else { return BTreeMap::new() };
     config.recall(known, &machine.addresses);
-    let unsettled = config.settle(answers, &machine.addresses).into_iter();
+    let unsettled = config.settle(answers, &machine.addresses, |_, _, _| !stay).into_iter();
     unsettled.map(|Unsettled { pool, backend, why }| ((pool, backend), why)).collect()
 }
 

@@ -22,20 +22,36 @@ pub(super) struct Accepted {
     pub(super) text: Arc<str>,
 }
 
-/// Holds a configuration against this machine; with its text. `names`: who is asked for host names, and where they have led
-/// last; none leaves them, and interfaces that are missing, alone.
+/// Whom to ask for host names.
+pub(super) struct Asking<'a> {
+    pub(super) resolver: &'a Resolver,
+    /// Where they have led last.
+    pub(super) known: &'a Known,
+    /// Whether what is there stays there, so that one answer moves nobody.
+    pub(super) stay: bool,
+}
+
+impl<'a> Asking<'a> {
+    /// For a start: what it would take over stays.
+    pub(super) fn at_a_start(resolver: &'a Resolver, known: &'a Known, pin_dir: &Path) -> Self {
+        Self { resolver, known, stay: PinDirectory::could_be_adopted(pin_dir) }
+    }
+}
+
+/// Holds a configuration against this machine; with its text. No `names`: they are left alone, and so are interfaces that are
+/// missing.
 pub(super) fn checked(
     parsed: Result<Parsed, ConfigErrors>,
     pin_dir: &Path,
-    names: Option<(&Resolver, &Known)>,
+    names: Option<&Asking<'_>>,
 ) -> Result<(Config, Arc<str>), Failure> {
     let invalid = |errors: ConfigErrors| Failure::new(Exit::Config, errors.render(false));
     let parsed = parsed.map_err(invalid)?;
     let text = parsed.text();
-    let answers = names.map(|(resolver, known)| (names::ask(resolver, &parsed.hosts(), known), known));
-    let hosts = match &answers {
-        Some((answers, known)) => Names::Asked { answers, known },
-        None => Names::LeftAlone,
+    let answers = names.map(|asking| names::ask(asking.resolver, &parsed.hosts(), asking.known));
+    let hosts = match (&answers, names) {
+        (Some(answers), Some(Asking { known, stay, .. })) => Names::Asked { answers, known, stay: *stay },
+        _ => Names::LeftAlone,
     };
     let machine = Surroundings::read().map_err(failed)?;
     let missing = if names.is_none() || PinDirectory::could_be_adopted(pin_dir) {
@@ -50,7 +66,7 @@ pub(super) fn checked(
 pub(super) fn accepted(
     parsed: Result<Parsed, ConfigErrors>,
     pin_dir: &Path,
-    names: (&Resolver, &Known),
+    names: &Asking<'_>,
 ) -> Result<Accepted, Failure> {
     let (config, text) = checked(parsed, pin_dir, Some(names))?;
     let probers = config.pools.iter().map(plan::probers).collect::<Result<_, _>>();

@@ -7,7 +7,7 @@ use crate::config::{self, Forwarding, Parsed, Pool};
 use crate::exit::{Exit, Failure, print, say};
 use crate::resolver::Resolver;
 
-use super::accepted::checked;
+use super::accepted::{Asking, checked};
 use super::{memory, names};
 
 /// How a configuration is checked.
@@ -25,8 +25,8 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
     let defaults = parsed.as_ref().map(Parsed::defaults).unwrap_or_default();
     let known = names::remembered(parsed.as_ref().ok(), memory::earlier(state_dir).as_ref(), pin_dir);
     let resolver = Resolver::system();
-    let names = (!how.no_resolve).then_some((&resolver, &known));
-    let (config, _) = checked(parsed, pin_dir, names)?;
+    let names = (!how.no_resolve).then(|| Asking::at_a_start(&resolver, &known, pin_dir));
+    let (config, _) = checked(parsed, pin_dir, names.as_ref())?;
     for warning in &config.warnings {
         say(&format!("{}:{}: warning: {}", file.display(), warning.line, warning.message));
     }

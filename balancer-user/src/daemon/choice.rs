@@ -12,7 +12,7 @@ use crate::exit::Failure;
 use crate::resolver::Resolver;
 use crate::store::state::{self, State};
 
-use super::accepted::{Accepted, accepted};
+use super::accepted::{Accepted, Asking, accepted};
 use super::{Options, memory, names};
 
 /// What errors call the configuration to go back to.
@@ -82,7 +82,8 @@ impl Reader<'_> {
     fn accept(&self, parsed: Result<Parsed, ConfigErrors>) -> Result<Accepted, Failure> {
         let Self { options, resolver, earlier } = self;
         let known = names::remembered(parsed.as_ref().ok(), earlier.as_ref(), &options.pin_dir);
-        let accepted = accepted(parsed, &options.pin_dir, (resolver, &known))?;
+        let asking = Asking::at_a_start(resolver, &known, &options.pin_dir);
+        let accepted = accepted(parsed, &options.pin_dir, &asking)?;
         for warning in &accepted.config.warnings {
             warn!(event = "configuration", line = warning.line, "{}", warning.message);
         }

@@ -2,7 +2,8 @@
 //! what has changed is taken over as a reload would take it: the old address drains, the new one is somebody new.
 //!
 //! A name without an answer keeps its last good address, over restarts too; so does one that leads nowhere that a backend can
-//! be. Deliberately not here: which of several addresses it is (`config`), and how to ask (`resolver`).
+//! be. One answer may be wrong: an address in use is left only when two rounds in a row say so, and lead to the same other one.
+//! Deliberately not here: which of several addresses it is (`config`), and how to ask (`resolver`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,7 +29,7 @@ use super::reload::Cause;
 use super::steps::Done;
 use super::{Daemon, Entry};
 
-/// From one round of questions to the next.
+/// From one round of questions to the next; long enough for a cache to have forgotten a wrong answer, mostly.
 const EVERY: Duration = Duration::from_secs(30);
 /// After a configuration was read, or a name had no answer for the first time: most often it has one then.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -49,6 +50,8 @@ pub(super) struct Names {
     pub(super) resolver: Resolver,
     next: Moment,
     is_asking: bool,
+    /// Where else names led in the last round that had an answer; by pool and backend.
+    elsewhere: BTreeMap<(String, String), IpAddr>,
     /// Names without an answer: for how many rounds, and why.
     silent: BTreeMap<String, (u32, String)>,
     /// Why a backend stays where it was though its name has an answer; by pool and backend.
@@ -76,8 +79,15 @@ pub(super) struct Moved {
 
 impl Names {
     pub(super) fn new(resolver: Resolver, now: Moment) -> Self {
-        let (silent, unusable) = (BTreeMap::new(), BTreeMap::new());
-        Self { resolver, next: now + AGAIN, is_asking: false, silent, unusable, refused: None }
+        Self {
+            resolver,
+            next: now + AGAIN,
+            is_asking: false,
+            elsewhere: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            unusable: BTreeMap::new(),
+            refused: None,
+        }
     }
 
     /// When to ask next.
@@ -88,11 +98,37 @@ impl Names {
     /// A configuration was read, and its names asked for; not all may have had an answer.
     pub(super) fn was_read(&mut self, now: Moment) {
         self.next = now + AGAIN;
+        // It went where they led then.
+        self.elsewhere.clear();
     }
 
     /// What has changed could not be taken over; it is tried again with the next round.
     pub(super) fn refuse(&mut self, reason: String) {
         self.refused = Some(reason);
+    }
+
+    /// What a round has found out is put into the configuration, as far as it is believed.
+    fn hear(&mut self, config: &mut Config, answers: &Answers, own: &BTreeSet<IpAddr>, now: Moment) {
+        let mut elsewhere = BTreeMap::new();
+        let unsettled = config.settle(answers, own, |pool, backend, to| {
+            let key = (pool.to_owned(), backend.to_owned());
+            let is_said_again = self.elsewhere.get(&key) == Some(&to);
+            if !is_said_again {
+                info!(event = "address", pool, backend, %to, "its name leads there now: it goes there if the next answer says so, too");
+            }
+            elsewhere.insert(key, to);
+            is_said_again
+        });
+        for Unsettled { pool, backend, why } in &unsettled {
+            let pool = &config.pools[*pool];
+            let key = (pool.name.clone(), pool.backends[*backend].name.clone());
+            // Silence says nothing for or against it.
+            if let (Why::NoAnswer(_), Some(to)) = (why, self.elsewhere.get(&key)) {
+                elsewhere.insert(key, *to);
+            }
+        }
+        self.elsewhere = elsewhere;
+        self.judge(&unsettled, config, now);
     }
 
     /// What a round has left open.
@@ -116,7 +152,8 @@ impl Names {
         }
         let is_new = silent.values().any(|(rounds, _)| *rounds == 1);
         self.silent = silent;
-        self.next = now + if is_new { AGAIN } else { EVERY };
+        // Asked again at once, a cache would only repeat itself.
+        self.next = now + if is_new && self.elsewhere.is_empty() { AGAIN } else { EVERY };
     }
 
     /// What a person has to know, by a name for each trouble.
@@ -254,8 +291,7 @@ impl Daemon {
             }
         };
         let mut config = self.reloads.wanted().clone();
-        let unsettled = config.settle(&answers, &own);
-        self.names.judge(&unsettled, &config, now);
+        self.names.hear(&mut config, &answers, &own, now);
         if config == *self.reloads.wanted() {
             self.names.refused = None;
         } else {
@@ -269,7 +305,7 @@ impl Daemon {
         let answers = known.into_iter().map(|(host, addresses)| (host, Ok(addresses))).collect();
         let mut accepted = accepted.clone();
         // Whose name is not among the present ones stays where it was.
-        accepted.config.settle(&answers, &BTreeSet::new());
+        accepted.config.settle(&answers, &BTreeSet::new(), |_, _, _| true);
         accepted
     }
 
@@ -312,11 +348,64 @@ mod tests {
         config
     }
 
+    /// Where the first backend is, once a round has had this answer.
+    fn heard(names: &mut Names, config: &mut Config, answer: Result<[u8; 4], &str>) -> IpAddr {
+        names.hear(config, &answered(&[("db1.example.org", answer)]), &BTreeSet::new(), NOW);
+        config.pools[0].backends[0].address
+    }
+
+    #[test]
+    fn an_address_in_use_is_left_only_when_two_rounds_in_a_row_lead_to_the_same_other_one() {
+        let (present, one, other) = ([10, 0, 2, 11], [10, 0, 2, 13], [10, 0, 2, 14]);
+        for (rounds, last) in [
+            (&[Ok(one)][..], present),
+            (&[Ok(one), Ok(one)], one),
+            (&[Ok(one), Ok(present), Ok(one)], present),
+            (&[Ok(one), Ok(other), Ok(one)], present),
+            (&[Ok(one), Ok(other), Ok(other)], other),
+            (&[Ok(one), Ok([127, 0, 0, 1]), Ok(one)], present),
+            (&[Ok(one), Err("no answer within 20s"), Ok(one)], one),
+            (&[Ok(one), Err("no answer within 20s"), Ok(other)], present),
+        ] {
+            let (mut names, mut config) = (names(), named());
+            let places: Vec<_> =
+                rounds.iter().map(|answer| heard(&mut names, &mut config, *answer)).collect();
+            let (at, before) = places.split_last().unwrap();
+            assert_eq!(*at, IpAddr::from(last), "{rounds:?}");
+            assert!(before.iter().all(|place| *place == IpAddr::from(present)), "{rounds:?}: {places:?}");
+        }
+    }
+
+    #[test]
+    fn a_reload_between_two_rounds_makes_the_second_one_the_first() {
+        let (mut names, mut config) = (names(), named());
+        heard(&mut names, &mut config, Ok([10, 0, 2, 13]));
+        names.was_read(NOW);
+        assert_eq!(heard(&mut names, &mut config, Ok([10, 0, 2, 13])), IpAddr::from([10, 0, 2, 11]));
+        assert_eq!(names.next(), Some(NOW + EVERY));
+        assert_eq!(heard(&mut names, &mut config, Ok([10, 0, 2, 13])), IpAddr::from([10, 0, 2, 13]));
+    }
+
+    #[test]
+    fn one_that_must_not_go_there_yet_keeps_its_own_place_from_others() {
+        let (mut names, mut config) = (names(), named());
+        config.pools[0].backends[1].host = Some("db2.example.org".to_owned());
+        let mut round = |first: [u8; 4], second: [u8; 4]| {
+            let answers = answered(&[("db1.example.org", Ok(first)), ("db2.example.org", Ok(second))]);
+            names.hear(&mut config, &answers, &BTreeSet::new(), NOW);
+            let places = config.pools[0].backends.iter().map(|backend| backend.address.to_string());
+            places.take(2).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(round([10, 0, 2, 12], [10, 0, 2, 13]), "10.0.2.11 10.0.2.12");
+        assert_eq!(round([10, 0, 2, 12], [10, 0, 2, 14]), "10.0.2.11 10.0.2.12");
+        assert_eq!(round([10, 0, 2, 12], [10, 0, 2, 14]), "10.0.2.12 10.0.2.14");
+    }
+
     #[test]
     fn one_round_without_an_answer_is_asked_again_soon_and_told_to_nobody() {
         let (mut names, mut config) = (names(), named());
         let silent = answered(&[("db1.example.org", Err("no answer within 20s"))]);
-        let unsettled = config.settle(&silent, &BTreeSet::new());
+        let unsettled = config.settle(&silent, &BTreeSet::new(), |_, _, _| true);
         names.judge(&unsettled, &config, NOW);
         assert_eq!((names.troubles().count(), names.next()), (0, Some(NOW + AGAIN)));
         names.judge(&unsettled, &config, NOW);
@@ -346,7 +435,8 @@ mod tests {
             ([203, 0, 113, 10], "the address that clients connect to"),
             ([10, 0, 2, 12], "where server2 is already"),
         ] {
-            let unsettled = config.settle(&answered(&[("db1.example.org", Ok(address))]), &BTreeSet::new());
+            let answers = answered(&[("db1.example.org", Ok(address))]);
+            let unsettled = config.settle(&answers, &BTreeSet::new(), |_, _, _| true);
             names.judge(&unsettled, &config, NOW);
             let (name, said) = names.troubles().next().unwrap();
             assert_eq!(name, "host name of server1 of passwords");
@@ -359,8 +449,8 @@ mod tests {
     fn who_is_elsewhere_now_is_told_with_both_addresses() {
         let (before, mut now) = (named(), named());
         assert_eq!(moved(&before, &now), []);
-        let unsettled = now.settle(&answered(&[("db1.example.org", Ok([10, 0, 2, 13]))]), &BTreeSet::new());
-        assert_eq!(unsettled, []);
+        let answers = answered(&[("db1.example.org", Ok([10, 0, 2, 13]))]);
+        assert_eq!(now.settle(&answers, &BTreeSet::new(), |_, _, _| true), []);
         let [one] = &moved(&before, &now)[..] else { panic!("{now:?}") };
         assert_eq!((one.from, one.to), ([10, 0, 2, 11].into(), [10, 0, 2, 13].into()));
         assert_eq!((one.pool.as_str(), one.backend.as_str()), ("passwords", "server1"));

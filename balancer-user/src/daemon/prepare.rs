@@ -21,7 +21,7 @@ use crate::dataplane::slots::Busy;
 use crate::exit::Exit;
 use crate::resolver::Resolver;
 
-use super::accepted::{Accepted, accepted};
+use super::accepted::{Accepted, Asking, accepted};
 use super::choice::BEFORE;
 use super::first_ways::{FirstWay, first_ways};
 use super::redirects;
@@ -146,7 +146,10 @@ fn read(
     pin_dir: &Path,
     names: (&Resolver, &Known),
 ) -> Result<Accepted, NotReloaded> {
-    accepted(parsed, pin_dir, names).map_err(|failure| match failure.exit {
+    let (resolver, known) = names;
+    // Who reloads stands by, and is told.
+    let asking = Asking { resolver, known, stay: false };
+    accepted(parsed, pin_dir, &asking).map_err(|failure| match failure.exit {
         Exit::Config => NotReloaded::Invalid(failure.to_string()),
         _ => NotReloaded::Refused(failure.to_string()),
     })

@@ -29,7 +29,7 @@ impl Configuration {
         };
         let as_written = parsed.as_written();
         let answers = Resolver::system().look_up(&parsed.hosts(), |_| NAMES_LIMIT);
-        let names = Names::Asked { answers: &answers, known: &Known::new() };
+        let names = Names::Asked { answers: &answers, known: &Known::new(), stay: false };
         // Interfaces have findings of their own.
         let checked = match Surroundings::read() {
             Ok(machine) => {

@@ -37,7 +37,7 @@ fn answers(db1: Answer, db2: Answer) -> Answers {
 }
 
 fn check(text: &str, answers: &Answers, known: &Known) -> Result<Config, ConfigErrors> {
-    accepted(text).check(&machine(), MissingInterface::Refuse, &Names::Asked { answers, known })
+    accepted(text).check(&machine(), MissingInterface::Refuse, &Names::Asked { answers, known, stay: false })
 }
 
 fn places(config: &Config) -> Vec<String> {
@@ -62,14 +62,28 @@ fn an_address_stays_as_long_as_the_name_has_it() {
     let (first, none) = (answers(some(&["10.0.2.12"]), some(&["10.0.2.22"])), BTreeSet::new());
     let mut config = check(&named(), &first, &Known::new()).unwrap();
     let more = answers(some(&["10.0.2.11", "10.0.2.12"]), some(&["10.0.2.22"]));
-    assert_eq!(config.settle(&more, &none), []);
+    assert_eq!(config.settle(&more, &none, |_, _, _| true), []);
     assert_eq!(places(&config), ["10.0.2.12", "10.0.2.22"]);
     // A reload knows where they were.
     let config = check(&named(), &more, &config.known()).unwrap();
     assert_eq!(places(&config), ["10.0.2.12", "10.0.2.22"]);
     let mut config = config;
-    assert_eq!(config.settle(&answers(some(&["10.0.2.11"]), some(&["10.0.2.22"])), &none), []);
+    assert_eq!(
+        config.settle(&answers(some(&["10.0.2.11"]), some(&["10.0.2.22"])), &none, |_, _, _| true),
+        []
+    );
     assert_eq!(places(&config), ["10.0.2.11", "10.0.2.22"]);
+}
+
+#[test]
+fn who_is_to_stay_where_he_was_does_and_who_was_nowhere_goes_where_the_name_leads() {
+    let known = Known::from([("db1.example.org".to_owned(), addresses(&["10.0.2.11"]))]);
+    let answers = answers(some(&["10.0.2.13"]), some(&["10.0.2.12"]));
+    let names = Names::Asked { answers: &answers, known: &known, stay: true };
+    let config = accepted(&named()).check(&machine(), MissingInterface::Refuse, &names).unwrap();
+    assert_eq!(places(&config), ["10.0.2.11", "10.0.2.12"]);
+    let config = check(&named(), &answers, &known).unwrap();
+    assert_eq!(places(&config), ["10.0.2.13", "10.0.2.12"]);
 }
 
 #[test]
@@ -115,11 +129,11 @@ fn two_backends_at_one_address_are_refused_at_first_and_kept_apart_later() {
 
     let mut config =
         check(&named(), &answers(some(&["10.0.2.11"]), some(&["10.0.2.12"])), &Known::new()).unwrap();
-    let unsettled = config.settle(&same, &BTreeSet::new());
+    let unsettled = config.settle(&same, &BTreeSet::new(), |_, _, _| true);
     assert_eq!((unsettled.len(), unsettled[0].backend), (1, 0), "who has come there goes back");
     assert_eq!(places(&config), ["10.0.2.11", "10.0.2.12"]);
     let turned = answers(some(&["10.0.2.12"]), some(&["10.0.2.11"]));
-    assert_eq!(config.settle(&turned, &BTreeSet::new()), []);
+    assert_eq!(config.settle(&turned, &BTreeSet::new(), |_, _, _| true), []);
     assert_eq!(places(&config), ["10.0.2.12", "10.0.2.11"], "they may change places");
 }
 
