@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod crowd;
 pub mod daemon;
 pub mod dataplane;
 pub mod descriptors;

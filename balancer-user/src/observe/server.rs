@@ -1,11 +1,12 @@
 //! Hands the dashboard and `/metrics` out over HTTP, to whoever can reach the address that the operator chose.
 //!
 //! Whoever asks is a stranger: one request a connection, and little time for it. Those who follow the pictures have places of
-//! their own, so that open dashboards never keep a scrape out; one that doesn't take what it is sent is dropped. What is
+//! their own, so that open dashboards never keep a scrape out; one that doesn't take what it is sent is dropped. Of both
+//! kinds of places nobody has more than half, wherever he comes from. What is
 //! answered comes from the daemon's loop, by the same questions that the control socket asks.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,13 +21,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::Token;
 use crate::control::protocol::ErrorBody;
 use crate::control::server::Request;
+use crate::crowd::{Crowd, Crowded, Guest};
 
 use super::act;
 use super::board::{Board, ask};
@@ -38,8 +40,12 @@ use super::tallies::Tallies;
 /// Requests at once: scrapers, pages that are loaded, and what browsers open in advance; the others wait in the kernel's
 /// backlog.
 pub(super) const CONNECTIONS: usize = 32;
+/// Of them from one place: two browsers that load the page anew, six connections each, and a scraper.
+pub(super) const CONNECTIONS_FROM_ONE_PLACE: usize = CONNECTIONS / 2;
 /// Dashboards that are open.
 pub(super) const SUBSCRIBERS: usize = 64;
+/// Of them at one place: all who come by ssh are at one.
+pub(super) const SUBSCRIBERS_AT_ONE_PLACE: usize = SUBSCRIBERS / 2;
 /// For a request's head to arrive.
 pub(super) const RECEIVE: Duration = Duration::from_secs(5);
 /// For one connection, from its first byte to its last: a scrape's own limit is 10 s by default. Not for those who follow.
@@ -63,7 +69,7 @@ pub(super) struct Site {
     tallies: Arc<Tallies>,
     board: Board,
     guesses: Mutex<Guesses>,
-    subscribers: Arc<Semaphore>,
+    subscribers: Crowd,
 }
 
 impl Site {
@@ -81,18 +87,18 @@ pub async fn serve(
     token: Option<Token>,
 ) {
     let (board, making) = Board::new(requests.clone());
-    let subscribers = Arc::new(Semaphore::new(SUBSCRIBERS));
+    let subscribers = Crowd::new(SUBSCRIBERS, SUBSCRIBERS_AT_ONE_PLACE);
     let site = Arc::new(Site { requests, token, tallies, board, guesses: Mutex::default(), subscribers });
     tokio::join!(making, accept(listener, site));
 }
 
 async fn accept(listener: TcpListener, site: Arc<Site>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // Closed never.
-    while let Ok(place) = places.clone().acquire_owned().await {
+    let crowd = Crowd::new(CONNECTIONS, CONNECTIONS_FROM_ONE_PLACE);
+    loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(attend(stream, peer, place, site.clone()));
+                let Some(guest) = crowd.admit(peer.ip()).await else { continue };
+                tokio::spawn(attend(stream, peer, guest, site.clone()));
             }
             Err(error) => {
                 tracing::warn!(event = "http", %error, "a connection could not be accepted");
@@ -102,23 +108,23 @@ async fn accept(listener: TcpListener, site: Arc<Site>) {
     }
 }
 
-/// Until when a connection may last, and the place that it has.
+/// Until when a connection may last, and in which crowd it is.
 struct Stay {
     until: watch::Sender<Instant>,
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    guest: Mutex<Guest>,
 }
 
 impl Stay {
-    fn exchange(&self, place: OwnedSemaphorePermit) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    fn exchange(&self, guest: Guest) {
+        *self.guest.lock().unwrap_or_else(PoisonError::into_inner) = guest;
     }
 }
 
 /// One connection, from its first byte to its last. Whoever is too slow, or breaks off, has that to himself.
-async fn attend(stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, site: Arc<Site>) {
+async fn attend(stream: TcpStream, peer: SocketAddr, guest: Guest, site: Arc<Site>) {
     let Ok(local) = stream.local_addr() else { return };
     let (until, mut ends) = watch::channel(Instant::now() + WHOLE);
-    let stay = Arc::new(Stay { until, place: Mutex::new(Some(place)) });
+    let stay = Arc::new(Stay { until, guest: Mutex::new(guest) });
     let service = service_fn(async |request: HttpRequest<Incoming>| {
         let mut response = respond(request, (local, peer), &site, &stay).await;
         page::harden(response.headers_mut());
@@ -166,7 +172,7 @@ async fn respond(
     };
     match path.as_str() {
         "/" => or_refusal(reads(&head.method), async || show(site).await).await,
-        "/events" => or_refusal(reads(&head.method), async || follow(site, stay)).await,
+        "/events" => or_refusal(reads(&head.method), async || follow(site, peer.ip(), stay)).await,
         path if act::is_place(path) => match act::act((head, body), &host, peer, site).await {
             Ok(None) => {
                 let mut nothing = Response::new(Full::default().boxed_unsync());
@@ -226,12 +232,18 @@ async fn show(site: &Site) -> Result<Response<Body>, Refusal> {
 }
 
 /// Takes one of the places of those who follow, and gives its own back.
-fn follow(site: &Site, stay: &Arc<Stay>) -> Result<Response<Body>, Refusal> {
-    let Ok(place) = site.subscribers.clone().try_acquire_owned() else {
-        let words = format!("{SUBSCRIBERS} dashboards are open already");
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words));
-    };
-    stay.exchange(place);
+fn follow(site: &Site, peer: IpAddr, stay: &Arc<Stay>) -> Result<Response<Body>, Refusal> {
+    let guest = site.subscribers.admit_now(peer).map_err(|crowded| match crowded {
+        Crowded::Everywhere => {
+            let words = format!("{SUBSCRIBERS} dashboards are open already");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
+        }
+        Crowded::There => {
+            let words = format!("{SUBSCRIBERS_AT_ONE_PLACE} dashboards are open already at your address");
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, words)
+        }
+    })?;
+    stay.exchange(guest);
     stay.until.send_replace(Instant::now() + SLOW);
     let until = stay.until.clone();
     let pictures = site.board.stream(move || {

@@ -1,11 +1,12 @@
 //! The server over real connections, with a daemon that answers from a script.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -14,11 +15,18 @@ use crate::config::Token;
 use crate::control::protocol::{Command, Outcome, Record, Status, example};
 use crate::control::server::{Asker, Request, Told};
 
-use super::server::{CONNECTIONS, RECEIVE, SLOW, SUBSCRIBERS, serve};
+use super::server::{
+    CONNECTIONS, CONNECTIONS_FROM_ONE_PLACE, RECEIVE, SLOW, SUBSCRIBERS, SUBSCRIBERS_AT_ONE_PLACE, serve,
+};
 
 /// No test waits longer for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
 const SECRET: &str = "correct-horse-battery";
+/// Where one person is, and where others are.
+const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const NEXT_DOOR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const ABROAD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+const FOLLOW: &str = "GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n";
 
 /// A site on loopback; everything ends with it.
 struct Stand {
@@ -57,10 +65,30 @@ impl Stand {
         Self { address, serving, followers, commands }
     }
 
+    /// A connection from this address.
+    async fn connect(&self, from: IpAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
     async fn send(&self, request: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(request.replace("HERE", &self.address.to_string()).as_bytes()).await.unwrap();
-        stream
+        self.send_from(HOME, request).await.unwrap()
+    }
+
+    /// An error: it was closed at once.
+    async fn send_from(&self, from: IpAddr, request: &str) -> io::Result<TcpStream> {
+        let mut stream = self.connect(from).await;
+        stream.write_all(request.replace("HERE", &self.address.to_string()).as_bytes()).await?;
+        Ok(stream)
+    }
+
+    /// The first line of the answer; empty if it was closed at once.
+    async fn status_for(&self, from: IpAddr, request: &str) -> String {
+        let Ok(mut stream) = self.send_from(from, request).await else { return String::new() };
+        let mut text = [0; 12];
+        let read = timeout(DEADLINE, stream.read_exact(&mut text)).await.expect("an answer, or an end");
+        read.map_or(String::new(), |_| String::from_utf8_lossy(&text).into_owned())
     }
 
     /// All that is answered.
@@ -223,27 +251,27 @@ async fn a_gap_in_what_happened_is_filled() {
 }
 
 #[tokio::test]
-async fn open_dashboards_are_bounded_and_keep_no_scrape_out() {
+async fn open_dashboards_are_bounded_at_one_place_and_at_all_and_keep_no_scrape_out() {
     let stand = Stand::start(None).await;
     let mut open = Vec::new();
-    for _ in 0..SUBSCRIBERS {
-        let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
-        read_until(&mut stream, &mut String::new(), "event: state").await;
-        open.push(stream);
+    for from in [HOME, NEXT_DOOR] {
+        for _ in 0..SUBSCRIBERS_AT_ONE_PLACE {
+            let mut stream = stand.send_from(from, FOLLOW).await.unwrap();
+            read_until(&mut stream, &mut String::new(), "event: state").await;
+            open.push(stream);
+        }
+        if from == HOME {
+            let text = stand.said(FOLLOW).await;
+            assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("at your address"), "{text}");
+        }
     }
-    let text = stand.said("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
-    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("open already"), "{text}");
+    assert_eq!(open.len(), SUBSCRIBERS);
+    assert_eq!(stand.status_for(ABROAD, FOLLOW).await, "HTTP/1.1 503");
     let text = stand.said("GET /metrics HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
     open.pop();
     let again = async {
-        loop {
-            let mut stream = stand.send("GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
-            let mut start = [0; 12];
-            stream.read_exact(&mut start).await.unwrap();
-            if start.ends_with(b"200") {
-                return;
-            }
+        while stand.status_for(ABROAD, FOLLOW).await != "HTTP/1.1 200" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -265,15 +293,36 @@ async fn one_that_takes_nothing_is_dropped() {
 }
 
 #[tokio::test]
-async fn idle_connections_keep_nobody_out_for_long() {
+async fn idle_connections_of_one_place_keep_nobody_out_who_comes_from_elsewhere() {
     let stand = Stand::start(None).await;
+    let request = "GET /x HTTP/1.1\r\nHost: HERE\r\n\r\n";
     let mut idle = Vec::new();
     for _ in 0..2 * CONNECTIONS {
-        idle.push(TcpStream::connect(stand.address).await.unwrap());
+        idle.push(stand.connect(HOME).await);
     }
-    // Two rounds of idle ones have their time first.
-    let text = timeout(3 * RECEIVE, stand.said("GET /x HTTP/1.1\r\nHost: HERE\r\n\r\n")).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+    let answered = timeout(RECEIVE / 2, stand.status_for(NEXT_DOOR, request)).await;
+    assert_eq!(answered.expect("an answer before the idle ones' time is over"), "HTTP/1.1 404");
+    assert_eq!(stand.status_for(HOME, request).await, "", "it is closed at once");
+    let again = async {
+        while stand.status_for(HOME, request).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(2 * RECEIVE, again).await.expect("idle ones have their time, and not more");
+}
+
+#[tokio::test]
+async fn idle_connections_from_many_places_keep_nobody_out_for_long() {
+    let stand = Stand::start(None).await;
+    let mut idle = Vec::new();
+    for from in [HOME, NEXT_DOOR] {
+        for _ in 0..CONNECTIONS_FROM_ONE_PLACE {
+            idle.push(stand.connect(from).await);
+        }
+    }
+    let request = "GET /x HTTP/1.1\r\nHost: HERE\r\n\r\n";
+    let status = timeout(2 * RECEIVE, stand.status_for(ABROAD, request)).await;
+    assert_eq!(status.expect("idle ones have their time first"), "HTTP/1.1 404");
 }
 
 #[tokio::test]

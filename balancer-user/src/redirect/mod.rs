@@ -14,8 +14,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,11 +28,13 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::{set_ip_freebind, set_ipv6_freebind};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 pub use answer::Target;
+
+use crate::crowd::Crowd;
 
 /// Connections at once, of all redirects together. A descriptor each: a quarter of the usual soft limit of 1024.
 const CONNECTIONS: usize = 256;
@@ -67,7 +69,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// All redirects of a configuration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Redirects {
     open: BTreeMap<SocketAddr, Open>,
     /// Those that can't be bound, and why.
@@ -85,6 +87,13 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+impl Default for Redirects {
+    fn default() -> Self {
+        let crowd = Crowd::new(CONNECTIONS, FROM_ONE_PLACE);
+        Self { open: BTreeMap::new(), closed: BTreeMap::new(), crowd }
     }
 }
 
@@ -149,72 +158,12 @@ impl Redirects {
     }
 }
 
-/// How many are connected, and from where.
-#[derive(Clone, Debug)]
-struct Crowd {
-    places: Arc<Semaphore>,
-    from: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-}
-
-impl Default for Crowd {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(CONNECTIONS)), from: Arc::default() }
-    }
-}
-
-/// One of them; it leaves when this is dropped.
-struct Guest {
-    crowd: Crowd,
-    place: IpAddr,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Crowd {
-    /// None: enough are here from there.
-    fn admit(&self, peer: IpAddr, permit: OwnedSemaphorePermit) -> Option<Guest> {
-        let place = place(peer);
-        let mut from = self.from();
-        let here = from.entry(place).or_default();
-        if *here >= FROM_ONE_PLACE {
-            return None;
-        }
-        *here += 1;
-        Some(Guest { crowd: self.clone(), place, _permit: permit })
-    }
-
-    fn from(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        // Each change is whole, whatever became of who made it.
-        self.from.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut from = self.crowd.from();
-        if let Some(here) = from.get_mut(&self.place) {
-            *here -= 1;
-            if *here == 0 {
-                from.remove(&self.place);
-            }
-        }
-    }
-}
-
-/// Whoever has an IPv6 address mostly has its whole /64.
-fn place(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 async fn accept(listener: TcpListener, target: watch::Receiver<Arc<Target>>, crowd: Crowd) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Not before somebody is there: many listeners would hold all places. Closed never.
-                let Ok(permit) = crowd.places.clone().acquire_owned().await else { return };
-                let Some(guest) = crowd.admit(peer.ip(), permit) else { continue };
+                // Not before somebody is there: many listeners would hold all places.
+                let Some(guest) = crowd.admit(peer.ip()).await else { continue };
                 let target = target.borrow().clone();
                 tokio::spawn(async move {
                     // Who is too slow, or breaks off, has that to himself.
