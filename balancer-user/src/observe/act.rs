@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::control::protocol::{
     Command, DrainCommand, FailbackCommand, FailoverCommand, MaintCommand, Order, Outcome, ReadyCommand,
@@ -63,7 +63,7 @@ pub(super) async fn act(
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "commands are posted"));
     }
     guard::of_our_page(&head.headers, host)?;
-    authorise(&head.headers, peer, site)?;
+    authorise(&head.headers, peer, site).await?;
     let Some(read) = order(head.uri.path()) else { return Ok(None) };
     if head.headers.get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a command is application/json"));
@@ -91,26 +91,29 @@ pub(super) async fn act(
     }
 }
 
-/// Whether the request shows the token. Whoever showed wrong ones has to wait, whatever is shown then.
-fn authorise(headers: &HeaderMap, peer: SocketAddr, site: &Site) -> Result<(), Refusal> {
+/// Whether the request shows the token. Who has it is let in whoever else comes from his address; where wrong ones came from,
+/// each takes its turn.
+async fn authorise(headers: &HeaderMap, peer: SocketAddr, site: &Site) -> Result<(), Refusal> {
     let Some(token) = &site.token else {
         let words = "this dashboard only shows: with [http] token_file in the configuration it may act";
         return Err(Refusal::new(StatusCode::FORBIDDEN, words));
     };
-    let mut guesses = site.guesses();
-    let now = Instant::now();
-    if let Some(wait) = guesses.barred_for(peer.ip(), now) {
-        let words = format!("too many wrong tokens came from your address: wait {} s", wait.as_secs());
-        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words));
-    }
     let Some(shown) = guard::bearer(headers) else {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "show the token (Authorization: Bearer)"));
     };
+    let turn = site.guesses().turn(peer.ip(), Instant::now());
+    let _held = match &turn {
+        Some(turn) => {
+            let held = turn.lock().await;
+            sleep(guard::LOOK).await;
+            Some(held)
+        }
+        None => None,
+    };
     if token.is(shown) {
-        guesses.right(peer.ip());
         return Ok(());
     }
-    guesses.wrong(peer.ip(), now);
+    site.guesses().wrong(peer.ip(), Instant::now());
     tracing::warn!(event = "http", %peer, "a wrong token was shown to the dashboard");
     Err(Refusal::new(StatusCode::UNAUTHORIZED, "this is not the token"))
 }

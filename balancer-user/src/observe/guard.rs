@@ -1,4 +1,4 @@
-//! Whom a request is answered to: not to other sites' pages in an operator's browser, and not to who guesses tokens.
+//! Whom a request is answered to: not to other sites' pages in an operator's browser, and slowly to who guesses tokens.
 //!
 //! A page of another site can send requests here. It can't read answers, unless its name resolves to this address meanwhile
 //! (DNS rebinding): so the name by which the request was sent has to be an address, which nobody else can give out. It
@@ -7,11 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::http::request::Parts;
+
+use crate::crowd::place;
 
 /// Set by the dashboard's page on all that it posts.
 pub(super) const MARK: HeaderName = HeaderName::from_static("x-balancer-dashboard");
@@ -21,6 +24,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MOST_WRONG: u32 = 5;
 /// After so long one of them is forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+/// Where there were more, tokens are looked at one after the other, each for so long: a person who comes from the same place
+/// still gets his turn in time, behind all connections that one place may have, and a guess of 16 letters never does.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// Places that wrong tokens came from; the one that was heard longest ago makes room.
 const PLACES: usize = 1024;
 
@@ -103,29 +109,30 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 #[derive(Debug, Default)]
 pub(super) struct Guesses(BTreeMap<IpAddr, Wrong>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Wrong {
     count: u32,
     last: Instant,
+    /// Tokens from there take turns.
+    turn: Arc<Turn>,
 }
+
+/// Held while a token from a place of wrong ones is looked at. Who gives up waiting is out of the queue.
+pub(super) type Turn = tokio::sync::Mutex<()>;
 
 impl Wrong {
     /// Those that are not forgotten yet.
-    fn left(self, now: Instant) -> u32 {
+    fn left(&self, now: Instant) -> u32 {
         let forgiven = now.saturating_duration_since(self.last).as_secs() / FORGIVEN_AFTER.as_secs();
         self.count.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
     }
 }
 
 impl Guesses {
-    /// Too many came from there: for so long its tokens are not looked at.
-    pub(super) fn barred_for(&self, peer: IpAddr, now: Instant) -> Option<Duration> {
+    /// Too many came from there: the next is looked at when it has this.
+    pub(super) fn turn(&self, peer: IpAddr, now: Instant) -> Option<Arc<Turn>> {
         let wrong = self.0.get(&place(peer)).filter(|wrong| wrong.left(now) >= MOST_WRONG)?;
-        Some(
-            FORGIVEN_AFTER
-                .saturating_sub(now.saturating_duration_since(wrong.last))
-                .max(Duration::from_secs(1)),
-        )
+        Some(wrong.turn.clone())
     }
 
     /// One more.
@@ -135,21 +142,9 @@ impl Guesses {
             let oldest = self.0.iter().min_by_key(|(_, wrong)| wrong.last).map(|(oldest, _)| *oldest);
             oldest.map(|oldest| self.0.remove(&oldest));
         }
-        let wrong = self.0.entry(place).or_insert(Wrong { count: 0, last: now });
-        *wrong = Wrong { count: wrong.left(now) + 1, last: now };
-    }
-
-    /// It was the right one.
-    pub(super) fn right(&mut self, peer: IpAddr) {
-        self.0.remove(&place(peer));
-    }
-}
-
-/// Whoever has an IPv6 address mostly has its whole /64.
-fn place(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
+        let new = || Wrong { count: 0, last: now, turn: Arc::default() };
+        let wrong = self.0.entry(place).or_insert_with(new);
+        (wrong.count, wrong.last) = ((wrong.left(now) + 1).min(MOST_WRONG), now);
     }
 }
 
@@ -249,21 +244,28 @@ mod tests {
     }
 
     #[test]
-    fn who_guesses_has_to_wait_and_nobody_else() {
+    fn where_many_wrong_ones_came_from_they_take_turns_and_nowhere_else() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
         let (peer, other) = (ip("2001:db8::1:2:3:4"), ip("2001:db8:0:1::1"));
-        for _ in 0..MOST_WRONG {
-            assert_eq!(guesses.barred_for(peer, start), None);
+        for _ in 0..2 * MOST_WRONG {
             guesses.wrong(peer, start);
         }
-        assert_eq!(guesses.barred_for(ip("2001:db8::5"), start), Some(FORGIVEN_AFTER), "of the same /64");
-        assert_eq!(guesses.barred_for(other, start), None);
+        assert!(guesses.turn(ip("2001:db8::5"), start).is_some(), "of the same /64");
+        assert!(guesses.turn(other, start).is_none());
         let later = start + FORGIVEN_AFTER;
-        assert_eq!(guesses.barred_for(peer, later), None, "one is forgotten");
+        assert!(guesses.turn(peer, later).is_none(), "one is forgotten, however many there were");
         guesses.wrong(peer, later);
-        assert!(guesses.barred_for(peer, later).is_some());
-        guesses.right(peer);
-        assert_eq!(guesses.barred_for(peer, later), None);
+        assert!(guesses.turn(peer, later).is_some());
+    }
+
+    #[test]
+    fn a_persons_mistakes_keep_nobody_waiting() {
+        let (mut guesses, now) = (Guesses::default(), Instant::now());
+        for _ in 0..MOST_WRONG {
+            assert!(guesses.turn(ip("127.0.0.1"), now).is_none());
+            guesses.wrong(ip("127.0.0.1"), now);
+        }
+        assert!(guesses.turn(ip("127.0.0.1"), now).is_some());
     }
 
     #[test]

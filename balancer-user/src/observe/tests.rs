@@ -3,8 +3,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use crate::config::Token;
 use crate::control::protocol::{Command, Outcome, Record, Status, example};
 use crate::control::server::{Asker, Request, Told};
 
+use super::guard::LOOK;
 use super::server::{
     CONNECTIONS, CONNECTIONS_FROM_ONE_PLACE, RECEIVE, SLOW, SUBSCRIBERS, SUBSCRIBERS_AT_ONE_PLACE, serve,
 };
@@ -363,12 +365,40 @@ async fn a_command_is_carried_out_for_the_page_with_the_token_and_for_nobody_els
 }
 
 #[tokio::test]
-async fn who_guesses_is_not_listened_to_even_when_right() {
+async fn guesses_are_slow_and_whoever_has_the_token_gets_through_between_them() {
     let stand = Stand::start(Some(SECRET)).await;
     let shown = |token: &str| format!("X-Balancer-Dashboard: 1\r\nAuthorization: Bearer {token}\r\n");
     for guess in 0..5 {
         assert_eq!(stand.posted("/v1/token", &shown(&format!("guess{guess}")), "").await, "401");
     }
-    assert_eq!(stand.posted("/v1/token", &shown("guess5"), "").await, "429");
-    assert_eq!(stand.posted("/v1/token", &shown(SECRET), "").await, "429");
+    let begun = Instant::now();
+    let guesses = ["guess5", "guess6", "guess7"].map(shown);
+    let guesses = guesses.iter().map(|shown| stand.posted("/v1/token", shown, ""));
+    let right = async { (stand.posted("/v1/token", &shown(SECRET), "").await, begun.elapsed()) };
+    let (statuses, (status, took)) = tokio::join!(join_all(guesses), right);
+    assert_eq!(statuses, ["401"; 3]);
+    assert_eq!(status, "204");
+    assert!(begun.elapsed() >= 4 * LOOK, "they take turns");
+    assert!(took >= LOOK, "whether it is the right one shows only when it is looked at");
+}
+
+#[tokio::test]
+async fn who_comes_from_elsewhere_does_not_wait_for_guesses() {
+    let stand = Stand::start(Some(SECRET)).await;
+    let post = |token: &str| {
+        format!(
+            "POST /v1/token HTTP/1.1\r\nHost: HERE\r\nX-Balancer-Dashboard: 1\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    };
+    for _ in 0..5 {
+        assert_eq!(stand.status_for(HOME, &post("guess")).await, "HTTP/1.1 401");
+    }
+    let begun = Instant::now();
+    let (guess, right) = (post("guess"), post(SECRET));
+    let elsewhere = async { (stand.status_for(NEXT_DOOR, &right).await, begun.elapsed()) };
+    let (guess, (status, took)) = tokio::join!(stand.status_for(HOME, &guess), elsewhere);
+    let guessed = begun.elapsed();
+    assert_eq!((guess.as_str(), status.as_str()), ("HTTP/1.1 401", "HTTP/1.1 204"));
+    assert!(took < guessed && guessed >= LOOK, "{took:?}, and the guess {guessed:?}");
 }
