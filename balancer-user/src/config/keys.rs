@@ -150,8 +150,8 @@ const KEYS: &[Key] = &[
     key("probe.rise", Value("1"), "Good probes in probation before a backend is up again"),
     key(
         "probe.server_name",
-        Words("none: it can't be verified without"),
-        "tls and https: SNI, and the name in the certificate",
+        Words("the backend's host name, if it has one"),
+        "tls and https: SNI, and the name in the certificate; https and http: whom to ask for",
     ),
     key("probe.ca_file", Words("the system's roots"), "tls and https: whom to trust"),
     key("probe.verify", Value("true"), "tls and https: whether the certificate must be right"),

@@ -291,7 +291,7 @@ pub enum Check {
     },
     /// The same, and then a request over it.
     Https {
-        /// As in [`Check::Tls`]; also whom to ask for.
+        /// As in [`Check::Tls`]; also whom to ask for, as in [`Check::Http`].
         server_name: Option<String>,
         /// Whom to trust.
         verify: Verify,
@@ -299,7 +299,12 @@ pub enum Check {
         question: Question,
     },
     /// A request over TCP.
-    Http(Question),
+    Http {
+        /// Whom to ask for; none: a backend's host name, or its address.
+        server_name: Option<String>,
+        /// What to ask.
+        question: Question,
+    },
     /// A TCP handshake.
     Tcp,
     /// A program, whose exit code 0 is good.

@@ -42,7 +42,7 @@ const COMMON: [&str; 4] = ["interval", "fast_interval", "timeout", "rise"];
 
 /// Keys that mean something to some kinds only.
 const SPECIAL: &[(&str, &[Kind])] = &[
-    ("server_name", &[Kind::Tls, Kind::Https]),
+    ("server_name", &[Kind::Tls, Kind::Https, Kind::Http]),
     ("ca_file", &[Kind::Tls, Kind::Https]),
     ("verify", &[Kind::Tls, Kind::Https]),
     ("path", &[Kind::Https, Kind::Http]),
@@ -214,7 +214,10 @@ fn probe(keys: &ProbeKeys, kind: Kind, header: Span, are_named: bool, notes: &No
             let (server_name, verify) = tls(keys, header, are_named, notes)?;
             Check::Https { server_name, verify, question: keys.question.question() }
         }
-        Kind::Http => Check::Http(keys.question.question()),
+        Kind::Http => {
+            let server_name = keys.server_name.as_ref().map(|name| name.value.clone());
+            Check::Http { server_name, question: keys.question.question() }
+        }
         Kind::Tcp => Check::Tcp,
         Kind::Exec => exec(keys, header, notes)?,
         Kind::None => Check::None,

@@ -1,6 +1,6 @@
 //! The keys of a probe that asks something over HTTP, and the [`Question`] that they become.
 //!
-//! Deliberately absent: the host to ask for; it is `server_name`, or the backend's address.
+//! Deliberately absent: the host to ask for; it is `server_name`, or what the backend is given by.
 
 use std::ops::RangeInclusive;
 

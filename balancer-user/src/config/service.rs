@@ -56,7 +56,8 @@ impl ServiceKeys {
 
     /// Clients who are sent to https need somebody there who speaks it.
     pub(super) fn judge(&self, probe: Option<&Probe>, notes: &Notes<'_>) {
-        if let (Some(redirect), Some(Probe { check: Check::Http(_), .. })) = (&self.redirect_http, probe) {
+        if let (Some(redirect), Some(Probe { check: Check::Http { .. }, .. })) = (&self.redirect_http, probe)
+        {
             notes.warning(
                 redirect.span,
                 "`redirect_http` sends clients to https, and this service is probed by plain http: its backends don't seem to \
@@ -86,10 +87,12 @@ impl ServiceKeys {
     }
 }
 
-/// What the backends' certificates are for, as far as the probe knows.
+/// What clients call the service, as far as the probe knows.
 fn public_name(probe: &Probe) -> Option<String> {
     match &probe.check {
-        Check::Tls { server_name, .. } | Check::Https { server_name, .. } => server_name.clone(),
-        Check::Http(_) | Check::Tcp | Check::Exec { .. } | Check::None => None,
+        Check::Tls { server_name, .. }
+        | Check::Https { server_name, .. }
+        | Check::Http { server_name, .. } => server_name.clone(),
+        Check::Tcp | Check::Exec { .. } | Check::None => None,
     }
 }

@@ -216,7 +216,8 @@ fn probe(probe: &Probe) -> Keys {
             keys.extend(self::question(question));
             "https"
         }
-        Check::Http(question) => {
+        Check::Http { server_name, question } => {
+            keys.push(named(server_name.as_deref()));
             keys.extend(self::question(question));
             "http"
         }
@@ -237,7 +238,11 @@ fn tls(server_name: Option<&str>, verify: &Verify) -> Keys {
         Verify::SystemRoots => "the system's roots".to_owned(),
         Verify::CaFile(path) => path.display().to_string(),
     };
-    vec![("probe server_name", server_name.unwrap_or("none").to_owned()), ("probe trust", verify)]
+    vec![named(server_name), ("probe trust", verify)]
+}
+
+fn named(server_name: Option<&str>) -> (&'static str, String) {
+    ("probe server_name", server_name.unwrap_or("none").to_owned())
 }
 
 fn question(question: &Question) -> Keys {
@@ -356,6 +361,7 @@ mod tests {
                 &[("10001", "10002"), ("kind = \"tcp\"", "kind = \"http\"\npath = \"/x\"")],
                 &[
                     "pool passwords: backend_port of service web 10001 -> 10002",
+                    "pool passwords: probe server_name of service web - -> none",
                     "pool passwords: probe path of service web - -> /x",
                     "pool passwords: probe expect_status of service web - -> 200-399",
                     "pool passwords: probe expect_body of service web - -> \"\"",

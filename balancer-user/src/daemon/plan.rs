@@ -147,7 +147,7 @@ fn service_settings(service: &config::Service) -> ServiceSettings {
     };
     let probe = match probe.check {
         Check::None => None,
-        Check::Tcp | Check::Tls { .. } | Check::Https { .. } | Check::Http(_) | Check::Exec { .. } => {
+        Check::Tcp | Check::Tls { .. } | Check::Https { .. } | Check::Http { .. } | Check::Exec { .. } => {
             Some(schedule)
         }
     };
@@ -173,14 +173,16 @@ pub(super) fn probers(pool: &config::Pool) -> Result<Vec<Option<Prober>>, ProbeS
         match &service.probe.check {
             Check::None => Ok(None),
             Check::Tcp => Ok(Some(Prober::tcp(timeout))),
-            Check::Http(question) => Ok(Some(Prober::http(http_settings(question), timeout))),
+            Check::Http { server_name, question } => {
+                Ok(Some(Prober::http(http_settings(server_name, question), timeout)))
+            }
             Check::Exec { run } => Ok(Some(Prober::exec(&pool.name, run.clone(), timeout))),
             Check::Tls { server_name, verify } => {
                 Prober::tls(tls_settings(server_name, verify, timeout)).map(Some)
             }
             Check::Https { server_name, verify, question } => {
                 let tls = tls_settings(server_name, verify, timeout);
-                Prober::https(tls, http_settings(question)).map(Some)
+                Prober::https(tls, http_settings(server_name, question)).map(Some)
             }
         }
     };
@@ -196,9 +198,9 @@ fn tls_settings(server_name: &Option<String>, verify: &config::Verify, timeout: 
     TlsSettings { server_name: server_name.clone(), verify, timeout }
 }
 
-fn http_settings(question: &Question) -> HttpSettings {
+fn http_settings(server_name: &Option<String>, question: &Question) -> HttpSettings {
     let Question { path, expect_status, expect_body } = question.clone();
-    HttpSettings { path, expect_status, expect_body }
+    HttpSettings { host: server_name.clone(), path, expect_status, expect_body }
 }
 
 /// Where a service's probe of a backend goes.

@@ -9,7 +9,7 @@
 //! Deliberately not here: opening and leaving the connection, redirects (an answer like any other), HTTP/2.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::pin::pin;
 
@@ -21,7 +21,6 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{ACCEPT, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::http::uri::{PathAndQuery, Uri};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
@@ -38,6 +37,8 @@ const AGENT: &str = concat!("balancer/", env!("CARGO_PKG_VERSION"));
 /// What an `http` or `https` probe asks, and which answers are good.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
+    /// Whom to ask for, e.g. `pw.example.org`; none: the address that is probed, with its port.
+    pub host: Option<String>,
     /// What to GET, e.g. `/health?deep=1`.
     pub path: PathAndQuery,
     /// Good statuses.
@@ -49,24 +50,22 @@ pub struct HttpSettings {
 /// Asks, each time from scratch.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
+    host: Option<HeaderValue>,
     request: Request<Empty<Bytes>>,
     expect_status: Vec<RangeInclusive<u16>>,
     expect_body: String,
 }
 
-/// Whom to ask for: the name that clients use, or else the address that is probed, with its port.
-pub(super) fn host(name: Option<&ServerName<'_>>, target: SocketAddr) -> HeaderValue {
-    let host = match name {
-        Some(ServerName::DnsName(name)) => name.as_ref().to_owned(),
-        _ => target.to_string(),
-    };
-    // Both are visible ASCII.
-    HeaderValue::try_from(host).unwrap_or_else(|_| HeaderValue::from_static(""))
+/// A host as a request names it: an IPv6 address in brackets. Without a port, as clients come by another one. None: it can't
+/// be named.
+fn named(host: &str) -> Option<HeaderValue> {
+    let address = host.parse::<Ipv6Addr>().map(|address| format!("[{address}]"));
+    HeaderValue::try_from(address.as_deref().unwrap_or(host)).ok()
 }
 
 impl Question {
     pub(super) fn new(settings: HttpSettings) -> Self {
-        let HttpSettings { path, expect_status, expect_body } = settings;
+        let HttpSettings { host, path, expect_status, expect_body } = settings;
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = Uri::from(path);
         let headers = request.headers_mut();
@@ -74,30 +73,35 @@ impl Question {
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         // The server then closes first: no keep-alive connection waits there for a second request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        Self { request, expect_status, expect_body }
+        Self { host: host.as_deref().and_then(named), request, expect_status, expect_body }
+    }
+
+    /// For a backend with a host name: whom to ask for if nobody else was given.
+    pub(super) fn for_host(&self, host: &str) -> Self {
+        Self { host: self.host.clone().or_else(|| named(host)), ..self.clone() }
     }
 
     /// Asks once and judges the answer; the connection is left as it is then.
     pub(super) async fn ask(
         &self,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-        host: HeaderValue,
+        target: SocketAddr,
         deadline: Instant,
     ) -> Result<(), Mishap> {
         let late = |_| Err(Mishap::Backend(Failure::ResponseTimeout));
-        timeout_at(deadline, self.exchange(stream, host)).await.unwrap_or_else(late)
+        timeout_at(deadline, self.exchange(stream, target)).await.unwrap_or_else(late)
     }
 
     async fn exchange(
         &self,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-        host: HeaderValue,
+        target: SocketAddr,
     ) -> Result<(), Mishap> {
         let mut builder = Builder::new();
         builder.max_buf_size(HEAD_BYTES);
         let (sender, mut connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(|error| Mishap::from_http(&error))?;
-        let mut answer = pin!(self.answer(sender, host));
+        let mut answer = pin!(self.answer(sender, target));
         // The connection must be driven for the answer to arrive. It isn't shut down: the goodbye is the caller's.
         tokio::select! {
             biased;
@@ -109,9 +113,11 @@ impl Question {
         answer.await
     }
 
-    async fn answer(&self, mut sender: SendRequest<Empty<Bytes>>, host: HeaderValue) -> Result<(), Mishap> {
+    async fn answer(&self, mut sender: SendRequest<Empty<Bytes>>, target: SocketAddr) -> Result<(), Mishap> {
         let mut request = self.request.clone();
-        request.headers_mut().insert(HOST, host);
+        if let Some(host) = self.host.clone().or_else(|| HeaderValue::try_from(target.to_string()).ok()) {
+            request.headers_mut().insert(HOST, host);
+        }
         let response = sender.send_request(request).await.map_err(|error| Mishap::from_http(&error))?;
         let status = response.status().as_u16();
         if !self.expect_status.iter().any(|good| good.contains(&status)) {

@@ -131,14 +131,17 @@ impl Prober {
         Self { check, timeout: self.timeout }
     }
 
-    /// The same prober for a backend with a host name, which is sent and verified if no server name was given; nothing is
-    /// read from disk again. A prober without TLS has no use for a name and stays as it is.
+    /// The same prober for a backend with a host name, which is sent, verified and asked for if no other was given; nothing
+    /// is read from disk again. A prober that needs no name stays as it is.
     #[must_use]
     pub fn for_host(&self, host: &str) -> Self {
         let check = match &self.check {
             Check::Tls(handshaker) => Check::Tls(handshaker.for_host(host)),
-            Check::Https(handshaker, question) => Check::Https(handshaker.for_host(host), question.clone()),
-            other => other.clone(),
+            Check::Https(handshaker, question) => {
+                Check::Https(handshaker.for_host(host), question.for_host(host))
+            }
+            Check::Http(question) => Check::Http(question.for_host(host)),
+            other @ (Check::Tcp | Check::Exec(_)) => other.clone(),
         };
         Self { check, timeout: self.timeout }
     }
@@ -184,7 +187,7 @@ async fn plain(
         tcp::finish(stream, deadline).await;
         return (Ok(()), took, None);
     };
-    let answered = question.ask(&mut stream, http::host(None, target), deadline).await;
+    let answered = question.ask(&mut stream, target, deadline).await;
     let took = started.elapsed();
     if answered.is_ok() {
         tcp::await_close(stream, tcp::goodbye_ends(deadline)).await;

@@ -30,7 +30,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::certificate::{Judge, Witness};
 use super::failure::Failure;
-use super::http::{self, Question};
+use super::http::Question;
 use super::mishap::{Mishap, Step};
 use super::tcp;
 use super::trust::{ProbeSetupError, Verify};
@@ -105,8 +105,7 @@ impl Handshaker {
     ) -> Result<TlsStream<TcpStream>, Mishap> {
         let mut stream = self.handshake(target, witness, deadline).await?;
         let Some(question) = question else { return Ok(stream) };
-        let host = http::host(self.server_name.as_ref(), target);
-        match question.ask(&mut stream, host, deadline).await {
+        match question.ask(&mut stream, target, deadline).await {
             Ok(()) => Ok(stream),
             // Our write may have met the end of the connection before the alert that explains it was read.
             Err(Mishap::Backend(failure @ (Failure::Closed | Failure::Reset))) => {

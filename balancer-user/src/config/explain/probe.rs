@@ -30,7 +30,9 @@ fn how(check: &Check) -> Option<String> {
         Check::Https { server_name, verify, question } => {
             format!("over TLS{} by {}", tls(server_name.as_deref(), verify), asked(question))
         }
-        Check::Http(question) => format!("without TLS by {}", asked(question)),
+        Check::Http { server_name, question } => {
+            format!("without TLS{} by {}", named(server_name.as_deref()), asked(question))
+        }
         Check::Tcp => "by a TCP connection".to_owned(),
         Check::Exec { run } => format!("by {}, which must exit with 0", command(run)),
         Check::None => return None,
@@ -38,12 +40,16 @@ fn how(check: &Check) -> Option<String> {
 }
 
 fn tls(server_name: Option<&str>, verify: &Verify) -> String {
-    let name = server_name.map(|name| format!(" for {name}")).unwrap_or_default();
+    let name = named(server_name);
     match verify {
         Verify::Off => format!("{name}, with any certificate"),
         Verify::SystemRoots => format!("{name}, with a certificate that the system's roots vouch for"),
         Verify::CaFile(file) => format!("{name}, with a certificate that {} vouches for", file.display()),
     }
+}
+
+fn named(server_name: Option<&str>) -> String {
+    server_name.map(|name| format!(" for {name}")).unwrap_or_default()
 }
 
 fn asked(Question { path, expect_status, expect_body }: &Question) -> String {

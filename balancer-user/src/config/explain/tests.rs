@@ -276,9 +276,7 @@ fn beside(key: &str, text: &str) -> String {
             text.replace("when = \"before\"", "when = \"after\"")
         }
         "pool.forwarding" => text.replace("snat_addresses = [\"10.0.2.1\"]", ""),
-        "probe.kind" => {
-            text.replace("server_name = \"db.example.org\"\nca_file = \"/ca.pem\"\nverify = true\n", "")
-        }
+        "probe.kind" => text.replace("ca_file = \"/ca.pem\"\nverify = true\n", ""),
         _ => text.to_owned(),
     }
 }

@@ -173,7 +173,13 @@ fn a_request_is_for_the_root_and_wants_no_error_unless_told_otherwise() {
         verify: Verify::SystemRoots,
         question,
     };
-    assert_eq!(probe_of(&replaced(PROBE, "kind = \"http\"")).check, Check::Http(plain.clone()));
+    let http = |server_name: Option<&str>, question| Check::Http {
+        server_name: server_name.map(str::to_owned),
+        question,
+    };
+    assert_eq!(probe_of(&replaced(PROBE, "kind = \"http\"")).check, http(None, plain.clone()));
+    let named = probe_of(&behind(PROBE, "kind = \"http\"")).check;
+    assert_eq!(named, http(Some("pw.example.org"), plain.clone()));
     assert_eq!(probe_of(&behind(PROBE, "kind = \"https\"")).check, https(plain));
 
     let keys = "path = \"/health?deep=1\"\nexpect_status = \"401, 200-204\"\nexpect_body = \"all is well\"";
@@ -186,7 +192,10 @@ fn a_services_question_overrides_the_pools_key_by_key() {
     let pool = replaced(PROBE, "kind = \"http\"\npath = \"/pool\"\nexpect_body = \"pool\"");
     let own = "[pool.service.probe]\npath = \"/own\"\nexpect_status = \"204\"";
     let probe = probe_of(&pool.replace(LISTEN, &format!("{LISTEN}\n{own}")));
-    assert_eq!(probe.check, Check::Http(question("/own", &[204..=204], "pool")));
+    assert_eq!(
+        probe.check,
+        Check::Http { server_name: None, question: question("/own", &[204..=204], "pool") }
+    );
 }
 
 #[test]

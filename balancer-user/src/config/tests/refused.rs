@@ -289,7 +289,7 @@ fn source_addresses_are_this_gateways() {
 #[test]
 fn a_probe_key_must_mean_something_to_its_kind() {
     assert_each(&[
-        (PROBE, "kind = \"tcp\"\n«server_name = \"x\"", "write kind = \"tls\" or \"https\""),
+        (PROBE, "kind = \"tcp\"\n«server_name = \"x\"", "write kind = \"tls\" or \"https\" or \"http\""),
         (PROBE, "kind = \"none\"\n«verify = false", "means nothing to a probe of the kind \"none\""),
         (PROBE, "kind = \"tcp\"\n«ca_file = \"/ca.pem\"", "means nothing to a probe of the kind \"tcp\""),
         (PROBE, "kind = \"tcp\"\n«run = [\"/x\"]", "write kind = \"exec\""),
@@ -360,7 +360,7 @@ fn a_question_must_be_one_that_can_be_asked() {
     let https = replaced(PROBE, "kind = \"https\"").replace("[pool.probe]", "«[pool.probe]");
     assert_refused(&https, "server_name: is missing");
     assert_refused(
-        &replaced(PROBE, "kind = \"http\"\n«server_name = \"x\""),
+        &replaced(PROBE, "kind = \"http\"\n«ca_file = \"/ca.pem\""),
         "means nothing to a probe of the kind \"http\"",
     );
 }

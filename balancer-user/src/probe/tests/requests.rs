@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
 use rustls::AlertDescription;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -15,12 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use super::backend::{Backend, Ca, NAME, Tls, certificate, until_the_end};
 use super::certificates::day;
 use super::{ONE_VERSION, PATIENT, SHORT, closed_port, failure};
-use crate::probe::{Failure, HttpSettings, Prober, TlsSettings, Verify, http};
+use crate::probe::{Failure, HttpSettings, Prober, TlsSettings, Verify};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nall is well";
 
 fn wanting(status: &[std::ops::RangeInclusive<u16>], body: &str) -> HttpSettings {
     HttpSettings {
+        host: None,
         path: PathAndQuery::from_static("/health?deep=1"),
         expect_status: status.to_vec(),
         expect_body: body.to_owned(),
@@ -37,7 +37,7 @@ fn seeking(body: &str, timeout: Duration) -> Prober {
 
 fn https(verify: Verify, http: HttpSettings) -> Prober {
     let tls = TlsSettings { server_name: Some(NAME.to_owned()), verify, timeout: PATIENT };
-    Prober::https(tls, http).unwrap()
+    Prober::https(tls, HttpSettings { host: Some(NAME.to_owned()), ..http }).unwrap()
 }
 
 /// The head of a request, or what there is of it.
@@ -128,12 +128,43 @@ async fn the_server_name_is_the_host_and_http_1_1_is_offered() {
     assert_eq!(failure, Failure::TlsAlert(AlertDescription::NoApplicationProtocol));
 }
 
-#[test]
-fn without_a_name_the_host_is_the_address_that_is_probed() {
-    let [v4, v6] = ["10.0.2.11:10001", "[2001:db8::1]:443"];
-    let name = ServerName::try_from("10.0.2.99").unwrap();
-    assert_eq!(http::host(None, v4.parse().unwrap()), v4);
-    assert_eq!(http::host(Some(&name), v6.parse().unwrap()), v6);
+#[tokio::test]
+async fn the_host_is_what_was_given_or_the_backends_name_or_its_address() {
+    let (sender, mut seen) = mpsc::channel(1);
+    let backend = Backend::that(move |mut stream: TcpStream| {
+        let sender = sender.clone();
+        async move {
+            sender.send(request(&mut stream).await).await.unwrap();
+            stream.write_all(OK.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let address = backend.address.to_string();
+    for (given, backends, host) in [
+        (Some("pw.example.org"), Some("db1.example.org"), "pw.example.org"),
+        (Some("pw.example.org"), None, "pw.example.org"),
+        (Some("203.0.113.10"), None, "203.0.113.10"),
+        (Some("2001:db8::10"), None, "[2001:db8::10]"),
+        (None, Some("db1.example.org"), "db1.example.org"),
+        (None, None, address.as_str()),
+    ] {
+        let settings = HttpSettings { host: given.map(str::to_owned), ..wanting(&[200..=399], "") };
+        let prober = Prober::http(settings, PATIENT);
+        is_good(&backends.map_or(prober.clone(), |backend| prober.for_host(backend)), backend.address).await;
+        let request = seen.recv().await.unwrap();
+        assert!(request.contains(&format!("\r\nhost: {host}\r\n")), "{given:?}, {backends:?}: {request}");
+    }
+}
+
+#[tokio::test]
+async fn a_backends_name_is_also_asked_for_over_tls() {
+    let ca = Ca::new();
+    let (backend, mut requests) = tls_web(Tls::with(ca.issue(&certificate(&[NAME]))), &[], OK).await;
+    let tls = TlsSettings { server_name: None, verify: Verify::CaFile(ca.file()), timeout: PATIENT };
+    let prober = Prober::https(tls, wanting(&[200..=200], "")).unwrap().for_host(NAME);
+    is_good(&prober, backend.address).await;
+    let request = requests.recv().await.unwrap();
+    assert!(request.contains(&format!("\r\nhost: {NAME}\r\n")), "{request}");
 }
 
 // Good answers.
