@@ -70,7 +70,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
 const REMAINS: Remains = Remains {
     status: |paths| daemon::remains::status(&left(paths)),
     stats: |paths| daemon::remains::stats(&left(paths)),
-    flows: |paths, query| daemon::remains::flows(&left(paths), query),
+    flows: |paths, query, visit| daemon::remains::flows(&left(paths), query, visit),
 };
 
 fn left(paths: &Paths) -> daemon::remains::Places {

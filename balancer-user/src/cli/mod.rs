@@ -147,7 +147,8 @@ pub enum Verb {
     ///
     /// In no order, those of a failed or removed backend included. A flow is half_open until its handshake is complete,
     /// established until one side ends it, then closing until it is forgotten. One that waits until its pool has a backend
-    /// has none. Without --limit all flows are shown. Without a daemon those in the kernel's maps are.
+    /// has none. Without --limit all flows are shown. Without a daemon those in the kernel's maps are. JSON is printed while it
+    /// arrives: should it break off, which is exit code 1, its beginning has been printed.
     #[command(after_help = FLOWS_EXAMPLES)]
     Flows(FlowsArgs),
     /// Show packets, bytes and new flows per service and backend, and drops and answers by reason

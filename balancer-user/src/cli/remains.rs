@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Paths;
 use crate::control::client::ClientError;
-use crate::control::protocol::{Flows, FlowsQuery, Stats, Status};
+use crate::control::protocol::{Flow, FlowsQuery, Stats, Status};
 use crate::exit::{Exit, Failure, say};
 
 /// Reads what a daemon has left; `None` where there is nothing.
@@ -17,9 +17,12 @@ pub struct Remains {
     pub status: fn(&Paths) -> Result<Option<Status>, Failure>,
     /// For `stats`.
     pub stats: fn(&Paths) -> Result<Option<Stats>, Failure>,
-    /// For `flows`.
-    pub flows: fn(&Paths, &FlowsQuery) -> Result<Option<Flows>, Failure>,
+    /// For `flows`: each that is wanted, as long as more are; returns whether there is anything.
+    pub flows: fn(&Paths, &FlowsQuery, &mut VisitFlow<'_>) -> Result<bool, Failure>,
 }
+
+/// Takes a flow; returns whether more are wanted.
+pub type VisitFlow<'a> = dyn FnMut(Flow<'_>) -> bool + 'a;
 
 /// A document that no daemon has answered with: `"daemon": null` stands behind the rest.
 #[derive(Serialize)]

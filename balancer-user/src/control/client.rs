@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::arriving::{Misread, PATIENCE, Pieces};
 use super::listing::MAX_LISTING_BYTES;
 use super::protocol::{
     Document, ErrorBody, Events, EventsQuery, Flows, FlowsQuery, Order, Outcome, Record, ReloadCommand,
@@ -134,14 +135,35 @@ impl Client {
         self.read(&self.within(READ_LIMIT, "", request).await?)
     }
 
-    /// Asks for live flows.
+    /// Asks for live flows, and hands on the answer as it arrives; who reads it may take as long as he likes.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub async fn flows(&self, query: &FlowsQuery) -> Result<Flows, ClientError> {
+    /// See [`ClientError`]. Some of the answer may have been handed on before.
+    pub async fn flows(&self, query: &FlowsQuery, pieces: Pieces) -> Result<(), ClientError> {
         let path = format!("{}?{query}", Flows::PATH);
-        let request = self.exchange(Method::GET, &path, Bytes::new(), MAX_LISTING_BYTES);
-        self.read(&self.within(LISTING_LIMIT, "", request).await?)
+        let receive = async {
+            let (response, _driver) = self.send(Method::GET, &path, Bytes::new()).await?;
+            if response.status() != StatusCode::OK {
+                return Err(self.failed(response, &path).await);
+            }
+            let body = Limited::new(response.into_body(), MAX_LISTING_BYTES);
+            pieces.receive(body, PATIENCE).await.map_err(|error| self.broken(&*error))
+        };
+        let waiting = self.within(LISTING_LIMIT, "", receive).await?;
+        pieces.hand_on(waiting).await;
+        Ok(())
+    }
+
+    /// What it means that an answer that has arrived can't be read.
+    #[must_use]
+    pub fn misread(&self, error: Misread) -> ClientError {
+        match error {
+            Misread::Json(error) if error.is_data() => {
+                ClientError::Version { what: format!("fills in {} differently ({error})", Flows::SCHEMA) }
+            }
+            Misread::Json(error) => self.unreadable(&error),
+            Misread::Schema(_) => ClientError::Version { what: format!("speaks {error}") },
+        }
     }
 
     /// Asks what happened. For who follows there is [`Client::follow`].
@@ -193,8 +215,8 @@ impl Client {
     }
 
     fn read<D: Document>(&self, body: &[u8]) -> Result<D, ClientError> {
-        // A document has its schema as one of its fields, so another one is never taken for it. A listing may be long: it is
-        // looked through once more only to say what is wrong.
+        // A document has its schema as one of its fields, so another one is never taken for it. It is looked through once more
+        // only to say what is wrong.
         let error = match serde_json::from_slice(body) {
             Ok(document) => return Ok(document),
             Err(error) => error,

@@ -7,6 +7,7 @@
 //! What is deliberately not here: any knowledge of pools. The server turns a request into a [`server::Request`]
 //! and waits for the daemon's loop to answer it; the client turns a document back into its type.
 
+pub mod arriving;
 mod body;
 pub mod client;
 pub mod listing;

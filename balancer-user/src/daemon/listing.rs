@@ -102,22 +102,32 @@ impl Wanted {
     ) -> Result<Listing, String> {
         let mut writer = ListingWriter::new(SystemTime::now().into());
         let mut failed = None;
-        let mut is_over = false;
-        walk(&mut |flow| {
-            let is_enough = self.query.limit.is_some_and(|limit| writer.flows() >= limit);
-            if is_over || is_enough {
-                return;
-            }
-            let flow = self.named(&flow);
-            if !self.is_wanted(&flow) {
-                return;
-            }
-            match writer.push(&flow) {
-                Ok(is_at_a_piece) => is_over = is_at_a_piece && is_gone(),
-                Err(error) => (failed, is_over) = (Some(error.to_string()), true),
+        self.each(walk, &mut |flow| match writer.push(&flow) {
+            Ok(is_at_a_piece) => !(is_at_a_piece && is_gone()),
+            Err(error) => {
+                failed = Some(error.to_string());
+                false
             }
         });
         failed.map_or_else(|| Ok(writer.finish()), Err)
+    }
+
+    /// Has those flows of a walk visited that are wanted, until it says that no more are.
+    pub(super) fn each(
+        &self,
+        walk: impl FnOnce(&mut dyn FnMut(flows::Flow)),
+        visit: &mut dyn FnMut(Flow<'_>) -> bool,
+    ) {
+        let mut left = self.query.limit.unwrap_or(u64::MAX);
+        walk(&mut |flow| {
+            if left == 0 {
+                return;
+            }
+            let flow = self.named(&flow);
+            if self.is_wanted(&flow) {
+                left = if visit(flow) { left - 1 } else { 0 };
+            }
+        });
     }
 
     fn named(&self, flow: &flows::Flow) -> Flow<'_> {

@@ -57,6 +57,20 @@ pub struct Flow<'a> {
     pub bytes: u64,
 }
 
+impl Flow<'_> {
+    /// With names of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Flow<'static> {
+        let owned = |name: Cow<'_, str>| Cow::Owned(name.into_owned());
+        Flow {
+            pool: self.pool.map(owned),
+            service: owned(self.service),
+            backend: self.backend.map(owned),
+            ..self
+        }
+    }
+}
+
 /// How far a flow is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::Value;
 
 use super::*;
-use crate::control::client::ClientError;
 use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats, TraceQuery, Traced, WhyQuery};
 
 /// A user without any rights on most systems.
@@ -37,12 +36,12 @@ async fn both_documents_arrive_as_they_were_filled_in() {
 #[tokio::test]
 async fn flows_arrive_as_they_were_listed_however_many_there_are() {
     let lab = Lab::start();
-    let listed = lab.client().flows(&FlowsQuery::default()).await.unwrap();
+    let listed = lab.listed(&FlowsQuery::default()).await.unwrap();
     assert_eq!(listed, example::flows());
     // Far more than one piece, and than a socket holds.
     for limit in [0, 1, 100_000] {
         let query = FlowsQuery { limit: Some(limit), ..FlowsQuery::default() };
-        let listed = lab.client().flows(&query).await.unwrap();
+        let listed = lab.listed(&query).await.unwrap();
         assert_eq!(listed.flows.len() as u64, limit);
         assert!(listed.flows.chunks(2).all(|two| two == &example::flows().flows[..two.len()]));
     }
@@ -52,7 +51,7 @@ async fn flows_arrive_as_they_were_listed_however_many_there_are() {
 async fn a_listing_that_is_refused_or_misspelt_comes_back_with_its_reason() {
     let lab = Lab::start();
     let query = FlowsQuery { pool: Some("a pool & more".to_owned()), ..FlowsQuery::default() };
-    let error = lab.client().flows(&query).await.unwrap_err();
+    let error = lab.listed(&query).await.unwrap_err();
     assert!(
         matches!(&error, ClientError::Refused(reason) if reason == "there is no pool \"a pool & more\""),
         "{error}"

@@ -3,10 +3,14 @@
 use tokio::net::UnixListener;
 
 use super::*;
-use crate::control::client::ClientError;
 
 /// What the client says when `answer` is all that comes.
 async fn after(answer: &str) -> ClientError {
+    asking(answer, async |client| client.get::<Status>().await.unwrap_err()).await
+}
+
+/// What comes of asking a daemon that answers so, whatever it is asked.
+async fn asking<T>(answer: &str, ask: impl AsyncFnOnce(Client) -> T) -> T {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -17,7 +21,7 @@ async fn after(answer: &str) -> ClientError {
         let _length = stream.read(&mut request).await.unwrap();
         stream.write_all(answer.as_bytes()).await.unwrap();
     });
-    timeout(DEADLINE, Client::new(&path).get::<Status>()).await.unwrap().unwrap_err()
+    timeout(DEADLINE, ask(Client::new(&path))).await.unwrap()
 }
 
 fn ok(body: &str) -> String {
@@ -44,6 +48,28 @@ async fn another_schema_is_a_matter_of_versions() {
 
     let error = after(&ok(r#"{"schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z"}"#)).await;
     assert!(error.to_string().contains("missing field `attachments`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_listing_that_is_none_or_breaks_off_is_told_as_any_answer() {
+    let after = async |answer: &str| {
+        let ask = async |client: Client| listed(&client, &FlowsQuery::default()).await;
+        asking(answer, ask).await.unwrap_err()
+    };
+    let error = after(&ok(r#"{"schema": "balancer.flows/2", "flows": {}}"#)).await;
+    let said = error.to_string();
+    assert!(
+        said.contains(r#"the daemon speaks "balancer.flows/2" instead of balancer.flows/1, this"#),
+        "{said}"
+    );
+    let error = after(&ok(r#"{"schema": "balancer.flows/1", "flows": []}"#)).await;
+    let said = error.to_string();
+    assert!(said.contains("fills in balancer.flows/1 differently (missing field `as_of`"), "{said}");
+    let error = after(&ok("<html>")).await;
+    assert!(error.to_string().contains("not JSON that this version can read"), "{error}");
+    let whole = ok(example::FLOWS);
+    let error = after(&whole[..whole.len() - 10]).await;
+    assert!(error.to_string().contains("broke off before it had answered"), "{error}");
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ async fn a_client_that_does_not_take_its_listing_holds_up_others_for_a_bounded_t
     let slow = lab.send(b"GET /v1/flows?limit=100000 HTTP/1.1\r\nHost: b\r\n\r\n").await;
     slow.readable().await.unwrap();
     let from = Instant::now();
-    let listed = lab.client().flows(&FlowsQuery::default()).await.unwrap();
+    let listed = lab.listed(&FlowsQuery::default()).await.unwrap();
     assert_eq!(listed, example::flows());
     assert!(from.elapsed() >= Duration::from_millis(100), "two listings at once");
     drop(slow);
@@ -110,7 +110,7 @@ async fn a_client_that_does_not_take_its_listing_holds_up_others_for_a_bounded_t
     // Whoever hangs up gives the place back.
     drop(slow);
     let from = Instant::now();
-    while let Err(error) = lab.client().flows(&FlowsQuery::default()).await {
+    while let Err(error) = lab.listed(&FlowsQuery::default()).await {
         assert!(from.elapsed() < DEADLINE, "{error}");
     }
 }

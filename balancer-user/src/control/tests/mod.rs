@@ -14,11 +14,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::client::Client;
+use super::arriving;
+use super::client::{Client, ClientError};
 use super::listing::{Listing, ListingWriter};
 use super::protocol::{
-    Command, Events, EventsQuery, FailoverCommand, FlowsQuery, Outcome, Record, Status, TraceQuery, Traced,
-    example,
+    Command, Events, EventsQuery, FailoverCommand, Flows, FlowsQuery, Outcome, Record, Status, TraceQuery,
+    Traced, example,
 };
 use super::server::{Limits, NotReloaded, Request, Told, serve_within};
 use super::socket::ControlSocket;
@@ -68,6 +69,11 @@ impl Lab {
 
     fn client(&self) -> Client {
         Client::new(&self.path)
+    }
+
+    /// The listing that the client gets, read to its end.
+    async fn listed(&self, query: &FlowsQuery) -> Result<Flows, ClientError> {
+        listed(&self.client(), query).await
     }
 
     /// Sends bytes as they are.
@@ -159,6 +165,20 @@ fn packets(query: &TraceQuery) -> Result<mpsc::Receiver<Traced>, String> {
         sender.try_send(Traced { missed, ..example::traced() }).unwrap();
     }
     Ok(packets)
+}
+
+async fn listed(client: &Client, query: &FlowsQuery) -> Result<Flows, ClientError> {
+    let (pieces, text) = arriving::pair();
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut flows = Vec::new();
+        let as_of = arriving::each_flow(text, &mut |_, flow| {
+            flows.push(flow);
+            true
+        })?;
+        Ok(Flows { as_of, flows, ..example::flows() })
+    });
+    client.flows(query, pieces).await?;
+    reader.await.unwrap().map_err(|error| client.misread(error))
 }
 
 /// The example's records, as many as wanted; who follows hears [`MORE`], and no end while `followed` stays.

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use crate::config::{self, Config};
 use crate::control::protocol::{
-    BackendStats, Flows, FlowsQuery, ServiceStats, Stats, StatsSchema, Status, StatusSchema, Timestamp,
+    BackendStats, Flow, FlowsQuery, ServiceStats, Stats, StatsSchema, Status, StatusSchema, Timestamp,
 };
 use crate::dataplane::flows::{FlowState, FlowTable};
 use crate::dataplane::links;
@@ -114,13 +114,17 @@ pub fn stats(places: &Places) -> Result<Option<Stats>, Failure> {
     }))
 }
 
-/// Live flows, those too whose time is over, as nobody takes them out; `None` where nothing is pinned.
+/// Has live flows visited until no more are wanted, those too whose time is over, as nobody takes them out; `false` where
+/// nothing is pinned.
 ///
 /// # Errors
-/// As [`status`]; or it names what there isn't, or there are too many.
-pub fn flows(places: &Places, query: &FlowsQuery) -> Result<Option<Flows>, Failure> {
-    let Some(remains) = Remains::find(places)? else { return Ok(None) };
-    let refused = |reason: String| Failure::new(Exit::Failed, format!("refused: {reason}"));
+/// As [`status`]; or it names what there isn't.
+pub fn flows(
+    places: &Places,
+    query: &FlowsQuery,
+    visit: &mut dyn FnMut(Flow<'_>) -> bool,
+) -> Result<bool, Failure> {
+    let Some(remains) = Remains::find(places)? else { return Ok(false) };
     let pools = &remains.occupied.pools;
     let wanted = Wanted::new(
         query.clone(),
@@ -128,10 +132,10 @@ pub fn flows(places: &Places, query: &FlowsQuery) -> Result<Option<Flows>, Failu
         remains.names_of_backends(),
         pools.values().map(String::as_str),
     );
+    let wanted = wanted.map_err(|reason| Failure::new(Exit::Failed, format!("refused: {reason}")))?;
     let table = remains.table()?;
-    let listing = wanted.map_err(refused)?.list(|| false, |visit| table.for_each(visit)).map_err(refused)?;
-    let flows = serde_json::from_slice(&listing.to_bytes());
-    flows.map(Some).map_err(|error| Failure::new(Exit::Failed, format!("reading what was listed: {error}")))
+    wanted.each(|visit| table.for_each(visit), visit);
+    Ok(true)
 }
 
 impl Remains {
