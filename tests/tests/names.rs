@@ -41,7 +41,9 @@ fn a_name_that_leads_elsewhere_moves_new_connections_and_drains_old_ones() -> Re
     let load = site.site.start_load(WEB, &["--rate", "20", "--parallel", "20", "--connections", "3000"])?;
 
     site.tell(FIRST, &[2])?;
-    let status = site.wait_for(|status| status.backend("server1")["address"] == "10.0.2.13")?;
+    // A server ends a connection on which nothing was asked for a minute.
+    let is_there = |status: &Status| status.backend("server1")["address"] == "10.0.2.13";
+    let status = site.wait_for(|status| held.ask().is_ok() && is_there(status))?;
     assert_eq!(
         (status.active(), &status.0["daemon"]["config_generation"]),
         ("server1", &1.into()),
@@ -257,7 +259,7 @@ impl Named {
         self.site.gateway.run(&[self.names.command(), self.site.gateway.words(verb)].concat())
     }
 
-    fn wait_for(&self, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
+    fn wait_for(&self, mut is_so: impl FnMut(&Status) -> bool) -> Result<Status> {
         poll_until(ROUNDS, "what the names say", || match self.site.gateway.status() {
             Ok(status) if is_so(&status) => Ok(status),
             Ok(status) => Err(status.to_string()),
