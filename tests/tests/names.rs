@@ -157,6 +157,61 @@ fn a_reload_that_is_taken_back_after_a_restart_knows_where_its_names_have_led() 
 }
 
 #[test]
+fn beside_traffic_a_start_leaves_out_who_is_nowhere_until_that_is_known() -> Result<()> {
+    const THIRD: &str = "db3.example.org";
+    let mut site = Named::prepare("nowhere", &[FIRST, SECOND])?;
+    site.tell(FIRST, &[0])?;
+    site.tell(SECOND, &[1])?;
+    site.begin()?;
+    site.wait_for(Status::are_all_up)?;
+    let mut held = site.site.hold(PASSWORDS, WEB)?;
+    let right = fs::read_to_string(site.site.gateway.configuration())?;
+    let other = format!("{right}\n[[pool.backend]]\nname = \"server3\"\naddress = \"{THIRD}\"\n");
+    site.names.tell(THIRD, Answer::Failure);
+    site.site.gateway.configure(&other)?;
+    let said = site.site.gateway.verb(&["reload"])?.expect(3)?;
+    assert!(said.stderr.contains(&format!("`{THIRD}` can't be resolved")), "{said:?}");
+    site.site.gateway.kill();
+    let said = site.says(&["check", "--explain"])?.expect(0)?;
+    assert!(said.stderr.contains("server3 is left out until its name leads where it can be"), "{said:?}");
+    assert!(said.stdout.contains(&format!("server3 at {THIRD}")), "{said:?}");
+    site.start()?;
+    let status = site.site.gateway.status()?;
+    assert!(is_degraded(&status, &format!("server3: {THIRD} has led nowhere yet")), "{status}");
+    let listed = status.pool()["backends"].as_array().map(Vec::len);
+    assert_eq!((status.active(), listed), ("server1", Some(2)), "{status}");
+    assert_eq!(held.ask()?, "server1");
+    site.wait_for(|status| is_degraded(status, &format!("{THIRD} can't be resolved: ")))?;
+    assert!(site.wait_for(Status::are_all_up).is_ok(), "those are probed of whom it is known");
+
+    site.tell(THIRD, &[2])?;
+    let is_there = |status: &Status| status.pool()["backends"].as_array().is_some_and(|all| all.len() == 3);
+    site.wait_for(is_there)?;
+    let status = site.wait_for(|status| status.is("server3", "up"))?;
+    assert_eq!(status.backend("server3")["address"], "10.0.2.13", "{status}");
+    assert_eq!(status.0["degraded"], serde_json::json!([]), "{status}");
+    let event = site.event("address")?.context("the event")?;
+    assert_eq!((&event["from"], &event["to"]), (&Value::Null, &"10.0.2.13".into()), "{event}");
+    site.site.gateway.verb(&["failover", POOL, "--to", "server3"])?.expect(0)?;
+    let report = site.site.load(WEB, &["--connections", "20", "--expect", "server3"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+
+    // Where nobody would be left it is an error.
+    site.site.gateway.kill();
+    let mut nobody = right;
+    for (server, name, to) in [("server1", FIRST, "db4.example.org"), ("server2", SECOND, "db5.example.org")]
+    {
+        nobody = nobody.replace(&format!("\"{server}\""), &format!("\"new{server}\""));
+        nobody = nobody.replace(&format!("address = \"{name}\""), &format!("address = \"{to}\""));
+        site.names.tell(to, Answer::Failure);
+    }
+    site.site.gateway.configure(&nobody)?;
+    let said = site.says(&["run"])?.expect(3)?;
+    assert!(said.stderr.contains("db4.example.org") && said.stderr.contains("db5.example.org"), "{said:?}");
+    Ok(())
+}
+
+#[test]
 fn an_answer_where_no_backend_can_be_is_refused_at_the_start() -> Result<()> {
     let site = Named::prepare("refused", &[FIRST, SECOND])?;
     site.tell(SECOND, &[1])?;

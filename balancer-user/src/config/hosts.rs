@@ -10,11 +10,13 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::problem::Fault;
-use super::{Backend, Config, addresses};
+use super::{Backend, Config, Missing, Pool, addresses};
 use crate::resolver::{Answer, Answers};
 
 /// Where a backend is whose name was not asked for, or has never had an address.
 pub(super) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// What becomes of it, where a start need not fail for it.
+pub const LEFT_OUT: &str = "is left out until its name leads where it can be";
 
 /// Last good addresses by name.
 pub type Known = BTreeMap<String, Vec<IpAddr>>;
@@ -32,7 +34,17 @@ pub enum Names<'a> {
         known: &'a Known,
         /// Whether backends stay there, even if their names lead elsewhere now.
         stay: bool,
+        /// What it means that there is none of both.
+        nowhere: Missing,
     },
+}
+
+impl Names<'_> {
+    /// Whether those of a pool may be left out of which nobody knows where they are: not all of it.
+    pub(super) fn may_leave_out(&self, pool: &Pool) -> bool {
+        matches!(self, Self::Asked { nowhere: Missing::Warn, .. })
+            && pool.backends.iter().any(|backend| backend.is_settled() && !backend.disabled)
+    }
 }
 
 /// A backend whose name doesn't say where it is.
@@ -85,6 +97,14 @@ impl Config {
         known.into_iter().map(|(host, addresses)| (host, addresses.into_iter().collect())).collect()
     }
 
+    /// The same without those of which nobody knows where they are.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        let mut config = self.clone();
+        config.pools.iter_mut().for_each(|pool| pool.backends.retain(Backend::is_settled));
+        config
+    }
+
     /// Puts those that are nowhere where they were last, if they can still be there.
     pub(super) fn recall(&mut self, known: &Known, own: &BTreeSet<IpAddr>) {
         let refusal = Refusal::of(self, own);
@@ -132,7 +152,8 @@ impl Config {
 
 impl Backend {
     /// Whether it is known where it is.
-    pub(super) fn is_settled(&self) -> bool {
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
         !self.address.is_unspecified()
     }
 }

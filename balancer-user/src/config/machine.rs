@@ -27,10 +27,10 @@ const CLIENTS: &str = "client's packet";
 /// What doesn't arrive for a source address that isn't here.
 const ANSWERS: &str = "backend's answer";
 
-/// What an interface means that doesn't exist.
+/// What it means that something isn't there, an interface or where a host name leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingInterface {
-    /// An error: at a start with nothing to adopt.
+pub enum Missing {
+    /// An error: at a start with nothing to adopt; of a name also where a configuration runs that need not be replaced.
     Refuse,
     /// A warning: beside pinned programs, or on a machine that isn't the gateway (`--no-resolve`).
     Warn,
@@ -41,7 +41,7 @@ impl Parsed {
     pub fn check(
         mut self,
         machine: &Surroundings,
-        missing_interface: MissingInterface,
+        interfaces: Missing,
         names: &Names<'_>,
     ) -> Result<Config, ConfigErrors> {
         let notes = Notes::new(&self.source);
@@ -51,8 +51,8 @@ impl Parsed {
         for claim in self.claims {
             let Claim { span, key, says } = claim;
             let fault = match says {
-                Says::Interface(name) => match (interface(&name, machine), missing_interface) {
-                    (Some(fault), MissingInterface::Warn) => {
+                Says::Interface(name) => match (interface(&name, machine), interfaces) {
+                    (Some(fault), Missing::Warn) => {
                         notes.warning(span, format!("{key}: {}", fault.message));
                         None
                     }
@@ -72,8 +72,9 @@ impl Parsed {
                 }
                 Says::BackendAddress(address) => backend(address, machine),
                 Says::BackendHost { pool, backend } => unsettled.get(&(pool, backend)).and_then(|why| {
-                    let backend = &self.config.pools[pool].backends[backend];
-                    host(backend, why, |warning| notes.warning(span, format!("{key}: {warning}")))
+                    let pool = &self.config.pools[pool];
+                    let warn = |warning| notes.warning(span, format!("{key}: {warning}"));
+                    host(&pool.backends[backend], why, names.may_leave_out(pool), warn)
                 }),
                 Says::CaFile(path) => ca_files.entry(path).or_insert_with_key(|path| ca_file(path)).clone(),
                 Says::Program(path) => program(&path),
@@ -129,20 +130,24 @@ fn not_here(key: &str, address: IpAddr, whose: &str) -> String {
 
 /// Where backends are that are given by name; of whom that isn't known now, and why.
 fn settle(config: &mut Config, names: &Names<'_>, machine: &Surroundings) -> BTreeMap<(usize, usize), Why> {
-    let Names::Asked { answers, known, stay } = names else { return BTreeMap::new() };
+    let Names::Asked { answers, known, stay, .. } = names else { return BTreeMap::new() };
     config.recall(known, &machine.addresses);
     let unsettled = config.settle(answers, &machine.addresses, |_, _, _| !stay).into_iter();
     unsettled.map(|Unsettled { pool, backend, why }| ((pool, backend), why)).collect()
 }
 
-/// A name that doesn't say where its backend is: an error if nobody knows, else a warning.
-fn host(backend: &Backend, why: &Why, warn: impl FnOnce(String)) -> Option<Fault> {
+/// A name that doesn't say where its backend is: a warning if it is known where it was last, or if it may be left out; else an
+/// error.
+fn host(backend: &Backend, why: &Why, may_be_left_out: bool, warn: impl FnOnce(String)) -> Option<Fault> {
     let fault = hosts::fault(backend.host.as_deref().unwrap_or_default(), why);
     if backend.is_settled() {
         warn(format!("{}; its last good address {} is used", fault.message, backend.address));
-        return None;
+    } else if may_be_left_out {
+        warn(format!("{}; {} {}", fault.message, backend.name, hosts::LEFT_OUT));
+    } else {
+        return Some(fault);
     }
-    Some(fault)
+    None
 }
 
 fn backend(address: IpAddr, machine: &Surroundings) -> Option<Fault> {

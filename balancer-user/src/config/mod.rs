@@ -51,9 +51,9 @@ use hyper::http::uri::PathAndQuery;
 use toml::de::DeTable;
 
 pub use explain::explain;
-pub use hosts::{Known, Names, Unsettled, Why};
+pub use hosts::{Known, LEFT_OUT, Names, Unsettled, Why};
 pub use load::{Text, fetch, load};
-pub use machine::MissingInterface;
+pub use machine::Missing;
 pub use problem::{ConfigError, ConfigErrors};
 pub use ranges::shown as shown_ranges;
 pub use read::ReadError;
@@ -163,7 +163,7 @@ pub struct Pool {
     pub snat_ports: Vec<RangeInclusive<u16>>,
     /// At least one.
     pub services: Vec<Service>,
-    /// At least one that isn't disabled; as written: `backup` is not sorted behind yet.
+    /// At least one that isn't disabled, and settled; as written: `backup` is not sorted behind yet.
     pub backends: Vec<Backend>,
     /// In this order they run around a change of the active backend; names are unique.
     pub hooks: Vec<Hook>,
@@ -343,7 +343,8 @@ pub enum Verify {
 pub struct Backend {
     /// Unique in its pool.
     pub name: String,
-    /// Unique in its pool; unspecified if it is given by a name and nobody was asked ([`Names::LeftAlone`]).
+    /// Unique in its pool; unspecified if it is given by a name and nobody was asked ([`Names::LeftAlone`]), or nobody knows
+    /// ([`Config::settled`]).
     pub address: IpAddr,
     /// The host name by which it is given, if it is.
     pub host: Option<String>,
@@ -433,9 +434,7 @@ impl Parsed {
     /// The same without those: for whoever looks at the machine itself.
     #[must_use]
     pub fn as_written(&self) -> Config {
-        let mut config = self.config.clone();
-        config.pools.iter_mut().for_each(|pool| pool.backends.retain(Backend::is_settled));
-        config
+        self.config.settled()
     }
 
     /// The text that it was parsed from.

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, ConfigErrors, Known, MissingInterface, Names, Parsed, Surroundings};
+use crate::config::{Config, ConfigErrors, Known, Missing, Names, Parsed, Surroundings};
 use crate::dataplane::pins::PinDirectory;
 use crate::exit::{Exit, Failure};
 use crate::resolver::Resolver;
@@ -16,6 +16,7 @@ use super::{failed, names, plan};
 /// A configuration that was read and checked, and its probers.
 #[derive(Clone)]
 pub(super) struct Accepted {
+    /// It may have backends of which nobody knows where they are: then it can run without them ([`Config::settled`]).
     pub(super) config: Config,
     pub(super) probers: Probers,
     /// As it is written.
@@ -29,17 +30,25 @@ pub(super) struct Asking<'a> {
     pub(super) known: &'a Known,
     /// Whether what is there stays there, so that one answer moves nobody.
     pub(super) stay: bool,
+    /// What it means that nobody knows where one leads.
+    pub(super) nowhere: Missing,
 }
 
 impl<'a> Asking<'a> {
-    /// For a start: what it would take over stays.
+    /// For a start: what it would take over stays, and goes on without those of whom nobody knows where they are.
     pub(super) fn at_a_start(resolver: &'a Resolver, known: &'a Known, pin_dir: &Path) -> Self {
-        Self { resolver, known, stay: PinDirectory::could_be_adopted(pin_dir) }
+        let nowhere = at_a_start(pin_dir);
+        Self { resolver, known, stay: nowhere == Missing::Warn, nowhere }
     }
 }
 
-/// Holds a configuration against this machine; with its text. No `names`: they are left alone, and so are interfaces that are
-/// missing.
+/// What it means at a start that something isn't there: with something to adopt, traffic goes on without it.
+fn at_a_start(pin_dir: &Path) -> Missing {
+    if PinDirectory::could_be_adopted(pin_dir) { Missing::Warn } else { Missing::Refuse }
+}
+
+/// Holds a configuration against this machine; with its text. Without `names` host names, and interfaces that are missing, are
+/// left alone.
 pub(super) fn checked(
     parsed: Result<Parsed, ConfigErrors>,
     pin_dir: &Path,
@@ -48,18 +57,15 @@ pub(super) fn checked(
     let invalid = |errors: ConfigErrors| Failure::new(Exit::Config, errors.render(false));
     let parsed = parsed.map_err(invalid)?;
     let text = parsed.text();
-    let answers = names.map(|asking| names::ask(asking.resolver, &parsed.hosts(), asking.known));
-    let hosts = match (&answers, names) {
-        (Some(answers), Some(Asking { known, stay, .. })) => Names::Asked { answers, known, stay: *stay },
-        _ => Names::LeftAlone,
+    let answers = names.map(|asking| (names::ask(asking.resolver, &parsed.hosts(), asking.known), asking));
+    let (hosts, interfaces) = match &answers {
+        Some((answers, Asking { known, stay, nowhere, .. })) => {
+            (Names::Asked { answers, known, stay: *stay, nowhere: *nowhere }, at_a_start(pin_dir))
+        }
+        None => (Names::LeftAlone, Missing::Warn),
     };
     let machine = Surroundings::read().map_err(failed)?;
-    let missing = if names.is_none() || PinDirectory::could_be_adopted(pin_dir) {
-        MissingInterface::Warn
-    } else {
-        MissingInterface::Refuse
-    };
-    Ok((parsed.check(&machine, missing, &hosts).map_err(invalid)?, text))
+    Ok((parsed.check(&machine, interfaces, &hosts).map_err(invalid)?, text))
 }
 
 /// The same, with all that is needed to run with it.

@@ -67,7 +67,10 @@ fn of_pool(old: &Pool, new: &Pool, lines: &mut Vec<String>) {
     );
     for moved in &new.backends {
         let earlier = old.backends.iter().find(|known| known.name == moved.name);
-        if let Some(earlier) = earlier.filter(|earlier| !is_same_backend(earlier, moved)) {
+        let Some(earlier) = earlier.filter(|earlier| !is_same_backend(earlier, moved)) else { continue };
+        if !earlier.is_settled() {
+            lines.push(format!("{place}: address of {} is known now: {}", moved.name, moved.address));
+        } else {
             lines.push(format!(
                 "{place}: address of {} {} -> {}: a new backend, and the old one drains",
                 moved.name, earlier.address, moved.address

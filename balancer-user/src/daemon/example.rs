@@ -1,6 +1,6 @@
 //! A configuration for tests, held against a machine that has what it needs.
 
-use crate::config::{self, Config, MissingInterface, Names, Surroundings};
+use crate::config::{self, Config, Missing, Names, Surroundings};
 
 /// One pool, one service, two backends.
 pub(super) const BASE: &str = r#"
@@ -30,9 +30,7 @@ pub(super) fn config(text: &str) -> Config {
         reserved_ports: Vec::new(),
     };
     let parsed = config::parse("test", text).unwrap_or_else(|errors| panic!("{errors}"));
-    parsed
-        .check(&machine, MissingInterface::Refuse, &Names::LeftAlone)
-        .unwrap_or_else(|errors| panic!("{errors}"))
+    parsed.check(&machine, Missing::Refuse, &Names::LeftAlone).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// After these replacements.

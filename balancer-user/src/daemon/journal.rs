@@ -249,18 +249,15 @@ impl Entry {
         Self { event: "reload", reason: some(reason), evidence: Some(evidence), ..Self::default() }
     }
 
-    /// A backend's host name leads elsewhere now.
-    pub(super) fn address(pool: &str, backend: &str, [from, to]: [String; 2], host: &str) -> Self {
+    /// A backend's host name leads elsewhere now, or somewhere for the first time.
+    pub(super) fn address(
+        pool: &str,
+        backend: &str,
+        (from, to): (Option<String>, String),
+        host: &str,
+    ) -> Self {
         let (pool, backend) = (some(pool), some(backend));
-        Self {
-            event: "address",
-            pool,
-            backend,
-            from: Some(from),
-            to: Some(to),
-            evidence: some(host),
-            ..Self::default()
-        }
+        Self { event: "address", pool, backend, from, to: Some(to), evidence: some(host), ..Self::default() }
     }
 
     /// A table of flows fills up.

@@ -83,12 +83,13 @@ pub(super) enum Delay {
     HandsOver { pool: String, backend: config::Backend },
 }
 
-/// What is carried out of `wanted` now, and what has to wait. `standing` tells how each pool of `running` stands.
+/// What is carried out of `wanted` now, and what has to wait; who is nowhere yet comes when it is known where. `standing` tells how each pool of `running` stands.
 pub(super) fn feasible(
     wanted: &Config,
     running: &Config,
     standing: impl Fn(PoolIndex) -> Standing,
 ) -> Result<(Config, Vec<Delay>), String> {
+    let wanted = &wanted.settled();
     let mut delays = Vec::new();
     let is_busy = |index: usize| standing(PoolIndex(index)) == Standing::Busy;
     let mut pools = Vec::new();
@@ -255,6 +256,20 @@ mod tests {
         assert_eq!((now, delays.len()), (wanted, 0), "server2 has the role");
         let (now, _) = feasible(&replaced(&[("10.0.2.11", "10.0.2.19")]), &running, free_on(0)).unwrap();
         assert_eq!(now.pools[0].backends.len(), 3, "at another address it is somebody else");
+    }
+
+    #[test]
+    fn who_is_nowhere_is_left_out_until_that_is_known() {
+        let (running, mut wanted) = (replaced(&[(SERVER1, "")]), config(BASE));
+        wanted.pools[0].backends[0].address = [0, 0, 0, 0].into();
+        let busy = |_: PoolIndex| Standing::Busy;
+        for (now, delays) in
+            [feasible(&wanted, &running, free_on(0)).unwrap(), feasible(&wanted, &running, busy).unwrap()]
+        {
+            assert_eq!((now, delays), (running.clone(), vec![]));
+        }
+        let (now, delays) = feasible(&config(BASE), &running, free_on(0)).unwrap();
+        assert_eq!((now, delays), (config(BASE), vec![]));
     }
 
     #[test]

@@ -89,8 +89,9 @@ fn with_maps(past: PoolHistory, word: ActiveWord, slots: &PoolSlots, written: Wr
     let Some(active) = word.backend().and_then(of_slot) else {
         // On hold no hook runs before the file says so: if it tells of no change, none has been begun. Without a change it
         // is on hold for its first decision.
-        let was_something =
-            word.route() == Route::Reject || (word.route() == Route::Hold && word.change() != 0);
+        let was_something = word.backend().is_some()
+            || word.route() == Route::Reject
+            || (word.route() == Route::Hold && word.change() != 0);
         // The file tells of an earlier change than the maps: how that one ended, nobody knows.
         let is_behind = |change: &TransitionHistory| !change.switched && change.id < u64::from(word.change());
         let is_late = past.transition.as_ref().is_some_and(is_behind);
@@ -461,6 +462,8 @@ mod tests {
         assert_eq!(merged(ActiveWord::hold(0, 8)), (Some(A), None, true));
         let unknown = with_maps(PoolHistory::default(), ActiveWord::hold(0, 8), &slots(), UP_TO_7);
         assert!(unknown.doubtful, "nothing tells what is held for");
+        let elsewhere = with_maps(PoolHistory::default(), ActiveWord::new(9, 0, 8), &slots(), UP_TO_7);
+        assert!(elsewhere.doubtful, "who has the role is not in the configuration");
     }
 
     /// [42] The daemon was killed between the flip and the file.

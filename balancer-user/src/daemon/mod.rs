@@ -84,6 +84,7 @@ use crate::redirect::Redirects;
 use crate::resolver::Resolver;
 use crate::store::{Remembered, State, Store};
 
+use self::accepted::Accepted;
 use self::census::{Counter, Walked};
 use self::certificates::Certificates;
 use self::cuts::Cuts;
@@ -168,7 +169,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let resolver = Resolver::system();
     let Started {
         parts,
-        text,
+        accepted,
         taken_back,
         interfaces,
         found,
@@ -196,7 +197,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let flows = (Arc::new(flows), walked, failures, tracer);
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
-    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), (resolver, text), options);
+    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), (resolver, accepted), options);
     daemon.tallies = tallies;
     daemon.find_leaving(&found);
     daemon.wait_on(taken_back);
@@ -325,7 +326,7 @@ impl Daemon {
         (interfaces, ways): (Interfaces, Ways),
         (flows, walked, failures, tracer): Packets,
         (store, remembered): (Store, Remembered),
-        (resolver, text): (Resolver, Arc<str>),
+        (resolver, accepted): (Resolver, Accepted),
         options: &Options,
     ) -> Self {
         let version = options.version;
@@ -362,8 +363,8 @@ impl Daemon {
             resets_sent: BTreeMap::new(),
             leaving: Leaving::default(),
             departed,
-            reloads: Reloads::new(options, &parts, text),
-            names: Names::new(resolver, clock.now()),
+            names: Names::new(resolver, &accepted.config, clock.now()),
+            reloads: Reloads::new(options, accepted),
             notifier: gateway.notify.clone().map(Notifier::new),
             tallies: None,
             parts,

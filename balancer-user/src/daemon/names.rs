@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, Known, Parsed, Surroundings, Unsettled, Why};
+use crate::config::{Backend, Config, Known, LEFT_OUT, Parsed, Surroundings, Unsettled, Why};
 use crate::dataplane::layout_version;
 use crate::dataplane::maps::Pins;
 use crate::dataplane::pins::PinDirectory;
@@ -54,7 +54,7 @@ pub(super) struct Names {
     elsewhere: BTreeMap<(String, String), IpAddr>,
     /// Names without an answer: for how many rounds, and why.
     silent: BTreeMap<String, (u32, String)>,
-    /// Why a backend stays where it was though its name has an answer; by pool and backend.
+    /// Why a backend stays where it was though its name has an answer, or is left out; by pool and backend.
     unusable: BTreeMap<(String, String), String>,
     /// Why what has changed could not be taken over.
     refused: Option<String>,
@@ -73,19 +73,28 @@ pub(super) struct Moved {
     pool: String,
     backend: String,
     host: String,
-    from: IpAddr,
+    /// `None`: nobody knew.
+    from: Option<IpAddr>,
     to: IpAddr,
 }
 
 impl Names {
-    pub(super) fn new(resolver: Resolver, now: Moment) -> Self {
+    /// `config`: with those that are left out, for which nobody will have to wait to be told.
+    pub(super) fn new(resolver: Resolver, config: &Config, now: Moment) -> Self {
+        let mut unusable = BTreeMap::new();
+        for pool in &config.pools {
+            for backend in pool.backends.iter().filter(|backend| !backend.is_settled()) {
+                let words = left_out(backend, "has led nowhere yet");
+                unusable.insert((pool.name.clone(), backend.name.clone()), words);
+            }
+        }
         Self {
             resolver,
             next: now + AGAIN,
             is_asking: false,
             elsewhere: BTreeMap::new(),
             silent: BTreeMap::new(),
-            unusable: BTreeMap::new(),
+            unusable,
             refused: None,
         }
     }
@@ -140,6 +149,10 @@ impl Names {
             let backend = &pool.backends[*backend];
             let host = backend.host.clone().unwrap_or_default();
             match why {
+                why if !backend.is_settled() => {
+                    let words = left_out(backend, &why.to_string());
+                    self.unusable.insert((pool.name.clone(), backend.name.clone()), words);
+                }
                 Why::NoAnswer(why) => {
                     let rounds = self.silent.get(&host).map_or(0, |(rounds, _)| *rounds);
                     silent.insert(host, (rounds.saturating_add(1), why.clone()));
@@ -179,6 +192,12 @@ impl Names {
         });
         silent.into_iter().chain(refused).chain(unusable)
     }
+}
+
+/// Why a backend isn't there.
+fn left_out(backend: &Backend, why: &str) -> String {
+    let host = backend.host.as_deref().unwrap_or_default();
+    format!("{}: {host} {why}: it {LEFT_OUT}, and is asked for every {EVERY:?}", backend.name)
 }
 
 /// Asks for what a configuration names before it is taken; `known`: last good addresses. Waits.
@@ -240,7 +259,7 @@ pub(super) fn moved(before: &Config, now: &Config) -> Vec<Moved> {
                     pool: pool.name.clone(),
                     backend: backend.name.clone(),
                     host,
-                    from: was.address,
+                    from: was.is_settled().then_some(was.address),
                     to: backend.address,
                 });
             }
@@ -315,8 +334,10 @@ impl Daemon {
             self.names.refused = None;
         }
         for Moved { pool, backend, host, from, to } in moved {
-            info!(event = "address", pool, backend, host, %from, %to, "a new backend, and the old one drains");
-            self.note(Entry::address(pool, backend, [from, to].map(ToString::to_string), host));
+            let from = from.as_ref().map(ToString::to_string);
+            let was = from.as_deref().unwrap_or("-");
+            info!(event = "address", pool, backend, host, from = was, %to, "a new backend; one that was elsewhere drains");
+            self.note(Entry::address(pool, backend, (from, to.to_string()), host));
         }
     }
 }
@@ -338,7 +359,7 @@ mod tests {
     }
 
     fn names() -> Names {
-        Names::new(Resolver::system(), NOW)
+        Names::new(Resolver::system(), &named(), NOW)
     }
 
     /// The example, with one backend by name.
@@ -446,13 +467,44 @@ mod tests {
     }
 
     #[test]
+    fn who_is_left_out_is_told_at_once_and_until_it_is_known_where_it_is() {
+        let mut config = named();
+        config.pools[0].backends[0].address = [0, 0, 0, 0].into();
+        let mut names = Names::new(Resolver::system(), &config, NOW);
+        let told = |names: &Names| -> Vec<String> { names.troubles().map(|(_, words)| words).collect() };
+        let [words] = &told(&names)[..] else { panic!("{:?}", told(&names)) };
+        assert!(
+            words.starts_with("pool passwords: server1: db1.example.org has led nowhere yet: it is left out"),
+            "{words}"
+        );
+        let before = config.clone();
+        let unsettled =
+            config.settle(&answered(&[("db1.example.org", Err("gone"))]), &BTreeSet::new(), |_, _, _| true);
+        names.judge(&unsettled, &config, NOW);
+        let [words] = &told(&names)[..] else { panic!("{:?}", told(&names)) };
+        assert!(words.contains("db1.example.org can't be resolved: gone: it is left out"), "{words}");
+        assert_eq!(
+            config.settle(
+                &answered(&[("db1.example.org", Ok([10, 0, 2, 11]))]),
+                &BTreeSet::new(),
+                |_, _, _| false
+            ),
+            []
+        );
+        let [one] = &moved(&before, &config)[..] else { panic!("{config:?}") };
+        assert_eq!((one.from, one.to), (None, [10, 0, 2, 11].into()));
+        names.judge(&[], &config, NOW);
+        assert_eq!(names.troubles().count(), 0);
+    }
+
+    #[test]
     fn who_is_elsewhere_now_is_told_with_both_addresses() {
         let (before, mut now) = (named(), named());
         assert_eq!(moved(&before, &now), []);
         let answers = answered(&[("db1.example.org", Ok([10, 0, 2, 13]))]);
         assert_eq!(now.settle(&answers, &BTreeSet::new(), |_, _, _| true), []);
         let [one] = &moved(&before, &now)[..] else { panic!("{now:?}") };
-        assert_eq!((one.from, one.to), ([10, 0, 2, 11].into(), [10, 0, 2, 13].into()));
+        assert_eq!((one.from, one.to), (Some([10, 0, 2, 11].into()), [10, 0, 2, 13].into()));
         assert_eq!((one.pool.as_str(), one.backend.as_str()), ("passwords", "server1"));
         assert_eq!(
             moved(&config(crate::daemon::example::BASE), &now),

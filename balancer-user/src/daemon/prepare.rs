@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
-use crate::config::{self, Config, ConfigErrors, Known, Parsed};
+use crate::config::{self, Config, ConfigErrors, Known, Missing, Parsed};
 use crate::control::server::NotReloaded;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach;
@@ -83,8 +83,12 @@ pub(super) async fn prepare(
     let read = spawn_blocking(move || {
         let wanted = match source {
             Source::Known(accepted) => Ok(*accepted),
-            Source::Text(text) => read(config::parse(BEFORE, &text), &pin_dir, (&resolver, &hosts)),
-            Source::File => read(config::load(&path), &pin_dir, (&resolver, &hosts)),
+            // What was accepted once comes back without those of which nobody knows any more where they are.
+            Source::Text(text) => {
+                read(config::parse(BEFORE, &text), &pin_dir, (&resolver, &hosts), Missing::Warn)
+            }
+            // Nothing is lost by what runs going on, and whoever has mistyped a name is told at once.
+            Source::File => read(config::load(&path), &pin_dir, (&resolver, &hosts), Missing::Refuse),
         };
         (wanted, flows.busy())
     });
@@ -113,7 +117,8 @@ pub(super) async fn prepare(
     if let Ok(Accepted { config, .. }) = &wanted {
         for pool in &config.pools {
             let is_new = |backend: &&config::Backend| {
-                !led_to.contains(&(pool.name.clone(), backend.name.clone(), backend.address))
+                let member = (pool.name.clone(), backend.name.clone(), backend.address);
+                backend.is_settled() && !led_to.contains(&member)
             };
             new.extend(pool.backends.iter().filter(is_new).map(|backend| backend.address));
         }
@@ -144,11 +149,11 @@ async fn refuse_foreign_programs(
 fn read(
     parsed: Result<Parsed, ConfigErrors>,
     pin_dir: &Path,
-    names: (&Resolver, &Known),
+    (resolver, known): (&Resolver, &Known),
+    nowhere: Missing,
 ) -> Result<Accepted, NotReloaded> {
-    let (resolver, known) = names;
     // Who reloads stands by, and is told.
-    let asking = Asking { resolver, known, stay: false };
+    let asking = Asking { resolver, known, stay: false, nowhere };
     accepted(parsed, pin_dir, &asking).map_err(|failure| match failure.exit {
         Exit::Config => NotReloaded::Invalid(failure.to_string()),
         _ => NotReloaded::Refused(failure.to_string()),

@@ -31,7 +31,6 @@ use super::kin::{self, Delay, Standing, is_same_backend};
 use super::names::moved;
 use super::prepare::{Member, Places, Prepared, Source, prepare};
 use super::replace::Probers;
-use super::start::Parts;
 use super::steps::Done;
 use super::{Daemon, Entry, Options, confirmation};
 
@@ -95,13 +94,13 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// `text`: the configuration as it is written.
-    pub(super) fn new(options: &Options, parts: &Parts, text: Arc<str>) -> Self {
+    /// `wanted`: what the daemon starts with.
+    pub(super) fn new(options: &Options, wanted: Accepted) -> Self {
         Self {
             path: options.config.clone(),
             pin_dir: options.pin_dir.clone(),
             generation: 1,
-            wanted: Accepted { config: parts.config.clone(), probers: parts.probers.clone(), text },
+            wanted,
             delays: Vec::new(),
             is_under_way: false,
             is_rolling_back: false,

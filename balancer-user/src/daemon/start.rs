@@ -31,13 +31,13 @@ use crate::descriptors;
 use crate::directory::LockedDirectory;
 use crate::exit::{Exit, Failure};
 use crate::privileges;
-use crate::probe::Prober;
 use crate::resolver::Resolver;
 use crate::store::{Remembered, Store};
 
 use super::accepted::Accepted;
 use super::choice::{Choice, TakenBack};
 use super::interfaces::Interfaces;
+use super::replace::Probers;
 use super::{Options, failed, memory, plan};
 
 /// What the loop works with.
@@ -46,7 +46,7 @@ pub(super) struct Parts {
     pub(super) plan: Vec<PoolPlan>,
     pub(super) slots: Vec<PoolSlots>,
     /// By pool and service.
-    pub(super) probers: Vec<Vec<Option<Prober>>>,
+    pub(super) probers: Probers,
     pub(super) tables: Tables,
     pub(super) pins: PinDirectory,
     /// Nothing had been pinned before this start.
@@ -79,8 +79,8 @@ impl Families {
 /// A start that went well.
 pub(super) struct Started {
     pub(super) parts: Parts,
-    /// The configuration as it is written.
-    pub(super) text: Arc<str>,
+    /// The configuration, with those of whom nobody knows where they are.
+    pub(super) accepted: Accepted,
     /// It isn't the file's.
     pub(super) taken_back: Option<TakenBack>,
     pub(super) flows: FlowTable,
@@ -125,11 +125,11 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
     }
     let Assembly { accepted, taken_back, dataplane, kernel, listener, socket, http } = assembly;
     let Dataplane { plan, slots, tables, flows, failures, tracer, program, interfaces, found } = dataplane;
-    let Accepted { config, probers, text } = accepted;
+    let (config, probers) = (accepted.config.settled(), accepted.probers.clone());
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
-        memory::tell_forgotten(&config, state);
+        memory::tell_forgotten(&accepted.config, state);
     }
     let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
@@ -151,7 +151,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
     };
     Ok(Started {
         parts,
-        text,
+        accepted,
         taken_back,
         interfaces,
         found,
@@ -232,7 +232,8 @@ impl Assembly {
         replace: bool,
     ) -> Result<(Choice<'a>, Dataplane, Option<TcpListener>), Failure> {
         loop {
-            match Self::with(&choice.accepted.config, pins, former, kernel, replace).await {
+            let config = choice.accepted.config.settled();
+            match Self::with(&config, pins, former, kernel, replace).await {
                 Ok((dataplane, http)) => return Ok((choice, dataplane, http)),
                 Err(failure) => choice.go_back(failure)?,
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::finding::about;
 use super::{Places, quoted};
-use crate::config::{self, Config, ConfigErrors, Known, MissingInterface, Names, Surroundings};
+use crate::config::{self, Config, ConfigErrors, Known, Missing, Names, Surroundings};
 use crate::control::protocol::{Finding, Severity};
 use crate::resolver::Resolver;
 
@@ -29,12 +29,11 @@ impl Configuration {
         };
         let as_written = parsed.as_written();
         let answers = Resolver::system().look_up(&parsed.hosts(), |_| NAMES_LIMIT);
-        let names = Names::Asked { answers: &answers, known: &Known::new(), stay: false };
+        let known = Known::new();
+        let names = Names::Asked { answers: &answers, known: &known, stay: false, nowhere: Missing::Refuse };
         // Interfaces have findings of their own.
         let checked = match Surroundings::read() {
-            Ok(machine) => {
-                parsed.check(&machine, MissingInterface::Warn, &names).map_err(|errors| in_one(&errors))
-            }
+            Ok(machine) => parsed.check(&machine, Missing::Warn, &names).map_err(|errors| in_one(&errors)),
             Err(error) => Err((error.to_string(), "mount /proc".to_owned())),
         };
         match checked {

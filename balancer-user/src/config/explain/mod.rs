@@ -153,9 +153,9 @@ fn backends(pool: &Pool, text: &mut Text) {
     let mut ordered: Vec<&Backend> = pool.backends.iter().filter(|backend| !backend.disabled).collect();
     ordered.sort_by_key(|backend| backend.backup);
     for (place, backend) in ordered.into_iter().enumerate() {
-        let Backend { name, address, .. } = backend;
+        let (name, whereabouts) = (&backend.name, whereabouts(backend));
         let backup = if backend.backup { " (backup)" } else { "" };
-        text.line(2, format!("{}. {name}{backup} at {address}: {}", place + 1, falls(backend)));
+        text.line(2, format!("{}. {name}{backup} at {whereabouts}: {}", place + 1, falls(backend)));
         if backend.cold {
             text.line(
                 3,
@@ -167,9 +167,16 @@ fn backends(pool: &Pool, text: &mut Text) {
             );
         }
     }
-    for Backend { name, address, .. } in pool.backends.iter().filter(|backend| backend.disabled) {
-        text.line(2, format!("-  {name} at {address} is disabled: it never serves."));
+    for backend in pool.backends.iter().filter(|backend| backend.disabled) {
+        let (name, whereabouts) = (&backend.name, whereabouts(backend));
+        text.line(2, format!("-  {name} at {whereabouts} is disabled: it never serves."));
     }
+}
+
+/// Its address, or its name as long as nobody knows where that leads.
+fn whereabouts(backend: &Backend) -> String {
+    let host = backend.host.as_ref().filter(|_| !backend.is_settled());
+    host.map_or_else(|| backend.address.to_string(), Clone::clone)
 }
 
 /// When it counts as down, and for how long.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::{MissingInterface, Names, Surroundings, load};
+use super::super::{Missing, Names, Surroundings, load};
 use super::*;
 
 fn machine() -> Surroundings {
@@ -23,7 +23,7 @@ fn survives(text: &str) {
     match parse("f.toml", text) {
         Ok(parsed) => {
             let pools = parsed.config.pools.len();
-            if let Ok(config) = parsed.check(&machine(), MissingInterface::Warn, &Names::LeftAlone) {
+            if let Ok(config) = parsed.check(&machine(), Missing::Warn, &Names::LeftAlone) {
                 assert_eq!(config.pools.len(), pools);
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::{Check, Config, Known, MissingInterface, Names, Surroundings, Verify};
+use super::super::{Check, Config, Known, Missing, Names, Surroundings, Verify};
 use super::*;
 use crate::resolver::{Answer, Answers};
 
@@ -37,7 +37,8 @@ fn answers(db1: Answer, db2: Answer) -> Answers {
 }
 
 fn check(text: &str, answers: &Answers, known: &Known) -> Result<Config, ConfigErrors> {
-    accepted(text).check(&machine(), MissingInterface::Refuse, &Names::Asked { answers, known, stay: false })
+    let names = Names::Asked { answers, known, stay: false, nowhere: Missing::Refuse };
+    accepted(text).check(&machine(), Missing::Refuse, &names)
 }
 
 fn places(config: &Config) -> Vec<String> {
@@ -79,8 +80,8 @@ fn an_address_stays_as_long_as_the_name_has_it() {
 fn who_is_to_stay_where_he_was_does_and_who_was_nowhere_goes_where_the_name_leads() {
     let known = Known::from([("db1.example.org".to_owned(), addresses(&["10.0.2.11"]))]);
     let answers = answers(some(&["10.0.2.13"]), some(&["10.0.2.12"]));
-    let names = Names::Asked { answers: &answers, known: &known, stay: true };
-    let config = accepted(&named()).check(&machine(), MissingInterface::Refuse, &names).unwrap();
+    let names = Names::Asked { answers: &answers, known: &known, stay: true, nowhere: Missing::Refuse };
+    let config = accepted(&named()).check(&machine(), Missing::Refuse, &names).unwrap();
     assert_eq!(places(&config), ["10.0.2.11", "10.0.2.12"]);
     let config = check(&named(), &answers, &known).unwrap();
     assert_eq!(places(&config), ["10.0.2.13", "10.0.2.12"]);
@@ -121,6 +122,30 @@ fn the_last_good_address_takes_its_place_and_is_told() {
 }
 
 #[test]
+fn beside_traffic_that_goes_on_who_is_nowhere_is_left_out_but_not_a_whole_pool() {
+    let check = |text: &str, db1: Answer, db2: Answer| {
+        let (answers, known) = (answers(db1, db2), Known::new());
+        let names = Names::Asked { answers: &answers, known: &known, stay: false, nowhere: Missing::Warn };
+        accepted(text).check(&machine(), Missing::Refuse, &names)
+    };
+    let silent = || Err("no answer within 15s".to_owned());
+    for nowhere in [silent(), some(&["127.0.0.1"])] {
+        let config = check(&named(), nowhere, some(&["10.0.2.12"])).unwrap();
+        assert_eq!(config.pools[0].backends.len(), 2);
+        let settled = config.settled();
+        assert_eq!(places(&settled), ["10.0.2.12"]);
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(
+            warning.message.contains("server1 is left out until its name leads where it can be"),
+            "{warning:?}"
+        );
+    }
+    assert_eq!(check(&named(), silent(), silent()).unwrap_err().count(), 2);
+    let only_a_disabled_one = format!("{}\ndisabled = true", named());
+    assert_eq!(check(&only_a_disabled_one, silent(), some(&["10.0.2.12"])).unwrap_err().count(), 1);
+}
+
+#[test]
 fn two_backends_at_one_address_are_refused_at_first_and_kept_apart_later() {
     let same = answers(some(&["10.0.2.12"]), some(&["10.0.2.12"]));
     let (text, position) = marked(&named().replace("\"db2.", "«\"db2."));
@@ -147,7 +172,7 @@ fn an_address_that_is_written_is_nobody_elses() {
 
 #[test]
 fn names_that_are_left_alone_lead_nowhere_and_are_no_error() {
-    let config = accepted(&named()).check(&machine(), MissingInterface::Warn, &Names::LeftAlone).unwrap();
+    let config = accepted(&named()).check(&machine(), Missing::Warn, &Names::LeftAlone).unwrap();
     assert_eq!(places(&config), ["0.0.0.0", "0.0.0.0"]);
     assert!(config.known().is_empty());
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::super::{Config, MissingInterface, Names, Surroundings};
+use super::super::{Config, Missing, Names, Surroundings};
 use super::*;
 use crate::program::tests::Folder;
 
@@ -19,15 +19,14 @@ fn gateway() -> Surroundings {
 }
 
 fn check(text: &str, machine: &Surroundings) -> Config {
-    let checked = accepted(text).check(machine, MissingInterface::Refuse, &Names::LeftAlone);
+    let checked = accepted(text).check(machine, Missing::Refuse, &Names::LeftAlone);
     checked.unwrap_or_else(|errors| panic!("refused:\n{errors}\nin:\n{text}"))
 }
 
 /// Exactly one error of the second stage, at the mark, with these words.
 fn assert_misfit(text: &str, machine: &Surroundings, words: &str) {
     let (text, position) = marked(text);
-    let errors =
-        accepted(&text).check(machine, MissingInterface::Refuse, &Names::LeftAlone).expect_err("accepted");
+    let errors = accepted(&text).check(machine, Missing::Refuse, &Names::LeftAlone).expect_err("accepted");
     assert_error(&errors, position, words, &text);
 }
 
@@ -46,7 +45,7 @@ fn a_missing_interface_is_an_error_that_names_the_others() {
 #[test]
 fn a_missing_interface_is_a_warning_when_that_is_asked_for() {
     let text = replaced(INTERFACES, "interfaces = [\"lan0\", \"wan1\"]");
-    let config = accepted(&text).check(&gateway(), MissingInterface::Warn, &Names::LeftAlone).unwrap();
+    let config = accepted(&text).check(&gateway(), Missing::Warn, &Names::LeftAlone).unwrap();
     assert_eq!(config.gateway.interfaces, ["lan0", "wan1"]);
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     assert_eq!(config.warnings[0].line, 2);
