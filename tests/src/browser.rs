@@ -38,13 +38,17 @@ const ARGUMENTS: [&str; 10] = [
     "--window-size=1280,1000",
 ];
 
-/// A browser with one tab.
+/// A browser, looked at through one tab at a time.
 #[derive(Debug)]
 pub struct Browser {
     host: Host,
     session: String,
     _driver: Process,
 }
+
+/// A tab of a browser.
+#[derive(Debug)]
+pub struct Tab(Value);
 
 impl Browser {
     /// Starts one with an empty profile.
@@ -77,6 +81,35 @@ impl Browser {
     /// When it can't be loaded.
     pub fn open(&self, url: &str) -> Result<()> {
         self.command("url", &json!({ "url": url })).map(drop)
+    }
+
+    /// The tab that is looked at.
+    ///
+    /// # Errors
+    /// When the browser has ended.
+    pub fn tab(&self) -> Result<Tab> {
+        let handle = call(&self.host, "GET", &format!("/session/{}/window", self.session), None, PATIENCE)?;
+        Ok(Tab(handle))
+    }
+
+    /// Opens one more tab, and looks at it.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub fn open_tab(&self) -> Result<Tab> {
+        let new = self.command("window/new", &json!({ "type": "tab" }))?;
+        let tab = Tab(new["handle"].clone());
+        self.look_at(&tab)?;
+        Ok(tab)
+    }
+
+    /// Brings a tab before the others.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub fn look_at(&self, tab: &Tab) -> Result<()> {
+        self.command("window", &json!({ "handle": tab.0 }))?;
+        self.command("goog/cdp/execute", &json!({ "cmd": "Page.bringToFront", "params": {} })).map(drop)
     }
 
     /// Runs the body of a function in the page, and hands on what it returns.

@@ -34,6 +34,8 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 const FIRST_PAINT_MS: f64 = 300.0;
 /// Of the page, with all that is in it.
 const PAGE_BYTES: usize = 150_000;
+/// One more than a browser has connections to one address.
+const TABS: usize = 7;
 /// Dashboards that are open at once, what they may cost of a processor, and for how long that is looked at.
 const OPEN: usize = 50;
 /// Where their viewers are, as one address has half the places at most.
@@ -230,6 +232,31 @@ fn old_news_are_told_to_be_old_and_a_daemon_that_comes_back_is_found() -> Result
     site.gateway.start(&[])?;
     browser.wait_until("news of another daemon", is_live)?;
     browser.wait_until("that it has started", "document.body.innerText.includes('took over what was pinned')")
+}
+
+#[test]
+fn more_tabs_than_a_browser_has_connections_are_live_when_they_are_looked_at() -> Result<()> {
+    let site = site("dashtabs", "", "")?;
+    let browser = browser(&site)?;
+    let is_live = "!document.hidden && document.querySelector('#live').textContent === 'live'";
+    let first = browser.tab()?;
+    browser.open(PAGE)?;
+    browser.wait_until("news", is_live)?;
+    browser.run("document.addEventListener('visibilitychange', () => { window.title = document.title; })")?;
+    for number in 2..=TABS {
+        browser.open_tab()?;
+        browser.open(PAGE)?;
+        browser.wait_until(&format!("news in tab {number}"), is_live)?;
+    }
+    site.gateway.verb(&["failover", "passwords"])?.expect(0)?;
+    browser.look_at(&first)?;
+    ensure!(browser.run("return window.title")?.as_str().is_some_and(|title| title.starts_with("paused")));
+    browser.wait_until("news in the first tab", is_live)?;
+    browser.wait_until("server2 to be lit", &is_lit("server2"))?;
+    ensure!(browser.run("return document.title")? == "● server2 – balancer");
+    ensure!(browser.run("return document.querySelector('#stale').offsetParent === null")? == true);
+    ensure!(browser.console()?.is_empty(), "{:?}", browser.console()?);
+    Ok(())
 }
 
 #[test]
