@@ -41,7 +41,8 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
         Verb::Check(CheckArgs { no_resolve, explain }) => {
             let Paths { config, pin_dir, state_dir, .. } = &cli.paths;
             let how = daemon::Checking { no_resolve: *no_resolve, explain: *explain };
-            daemon::check(config, pin_dir, state_dir, how)
+            let daemon::Checkup { found, words } = daemon::check(config, pin_dir, state_dir, how)?;
+            cli::check::run(&found, &words, cli.output())
         }
         Verb::Status(arguments) => cli::status::run(&cli.paths, arguments, cli.output(), REMAINS),
         Verb::Flows(arguments) => cli::flows::run(&cli.paths, arguments, cli.output(), REMAINS),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use balancer_user::control::protocol::Status;
 use balancer_user::control::server::{NotReloaded, Request, serve};
 use balancer_user::control::socket::ControlSocket;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 const STATUS: &str = r#"{ "schema": "balancer.status/1", "as_of": "2026-01-02T03:04:05.678Z", "daemon": null,
@@ -174,8 +175,8 @@ fn data_is_on_stdout_without_colour_and_json_is_the_document() {
 
         let json = run(socket, &["-o", "json", "status", "passwords"]);
         assert_exit(&json, 0);
-        let found: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
-        assert_eq!(found, serde_json::from_str::<serde_json::Value>(STATUS).expect("JSON"));
+        let found: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+        assert_eq!(found, serde_json::from_str::<Value>(STATUS).expect("JSON"));
     });
 }
 
@@ -285,4 +286,104 @@ fn what_cannot_be_imported_exits_1_2_or_3_and_says_why() {
         assert!(said.contains(words) && !said.contains('\x1b'), "{said}");
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
     }
+}
+
+/// Room for errors in lines 3 and 6; `check` warns of line 12.
+const CHECKED: &str = "\
+[gateway]
+interfaces = [\"wan0\"]
+#gateway
+[[pool]]
+name = \"passwords\"
+#pool
+[[pool.service]]
+name = \"web\"
+listen = \"203.0.113.10:443\"
+[pool.probe]
+verify = false
+ca_file = \"/ca.pem\"
+[[pool.backend]]
+name = \"server1\"
+address = \"10.0.2.11\"
+";
+
+/// By `check` of this text on any machine.
+fn checked(text: &str, flags: &[&str]) -> Output {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("balancer.toml");
+    std::fs::write(&file, text).expect("the file");
+    let mut check = balancer(Path::new("/nonexistent"), &["check", "--no-resolve", "--config"]);
+    let check = check.arg(&file).args([Path::new("--pin-dir"), &directory.path().join("pins")]);
+    check.args(flags).output().expect("the program starts")
+}
+
+fn json(output: &Output) -> Value {
+    assert_eq!(text(&output.stderr), "", "all is in the document");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_also_told_in_json_all_at_once_with_its_places() {
+    let wrong = CHECKED.replace("#gateway", "  max_flow = 1").replace("#pool", "failover = \"x\"");
+    let (words, document) = (checked(&wrong, &[]), checked(&wrong, &["-o", "json"]));
+    assert_exit(&words, 3);
+    assert_exit(&document, 3);
+    let document = json(&document);
+    assert_eq!((&document["schema"], &document["valid"]), (&"balancer.check/1".into(), &false.into()));
+    assert_eq!((&document["more"], &document["pools"]), (&0.into(), &serde_json::json!([])));
+    let findings = document["findings"].as_array().expect("findings");
+    let places: Vec<_> = findings.iter().map(|one| (one["line"].as_u64(), one["column"].as_u64())).collect();
+    assert_eq!(places, [(Some(3), Some(3)), (Some(6), Some(12))], "{document}");
+    assert_eq!((&findings[1]["key"], &findings[1]["severity"]), (&"pool.failover".into(), &"error".into()));
+    for one in findings {
+        for key in ["message", "help"] {
+            let part = one[key].as_str().expect("a text");
+            assert!(text(&words.stderr).contains(part), "{part}");
+        }
+        assert!(one["file"].as_str().is_some_and(|file| file.ends_with("/balancer.toml")), "{one}");
+    }
+}
+
+#[test]
+fn what_a_configuration_comes_to_is_told_in_json_with_its_warnings() {
+    let document = checked(CHECKED, &["-o", "json"]);
+    assert_exit(&document, 0);
+    let document = json(&document);
+    let findings = document["findings"].as_array().expect("findings");
+    // Others are about this machine, which may be any.
+    let warning = findings.iter().find(|one| one["line"] == 12).expect("a warning");
+    assert_eq!((&warning["column"], &warning["severity"]), (&11.into(), &"warning".into()), "{warning}");
+    assert_eq!((&warning["key"], &warning["help"]), (&Value::Null, &Value::Null), "{warning}");
+    let pool = &document["pools"][0];
+    assert_eq!(
+        (&pool["name"], &pool["services"], &pool["backends"]),
+        (&"passwords".into(), &1.into(), &1.into())
+    );
+    assert!(pool["ports"].as_u64().is_some_and(|ports| ports > 0) && pool["source_addresses"] == 1, "{pool}");
+    let words = checked(CHECKED, &[]);
+    assert_exit(&words, 0);
+    assert!(text(&words.stderr).contains(":12: warning: "), "{}", text(&words.stderr));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_has_no_place_in_json() {
+    let output = run(Path::new("/nonexistent"), &["check", "-o", "json", "--config", "/nonexistent"]);
+    assert_exit(&output, 3);
+    let document = json(&output);
+    let finding = &document["findings"][0];
+    assert_eq!(
+        (&finding["line"], &finding["column"], &finding["key"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    assert_eq!(finding["file"], "/nonexistent");
+}
+
+#[test]
+fn an_explanation_is_in_words_only() {
+    for words in [&["check", "--explain", "-o", "json"][..], &["-o", "json", "check", "--explain"]] {
+        let output = run(Path::new("/nonexistent"), words);
+        assert_exit(&output, 2);
+        assert!(text(&output.stderr).contains("leave out one of --explain and -o json"), "{output:?}");
+    }
+    assert_exit(&checked(CHECKED, &["--explain", "-o", "table"]), 0);
 }

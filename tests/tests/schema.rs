@@ -126,13 +126,32 @@ fn what_must_be_there_both_miss() -> Result<()> {
 }
 
 #[test]
+fn what_check_finds_is_as_its_schema_says() -> Result<()> {
+    let schema = Schema::closed(&schema_of(&["check"])?)?;
+    let dnat = WHOLE.replace("\"snat\"", "\"dnat\"").replace("snat_addresses = []\n", "");
+    let warned = WHOLE.replace("verify = true", "verify = false\nca_file = \"/ca.pem\"");
+    let wrong = WHOLE.replace("max_flows", "max_flow").replace("rise = 1", "rise = 0");
+    for (text, is_right, findings) in
+        [(WHOLE, true, 0), (&dnat, true, 0), (&warned, true, 1), (&wrong, false, 2)]
+    {
+        let (accepted, printed) = checked(text, &["-o", "json"])?;
+        let document: Value = serde_json::from_slice(&printed)?;
+        let wrong = schema.errors(&document);
+        ensure!(wrong.is_empty(), "{wrong:?} in {document}");
+        let found = document["findings"].as_array().map(Vec::len);
+        ensure!(accepted == is_right && found >= Some(findings), "{document}");
+    }
+    Ok(())
+}
+
+#[test]
 fn every_answer_is_as_its_schema_says_and_nothing_else() -> Result<()> {
     let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
     let mut site = Site::start("schema", &Topology::two_armed(), Options::default(), &programs)?;
     let _held = site.hold(PASSWORDS, WEB)?;
     let words = site.gateway.words(&["events", "--follow", "-o", "json"]);
     let mut following = site.lab().gateway().spawn(&words)?;
-    let cases: [(&str, &[&str], &[i32]); 12] = [
+    let cases: [(&str, &[&str], &[i32]); 13] = [
         ("outcome", &["failover", POOL], &[0]),
         ("outcome", &["drain", POOL, "server1", "--deadline", "1h"], &[0]),
         ("status", &["status"], &[0]),
@@ -145,6 +164,7 @@ fn every_answer_is_as_its_schema_says_and_nothing_else() -> Result<()> {
         ("events", &["events"], &[0]),
         ("why", &["why", POOL], &[0]),
         ("doctor", &["doctor"], &[0, 1]),
+        ("check", &["check"], &[0]),
     ];
     for (document, verb, codes) in cases {
         let said = site.gateway.verb(&[verb, &["-o", "json"]].concat())?;
@@ -183,18 +203,23 @@ fn schema_of(words: &[&str]) -> Result<Value> {
     Ok(serde_json::from_slice(&said.stdout)?)
 }
 
-/// By `check`, on any machine.
-fn is_accepted(text: &str) -> Result<bool> {
+/// By `check`, on any machine: whether it is right, and what is printed.
+fn checked(text: &str, flags: &[&str]) -> Result<(bool, Vec<u8>)> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("balancer.toml");
     fs::write(&file, text)?;
     let said = Command::new(binary_under_test()?)
         .args(["check", "--no-resolve", "--config"])
         .args([&file, Path::new("--pin-dir"), &folder.path().join("pins")])
+        .args(flags)
         .output()?;
     let code = said.status.code();
     ensure!(matches!(code, Some(0 | 3)), "{said:?}");
-    Ok(code == Some(0))
+    Ok((code == Some(0), said.stdout))
+}
+
+fn is_accepted(text: &str) -> Result<bool> {
+    Ok(checked(text, &[])?.0)
 }
 
 /// A place in a document, and what is to stand there.

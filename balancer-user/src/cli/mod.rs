@@ -4,6 +4,7 @@
 //! the controller: `run`, `check`, `doctor`, `import` and `detach` are parsed here and carried out by whoever calls [`parse`].
 
 mod ask;
+pub mod check;
 pub mod doctor;
 pub mod events;
 pub mod flows;
@@ -32,6 +33,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::control::protocol::{DEFAULT_EVENTS, MAX_EVENTS};
@@ -135,7 +137,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Validate the configuration, like `nginx -t`
     ///
-    /// Exits 0 when `run` would accept it, 3 when not, and prints every error with its line and column.
+    /// Exits 0 when `run` would accept it, 3 when not, and prints every error with its line and column. With -o json all that it
+    /// finds is on stdout, and nothing on stderr.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
     /// Show pools, backends, who is active (●) and why
@@ -254,7 +257,7 @@ pub struct CheckArgs {
     /// Leave host names and interfaces alone: check on another machine than the gateway
     #[arg(long)]
     pub no_resolve: bool,
-    /// Tell in words what would be applied, and what is as it is by default
+    /// Tell in words what would be applied, and what is as it is by default; not with -o json
     #[arg(long)]
     pub explain: bool,
 }
@@ -474,6 +477,7 @@ Examples:
   balancer check                              would the daemon take it?
   balancer check --explain                    and what would it do?
   balancer check --no-resolve --config new.toml    on another machine than the gateway
+  balancer check -o json | jq -r '.findings[] | .severity + \" in line \" + (.line | tostring) + \": \" + .message'
   balancer schema > balancer.schema.json      for an editor that knows JSON schemas";
 
 const STATUS_EXAMPLES: &str = "\
@@ -577,7 +581,13 @@ pub fn parse(
     let version: &'static str = build.describe().leak();
     let mut command = Cli::command().version(version);
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if let (Verb::Check(CheckArgs { explain: true, .. }), Output::Json) = (&cli.verb, cli.output()) {
+        let words =
+            "--explain tells in words, and there is no JSON of it: leave out one of --explain and -o json";
+        return Err(command.error(ErrorKind::ArgumentConflict, words));
+    }
+    Ok(cli)
 }
 
 /// Prints what [`parse`] gave instead of a command line: help and version to stdout with exit code 0, errors to

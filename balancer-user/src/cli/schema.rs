@@ -28,7 +28,7 @@ pub enum Document {
 
 impl ValueEnum for Document {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Document; 11] = [
+        const ALL: [Document; 12] = [
             Document::Configuration,
             Document::Shown(Shown::Status),
             Document::Shown(Shown::Flows),
@@ -38,6 +38,7 @@ impl ValueEnum for Document {
             Document::Shown(Shown::Trace),
             Document::Shown(Shown::Why),
             Document::Shown(Shown::Doctor),
+            Document::Shown(Shown::Check),
             Document::Shown(Shown::Outcome),
             Document::Shown(Shown::Reload),
         ];

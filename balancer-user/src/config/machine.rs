@@ -103,7 +103,7 @@ impl Parsed {
         }
         let (_, warnings) = notes.conclude()?;
         self.config.warnings.extend(warnings);
-        self.config.warnings.sort_by_key(|warning| warning.line);
+        self.config.warnings.sort_by_key(|warning| (warning.line, warning.column));
         Ok(self.config)
     }
 }

@@ -87,6 +87,8 @@ pub struct Config {
 pub struct Warning {
     /// Where, from 1.
     pub line: usize,
+    /// Where in it, from 1.
+    pub column: usize,
     /// What, and what follows from it.
     pub message: String,
 }

@@ -125,7 +125,10 @@ impl<'s> Notes<'s> {
         if !problems.is_empty() {
             return Err(problems.locate(self.source));
         }
-        let locate = |(offset, message)| Warning { line: self.source.line(offset), message };
+        let locate = |(offset, message)| {
+            let (line, column) = self.source.position(offset);
+            Warning { line, column, message }
+        };
         Ok((self.claims.into_inner(), self.warnings.into_inner().into_iter().map(locate).collect()))
     }
 }

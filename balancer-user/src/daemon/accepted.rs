@@ -53,9 +53,8 @@ pub(super) fn checked(
     parsed: Result<Parsed, ConfigErrors>,
     pin_dir: &Path,
     names: Option<&Asking<'_>>,
-) -> Result<(Config, Arc<str>), Failure> {
-    let invalid = |errors: ConfigErrors| Failure::new(Exit::Config, errors.render(false));
-    let parsed = parsed.map_err(invalid)?;
+) -> Result<(Config, Arc<str>), Unfit> {
+    let parsed = parsed.map_err(Unfit::Invalid)?;
     let text = parsed.text();
     let answers = names.map(|asking| (names::ask(asking.resolver, &parsed.hosts(), asking.known), asking));
     let (hosts, interfaces) = match &answers {
@@ -64,8 +63,25 @@ pub(super) fn checked(
         }
         None => (Names::LeftAlone, Missing::Warn),
     };
-    let machine = Surroundings::read().map_err(failed)?;
-    Ok((parsed.check(&machine, interfaces, &hosts).map_err(invalid)?, text))
+    let machine = Surroundings::read().map_err(|error| Unfit::Unseen(failed(error)))?;
+    Ok((parsed.check(&machine, interfaces, &hosts).map_err(Unfit::Invalid)?, text))
+}
+
+/// Why a configuration can't be used.
+pub(super) enum Unfit {
+    /// It is wrong, or wrong for this machine.
+    Invalid(ConfigErrors),
+    /// This machine can't be looked at.
+    Unseen(Failure),
+}
+
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Invalid(errors) => Self::new(Exit::Config, errors.render(false)),
+            Unfit::Unseen(failure) => failure,
+        }
+    }
 }
 
 /// The same, with all that is needed to run with it.

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::SystemTime;
 
-use crate::config::{self, Forwarding, Parsed, Pool};
-use crate::exit::{Exit, Failure, print, say};
+use crate::config::{self, Config, ConfigErrors, Forwarding, Parsed, Pool};
+use crate::control::protocol::{Checked, CheckedPool, CheckedSchema, Remark, Severity};
+use crate::exit::Failure;
 use crate::resolver::Resolver;
 
-use super::accepted::{Asking, checked};
+use super::accepted::{Asking, Unfit, checked};
 use super::{memory, names};
 
 /// How a configuration is checked.
@@ -19,18 +21,97 @@ pub struct Checking {
     pub explain: bool,
 }
 
-/// Prints what the configuration comes to, and its warnings; or fails with every error.
-pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Result<Exit, Failure> {
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Checkup {
+    /// For programs.
+    pub found: Checked,
+    /// For people: what a valid configuration comes to, or every error of another one.
+    pub words: String,
+}
+
+/// Looks at the configuration.
+///
+/// # Errors
+/// When the machine can't be looked at.
+pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Result<Checkup, Failure> {
     let parsed = config::load(file);
     let defaults = parsed.as_ref().map(Parsed::defaults).unwrap_or_default();
     let known = names::remembered(parsed.as_ref().ok(), memory::earlier(state_dir).as_ref(), pin_dir);
     let resolver = Resolver::system();
     let names = (!how.no_resolve).then(|| Asking::at_a_start(&resolver, &known, pin_dir));
-    let (config, _) = checked(parsed, pin_dir, names.as_ref())?;
-    for warning in &config.warnings {
-        say(&format!("{}:{}: warning: {}", file.display(), warning.line, warning.message));
+    let found = |findings, more, pools: Option<_>| Checked {
+        schema: CheckedSchema::V1,
+        as_of: SystemTime::now().into(),
+        valid: pools.is_some(),
+        findings,
+        more,
+        pools: pools.unwrap_or_default(),
+    };
+    let file = file.display().to_string();
+    match checked(parsed, pin_dir, names.as_ref()) {
+        Ok((config, _)) => {
+            let mut words = words(&file, &config);
+            if how.explain {
+                let _ = write!(words, "\n{}\n{defaults}", config::explain(&config));
+            }
+            let pools = config.pools.iter().map(counts).collect();
+            Ok(Checkup { found: found(warnings(&file, &config), 0, Some(pools)), words })
+        }
+        Err(Unfit::Invalid(errors)) => {
+            let remarks = remarks(&file, &errors);
+            let more = number(errors.count() - remarks.len());
+            Ok(Checkup { found: found(remarks, more, None), words: errors.render(false) })
+        }
+        Err(Unfit::Unseen(failure)) => Err(failure),
     }
-    let mut text = format!("{}: the configuration is valid\n", file.display());
+}
+
+fn warnings(file: &str, config: &Config) -> Vec<Remark> {
+    let warning = |warning: &config::Warning| Remark {
+        file: file.to_owned(),
+        line: Some(number(warning.line)),
+        column: Some(number(warning.column)),
+        severity: Severity::Warning,
+        key: None,
+        message: warning.message.clone(),
+        help: None,
+    };
+    config.warnings.iter().map(warning).collect()
+}
+
+fn remarks(file: &str, errors: &ConfigErrors) -> Vec<Remark> {
+    let remark = |error: &config::ConfigError| Remark {
+        file: file.to_owned(),
+        line: error.position().map(|(line, _)| number(line)),
+        column: error.position().map(|(_, column)| number(column)),
+        severity: Severity::Error,
+        key: Some(error.key().to_owned()).filter(|key| !key.is_empty()),
+        message: error.message().to_owned(),
+        help: Some(error.instead().to_owned()),
+    };
+    errors.errors().iter().map(remark).collect()
+}
+
+fn counts(pool: &Pool) -> CheckedPool {
+    CheckedPool {
+        name: pool.name.clone(),
+        services: number(pool.services.len()),
+        backends: number(pool.backends.len()),
+        ports: number(ports(pool)),
+        source_addresses: match pool.forwarding {
+            Forwarding::Snat => Some(number(source_addresses(pool))),
+            Forwarding::Dnat => None,
+        },
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn words(file: &str, config: &Config) -> String {
+    let mut text = format!("{file}: the configuration is valid\n");
     for pool in &config.pools {
         let _ = writeln!(
             text,
@@ -41,24 +122,28 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
             room(pool),
         );
     }
-    if how.explain {
-        let _ = write!(text, "\n{}\n{defaults}", config::explain(&config));
-    }
-    print(&text)?;
-    Ok(Exit::Ok)
+    text
 }
 
 fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+fn ports(pool: &Pool) -> usize {
+    pool.snat_ports.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// None are written: the kernel's choice is one address.
+fn source_addresses(pool: &Pool) -> usize {
+    pool.snat_addresses.len().max(1)
+}
+
 /// How many flows the source ports allow: two flows to the same port of a backend differ in where they come from.
 fn room(pool: &Pool) -> String {
-    let ports: usize = pool.snat_ports.iter().map(ExactSizeIterator::len).sum();
+    let ports = ports(pool);
     match pool.forwarding {
         Forwarding::Snat => {
-            // None are written: the kernel's choice is one address.
-            let addresses = pool.snat_addresses.len().max(1);
+            let addresses = source_addresses(pool);
             format!(
                 "{ports} SNAT ports on {addresses} source address{}, so at most {} flows at once to each port of a \
                  backend",

@@ -107,7 +107,7 @@ use self::trials::Trials;
 use self::watchdog::Watchdog;
 use self::ways::{Wanted, Ways};
 
-pub use self::check::{Checking, check};
+pub use self::check::{Checking, Checkup, check};
 pub(crate) use self::plan::wanted;
 
 /// Requests of clients that wait for the loop; the server bounds them, too.

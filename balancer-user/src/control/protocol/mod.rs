@@ -5,6 +5,7 @@
 //!
 //! What is deliberately not here: commands and documents that this version does not carry out.
 
+mod check;
 mod command;
 mod doctor;
 mod events;
@@ -22,6 +23,7 @@ mod trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::check::{Checked, CheckedPool, CheckedSchema, Remark};
 pub use self::command::{
     Command, DrainCommand, ErrorBody, FailbackCommand, FailoverCommand, MaintCommand, Order, Outcome,
     ReadyCommand, ResumeCommand,

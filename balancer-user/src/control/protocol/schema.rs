@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{Doctor, Events, Flows, Outcome, Record, Reloaded, Stats, Status, Traced, Why};
+use super::{Checked, Doctor, Events, Flows, Outcome, Record, Reloaded, Stats, Status, Traced, Why};
 
 /// What verbs print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +28,8 @@ pub enum Shown {
     Why,
     /// Of `doctor`
     Doctor,
+    /// Of `check`
+    Check,
     /// Of `failover`, `failback`, `drain`, `maint`, `ready` and `resume`
     Outcome,
     /// Of `reload`
@@ -47,6 +49,7 @@ impl Shown {
             Self::Trace => of::<Traced>(),
             Self::Why => of::<Why>(),
             Self::Doctor => of::<Doctor>(),
+            Self::Check => of::<Checked>(),
             Self::Outcome => of::<Outcome>(),
             Self::Reload => of::<Reloaded>(),
         }
