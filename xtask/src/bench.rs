@@ -26,6 +26,9 @@ enum What {
         /// Only see that everything works: few packets, and no judgement about times
         #[arg(long)]
         quick: bool,
+        /// Only what walks over all flows take, as the daemon counts, ages and lists them
+        #[arg(long)]
+        walks: bool,
         /// How often each is measured
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: Option<u32>,
@@ -68,7 +71,7 @@ enum What {
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     match arguments.what {
         What::Failover { runs } => failover(runs),
-        What::Packet { quick, rounds } => packet(quick, rounds),
+        What::Packet { quick, walks, rounds } => packet(quick, walks, rounds),
         What::Probes { quick, rounds } => probes(quick, rounds),
         What::Retry { quick, rounds, write } => retry(quick, rounds, write),
         What::Path { quick, rounds, write } => path(quick, rounds, write),
@@ -81,7 +84,7 @@ fn failover(runs: u32) -> Result<()> {
     run(&mut as_root(&[&program("bench-failover"), "--balancer", &binary, "--runs", &runs.to_string()]))
 }
 
-fn packet(quick: bool, rounds: Option<u32>) -> Result<()> {
+fn packet(quick: bool, walks: bool, rounds: Option<u32>) -> Result<()> {
     let object = bench_object()?.to_string_lossy().into_owned();
     build_with_labs()?;
     let output = target().join("bench").to_string_lossy().into_owned();
@@ -89,6 +92,9 @@ fn packet(quick: bool, rounds: Option<u32>) -> Result<()> {
     let mut words = vec![program.as_str(), "--bench-object", &object, "--output", &output];
     if quick {
         words.push("--quick");
+    }
+    if walks {
+        words.push("--walks");
     }
     let rounds = rounds.map(|rounds| rounds.to_string());
     if let Some(rounds) = &rounds {

@@ -1,6 +1,7 @@
 //! A flow table's memory, mapped into this process: lines, tags, and what is kept apart from lines.
 //!
-//! The controller looks at lines and takes them out, with the algorithm of `balancer_common::table`; it never makes one.
+//! The controller looks at lines and takes them out, with the algorithm of `balancer_common::table`; it never makes one. What
+//! walks do with each line is marked to be inlined, as in `words`.
 #![expect(unsafe_code, reason = "a line is put together from the words of the mapping")]
 
 use std::hint::black_box;
@@ -39,9 +40,19 @@ pub(super) struct Names {
     pub(super) pasts: &'static str,
 }
 
-/// A place for a line's words, aligned as lines are.
+/// A place for a copy of a line, aligned as lines are. The copy is looked at where it is: processors don't forward what was
+/// stored word by word to wider loads, as those that copy a struct once more, which wait until all before them is done.
 #[repr(C, align(64))]
-struct Words([u64; 16]);
+pub(super) struct Copied<A> {
+    words: [u64; 16],
+    family: PhantomData<A>,
+}
+
+impl<A> Copied<A> {
+    pub(super) const fn new() -> Self {
+        Self { words: [0; 16], family: PhantomData }
+    }
+}
 
 /// A live line as it was met.
 pub(super) type Met = Place<u32>;
@@ -67,6 +78,7 @@ impl<A: WireAddress> MappedTable<A> {
         })
     }
 
+    #[inline]
     pub(super) fn len(&self) -> u32 {
         (self.lines.len() / Self::LINE_WORDS) as u32
     }
@@ -94,6 +106,7 @@ impl<A: WireAddress> MappedTable<A> {
     }
 
     /// The line at this index, if it is live.
+    #[inline]
     pub(super) fn met(&self, index: u32) -> Option<Met> {
         let line = self.line(index)?;
         let state = self.state(line);
@@ -101,6 +114,7 @@ impl<A: WireAddress> MappedTable<A> {
     }
 
     /// Slots of the service and the backend of a line that was met.
+    #[inline]
     pub(super) fn slots(&self, met: Met) -> (u16, u16) {
         let word = self.lines.peek(met.index as usize * Self::LINE_WORDS + Self::SLOTS_WORD).to_ne_bytes();
         (u16::from_ne_bytes([word[4], word[5]]), u16::from_ne_bytes([word[6], word[7]]))
@@ -113,29 +127,47 @@ impl<A: WireAddress> MappedTable<A> {
 
     /// A copy of a line that was met, if it has still the same life after that.
     pub(super) fn read(&self, met: Met) -> Option<Line<A>> {
-        const { assert!(size_of::<Line<A>>() <= size_of::<Words>()) };
+        self.read_into(met, &mut Copied::new()).copied()
+    }
+
+    /// The same, in a place of the caller's.
+    #[inline]
+    pub(super) fn read_into<'a>(&self, met: Met, into: &'a mut Copied<A>) -> Option<&'a Line<A>> {
+        const { assert!(size_of::<Line<A>>() <= size_of::<Copied<A>>()) };
         let first = met.index as usize * Self::LINE_WORDS;
-        let mut words = Words([0; 16]);
-        for (at, word) in words.0.iter_mut().take(Self::LINE_WORDS).enumerate() {
+        for (at, word) in into.words.iter_mut().take(Self::LINE_WORDS).enumerate() {
             *word = self.lines.peek(first + at);
         }
         fence(Ordering::Acquire);
-        if !self.state(met.line).is_same_life(met.state) {
+        if !self.is_there(met) {
             return None;
         }
-        // SAFETY: as many bytes and more, aligned as a line is, which is made of integers for which any value is sound.
-        Some(unsafe { (&raw const words).cast::<Line<A>>().read() })
+        // SAFETY: as many bytes and more, aligned as a line is, which is made of integers for which any value is sound; borrowed
+        // for as long as the place is.
+        Some(unsafe { &*(&raw const *into).cast::<Line<A>>() })
     }
 
     /// What is kept apart from the line at this index.
+    #[inline]
     pub(super) fn past(&self, index: u32) -> Past {
-        let words = [0, 1, 2].map(|word| self.pasts.peek(index as usize * self.past_words + word));
-        let [began, twin, first_sequence, fin_end, packets_at_reset, padding] =
-            [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 4)].map(|(word, byte): (usize, usize)| {
-                let bytes = words[word].to_ne_bytes();
-                u32::from_ne_bytes([bytes[byte], bytes[byte + 1], bytes[byte + 2], bytes[byte + 3]])
-            });
+        let halves = |word| self.halves_of_past(index, word);
+        let ([began, twin], [first_sequence, fin_end], [packets_at_reset, padding]) =
+            (halves(0), halves(1), halves(2));
         Past { began, twin, first_sequence, fin_end, packets_at_reset, padding }
+    }
+
+    /// The index of the other direction's line, if there is one.
+    #[inline]
+    pub(super) fn twin_of(&self, index: u32) -> u32 {
+        let [_began, twin] = self.halves_of_past(index, 0);
+        twin
+    }
+
+    /// By arithmetic: bytes that go by the stack wait there for every load that is under way, and so would the next flow.
+    #[inline]
+    fn halves_of_past(&self, index: u32, word: usize) -> [u32; 2] {
+        let [a, b, c, d, e, f, g, h] = self.pasts.peek(index as usize * self.past_words + word).to_ne_bytes();
+        [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
     }
 
     /// The SYN beside a client's line at this index of handshakes; meaningful if the line has still the same life after
@@ -155,24 +187,36 @@ impl<A: WireAddress> MappedTable<A> {
 
     /// The other direction of a line.
     pub(super) fn twin(&self, line: &Line<A>, past: &Past) -> Option<(Met, Line<A>)> {
+        let mut twin = Copied::new();
+        self.twin_into(line, past, &mut twin).map(|(met, twin)| (met, *twin))
+    }
+
+    /// The same, in a place of the caller's.
+    #[inline]
+    pub(super) fn twin_into<'a>(
+        &self,
+        line: &Line<A>,
+        past: &Past,
+        into: &'a mut Copied<A>,
+    ) -> Option<(Met, &'a Line<A>)> {
         let met = self.met(past.twin)?;
-        let twin = self.read(met)?;
+        let twin = self.read_into(met, into)?;
         (twin.key == line.becomes.reversed()).then_some((met, twin))
     }
 
-    /// Has the processor fetch these lines, and what is kept apart from them, all at once: they are anywhere in memory,
-    /// and reading one after the other waits for each.
+    /// Has the processor fetch these lines all at once: they are anywhere in memory, and reading one after the other waits
+    /// for each.
     pub(super) fn fetch(&self, indices: impl Iterator<Item = u32>) {
         let known = indices.filter(|index| *index < self.len());
         let words = known.fold(0, |words, index| {
             let first = index as usize * Self::LINE_WORDS;
-            let line = self.lines.peek(first) ^ self.lines.peek(first + Self::LINE_WORDS - 1);
-            words ^ line ^ self.pasts.peek(index as usize * self.past_words)
+            words ^ self.lines.peek(first) ^ self.lines.peek(first + Self::LINE_WORDS - 1)
         });
         black_box(words);
     }
 
     /// Whether a line that was met has still the same life.
+    #[inline]
     pub(super) fn is_there(&self, met: Met) -> bool {
         self.state(met.line).is_same_life(met.state)
     }
@@ -191,10 +235,12 @@ impl<A: WireAddress> MappedTable<A> {
 impl<A: WireAddress> Lines for MappedTable<A> {
     type Line = u32;
 
+    #[inline]
     fn line(&self, index: u32) -> Option<u32> {
         (index < self.len()).then_some(index)
     }
 
+    #[inline]
     fn state(&self, line: u32) -> State {
         State(self.lines.load(line as usize * Self::LINE_WORDS))
     }

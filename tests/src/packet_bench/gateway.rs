@@ -14,7 +14,7 @@ use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use aya::programs::{ProgramFd, ProgramInfo};
 use balancer_common::abi::{ActiveWord, Interface, NextHop, Seed};
 use balancer_common::verdict::Reason;
-use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
+use balancer_user::dataplane::flows::{FlowState, FlowTable, Lifetimes};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
 use balancer_user::dataplane::slots::{Busy, assign};
 use balancer_user::dataplane::tables::Tables;
@@ -163,11 +163,12 @@ impl Gateway {
         Ok(self.slots.iter().map(|(name, slot)| (*name, of(slot))).collect())
     }
 
-    /// Looks at every flow as `balancer flows` does; returns how many there are.
+    /// Looks at every flow as `balancer flows` does; returns how many are established. Those for which there was no place are
+    /// still handshakes.
     pub(super) fn listed(&self) -> u64 {
         let mut flows = 0;
         // What is told of a flow is made for whoever wants it, and must not be left out because nobody looks.
-        self.flows.for_each(|flow| flows += u64::from(black_box(flow).packets > 0));
+        self.flows.for_each(|flow| flows += u64::from(black_box(flow).state == FlowState::Established));
         flows
     }
 
