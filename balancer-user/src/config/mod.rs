@@ -10,6 +10,8 @@
 mod addresses;
 mod attempts;
 mod backend;
+#[cfg(test)]
+pub(crate) mod example;
 mod explain;
 mod gateway;
 mod hints;

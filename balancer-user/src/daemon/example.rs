@@ -1,26 +1,8 @@
-//! A configuration for tests, held against a machine that has what it needs.
+//! The tests' configuration, held against a machine that has what it needs.
 
-use crate::config::{self, Config, Missing, Names, Surroundings};
+use crate::config::{self, Config, Missing, Names, Surroundings, example};
 
-/// One pool, one service, two backends.
-pub(super) const BASE: &str = r#"
-[gateway]
-interfaces = ["wan0", "lan0"]
-[[pool]]
-name = "passwords"
-[[pool.service]]
-name = "web"
-listen = "203.0.113.10:443"
-backend_port = 10001
-[pool.probe]
-kind = "tcp"
-[[pool.backend]]
-name = "server1"
-address = "10.0.2.11"
-[[pool.backend]]
-name = "server2"
-address = "10.0.2.12"
-"#;
+pub(super) use crate::config::example::TWO_BACKENDS as BASE;
 
 pub(super) fn config(text: &str) -> Config {
     let machine = Surroundings {
@@ -35,8 +17,5 @@ pub(super) fn config(text: &str) -> Config {
 
 /// After these replacements.
 pub(super) fn replaced(replaced: &[(&str, &str)]) -> Config {
-    config(&replaced.iter().fold(BASE.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    }))
+    config(&example::replaced(replaced))
 }
