@@ -2,11 +2,14 @@
 //!
 //! It knows the control API's client and documents, what a dead daemon left in its state directory, and nothing else of
 //! the controller: `run`, `check`, `doctor`, `import` and `detach` are parsed here and carried out by whoever calls [`parse`].
+//! Here are the verbs; what each takes is in `arguments`, and what it prints in a file of its own.
 
+mod arguments;
 mod ask;
 pub mod check;
 pub mod doctor;
 pub mod events;
+mod examples;
 pub mod flows;
 pub mod import;
 mod layout;
@@ -29,15 +32,23 @@ pub mod why;
 mod tests;
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::control::protocol::{DEFAULT_EVENTS, MAX_EVENTS};
 use crate::exit::Exit;
+
+pub use arguments::{
+    CheckArgs, DrainArgs, EventsArgs, FailbackArgs, FailoverArgs, FlowsArgs, MaintArgs, ReadyArgs,
+    ReloadArgs, ResumeArgs, Resumption, RunArgs, StatsArgs, StatusArgs, TraceArgs, Wait, WhyArgs,
+};
+
+use examples::{
+    CHECK_EXAMPLES, COMPLETIONS_EXAMPLES, DOCTOR_EXAMPLES, DRAIN_EXAMPLES, EVENTS_EXAMPLES, EXAMPLES,
+    FAILOVER_EXAMPLES, FLOWS_EXAMPLES, MAN_EXAMPLES, RELOAD_EXAMPLES, SCHEMA_EXAMPLES, STATS_EXAMPLES,
+    STATUS_EXAMPLES, TRACE_EXAMPLES, WHY_EXAMPLES,
+};
 
 /// What `--version` tells.
 #[derive(Clone, Debug)]
@@ -236,330 +247,6 @@ pub enum Verb {
     #[command(after_help = MAN_EXAMPLES)]
     Man(manual::ManArgs),
 }
-
-/// `balancer run`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct RunArgs {
-    /// Give up pinned state that can't be taken over; live flows break
-    #[arg(long)]
-    pub replace: bool,
-    /// On SIGTERM, remove everything from the kernel instead of leaving traffic running
-    #[arg(long)]
-    pub detach_on_exit: bool,
-    /// How the log is written to stderr
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-}
-
-/// `balancer check`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct CheckArgs {
-    /// Leave host names and interfaces alone: check on another machine than the gateway
-    #[arg(long)]
-    pub no_resolve: bool,
-    /// Tell in words what would be applied, and what is as it is by default; not with -o json
-    #[arg(long)]
-    pub explain: bool,
-}
-
-/// `balancer status`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct StatusArgs {
-    /// Show this pool only
-    pub pool: Option<String>,
-    /// Exit with 6 when a shown pool is not on an up backend
-    #[arg(long, conflicts_with = "watch")]
-    pub exit_code: bool,
-    /// Whether once.
-    #[command(flatten)]
-    pub watch: watch::Watch,
-}
-
-/// `balancer stats`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct StatsArgs {
-    /// Whether once.
-    #[command(flatten)]
-    pub watch: watch::Watch,
-}
-
-/// `balancer flows`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct FlowsArgs {
-    /// Show flows of this pool only
-    #[arg(long)]
-    pub pool: Option<String>,
-    /// Show flows to backends of this name only
-    #[arg(long)]
-    pub backend: Option<String>,
-    /// Show flows of this client only
-    #[arg(long, value_name = "IP")]
-    pub client: Option<IpAddr>,
-    /// Show so many at most: any of them, as there is no order
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-}
-
-/// `balancer events`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct EventsArgs {
-    /// Show so many of the newest, at most 10000
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_EVENTS)]
-    #[arg(value_parser = clap::value_parser!(u64).range(0..=MAX_EVENTS))]
-    pub limit: u64,
-    /// Then wait for more and show each as it happens, until the daemon ends; in JSON one object a line
-    #[arg(long)]
-    pub follow: bool,
-    /// Show events of this pool only
-    #[arg(long)]
-    pub pool: Option<String>,
-}
-
-/// `balancer trace`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct TraceArgs {
-    /// Show packets from or to this client only, also those that are not for a service
-    #[arg(long, value_name = "IP")]
-    pub client: Option<IpAddr>,
-    /// Show packets of this service only; POOL/SERVICE, where several pools have one of this name
-    #[arg(long, value_name = "S")]
-    pub service: Option<String>,
-    /// End after so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-}
-
-/// `balancer why`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct WhyArgs {
-    /// The pool to explain
-    pub pool: String,
-}
-
-/// `balancer failover`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct FailoverArgs {
-    /// The pool to move
-    pub pool: String,
-    /// The backend to make active
-    #[arg(long, value_name = "BACKEND")]
-    pub to: Option<String>,
-    /// Go there although it isn't eligible; with --to also out of a change that is held
-    #[arg(long)]
-    pub force: bool,
-    /// Reset the flows of the backend that was active
-    #[arg(long)]
-    pub reset: bool,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// For every verb that changes something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
-pub struct Wait {
-    /// Don't wait until it is done, only until it has begun
-    #[arg(long)]
-    pub no_wait: bool,
-}
-
-/// `balancer failback`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct FailbackArgs {
-    /// The pool to move
-    pub pool: String,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// `balancer drain`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct DrainArgs {
-    /// The pool
-    pub pool: String,
-    /// The backend to take out of use
-    pub backend: String,
-    /// Reset what is left after this long, as in `90s` [default: the pool's drain_deadline]
-    #[arg(long, value_name = "D", value_parser = crate::duration::parse)]
-    pub deadline: Option<Duration>,
-    /// Though no other backend is eligible
-    #[arg(long)]
-    pub force: bool,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// `balancer maint`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct MaintArgs {
-    /// The pool
-    pub pool: String,
-    /// The backend to take out of use
-    pub backend: String,
-    /// Though no other backend is eligible
-    #[arg(long)]
-    pub force: bool,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// `balancer ready`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct ReadyArgs {
-    /// The pool
-    pub pool: String,
-    /// The backend to put back
-    pub backend: String,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// `balancer resume`.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct ResumeArgs {
-    /// The pool that is held
-    pub pool: String,
-    /// How to go on.
-    #[command(flatten)]
-    pub how: Resumption,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-/// `balancer reload`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct ReloadArgs {
-    /// Take it back after this long, as in `60s`, unless `reload --confirmed` comes before
-    #[arg(long, value_name = "D", value_parser = crate::duration::parse)]
-    pub confirm: Option<Duration>,
-    /// Keep what the last `reload --confirm` has changed
-    #[arg(long, conflicts_with = "confirm")]
-    pub confirmed: bool,
-}
-
-/// One of two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
-#[group(required = true, multiple = false)]
-pub struct Resumption {
-    /// Do what failed once more
-    #[arg(long)]
-    pub retry: bool,
-    /// Go on without it
-    #[arg(long)]
-    pub skip: bool,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  balancer import nginx /etc/nginx/nginx.conf    what would it be here?
-  balancer check --config ./balancer.toml     is this configuration right?
-  balancer doctor                             is this machine right?
-  balancer run                                start the daemon
-  balancer status                             who is active, and why
-  balancer top                                the same, live, with keys
-  balancer flows --client 192.0.2.7           where a client's connections go
-  balancer trace --client 192.0.2.7           and each of its packets
-  balancer why passwords                      what led to that
-  balancer events --follow                    what happens
-  balancer failover passwords                 move the pool to the next backend
-  balancer failback passwords                 and back to the first
-
-Exit codes: 0 ok, 1 failed or refused, 2 usage, 3 configuration, 4 no daemon, 5 permission,
-6 `status --exit-code`: degraded, 7 conflict";
-
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  balancer check                              would the daemon take it?
-  balancer check --explain                    and what would it do?
-  balancer check --no-resolve --config new.toml    on another machine than the gateway
-  balancer check -o json | jq -r '.findings[] | .severity + \" in line \" + (.line | tostring) + \": \" + .message'
-  balancer schema > balancer.schema.json      for an editor that knows JSON schemas";
-
-const STATUS_EXAMPLES: &str = "\
-Examples:
-  balancer status                             all pools
-  balancer status --watch                     again every second, in place
-  balancer status passwords --exit-code       for a monitoring check: 0 good, 6 degraded
-  balancer status -o json | jq -r '.pools[] | .name + \" \" + .active'";
-
-const STATS_EXAMPLES: &str = "\
-Examples:
-  balancer stats                              totals
-  balancer stats --watch --interval 5s        and what they come to in a second
-  balancer stats -o json | jq '.drops | with_entries(select(.value > 0))'";
-
-const FLOWS_EXAMPLES: &str = "\
-Examples:
-  balancer flows                              all of them
-  balancer flows --client 192.0.2.7           where a client's connections go
-  balancer flows --pool passwords --backend server1 --limit 20    some of this backend's
-  balancer flows -o json | jq -r '.flows[] | select(.idle_s > 3600) | .client'";
-
-const EVENTS_EXAMPLES: &str = "\
-Examples:
-  balancer events                             the newest 100
-  balancer events --pool passwords --limit 10    the newest of this pool
-  balancer events --follow --limit 0          only what happens from now on
-  balancer events --follow -o json | jq -c 'select(.event == \"transition\")'";
-
-const TRACE_EXAMPLES: &str = "\
-Examples:
-  balancer trace --client 192.0.2.7           what becomes of a client's packets
-  balancer trace --service passwords/web      of all packets of a service
-  balancer trace -o json | jq -c 'select(.verdict == \"dropped\") | [.from, .reason]'";
-
-const WHY_EXAMPLES: &str = "\
-Examples:
-  balancer why passwords
-  balancer why passwords -o json | jq -r '.chain[0].evidence'";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  balancer doctor                             before the first start, and when clients complain
-  balancer doctor -o json | jq -r '.findings[] | select(.ok | not) | .severity + \" \" + .id + \": \" + .fix'";
-
-const FAILOVER_EXAMPLES: &str = "\
-Examples:
-  balancer failover passwords                 to the next eligible backend
-  balancer failover passwords --to server2    to this one, if it is eligible
-  balancer failover passwords --to server2 --force    to this one, whatever the probes say
-  balancer failover passwords --reset         and end the connections of the one before";
-
-const SCHEMA_EXAMPLES: &str = "\
-Examples:
-  balancer schema > balancer.schema.json      of the configuration, for an editor
-  balancer schema status                      of `status -o json`
-  balancer schema event                       of each line of `events --follow -o json`";
-
-const COMPLETIONS_EXAMPLES: &str = "\
-Examples:
-  balancer completions bash > /etc/bash_completion.d/balancer
-  balancer completions zsh > /usr/local/share/zsh/site-functions/_balancer
-  balancer completions fish > ~/.config/fish/completions/balancer.fish";
-
-const MAN_EXAMPLES: &str = "\
-Examples:
-  balancer man | man -l -                     the page of the program
-  balancer man failover | man -l -            of a verb
-  balancer man --dir /usr/local/share/man/man1    all of them, to stay";
-
-const DRAIN_EXAMPLES: &str = "\
-Examples:
-  balancer drain passwords server1            before an update; then:
-  balancer status passwords                   how many flows are left
-  balancer drain passwords server1 --deadline 30s    not longer than that
-  balancer ready passwords server1            and back into use";
-
-const RELOAD_EXAMPLES: &str = "\
-Examples:
-  balancer check && balancer reload           read the file once more
-  balancer reload --confirm 60s               and go back in a minute, unless this comes before:
-  balancer reload --confirmed";
 
 impl Cli {
     /// How to print data: the flag's value, or a table.
