@@ -29,7 +29,15 @@
 //! Deliberately absent: flows, directions, time, and what the memory is. The packet path has it in BPF maps, the
 //! controller in its mapping of them, tests in vectors, and `loom` in cells whose every order of access is tried.
 
-use crate::abi::{FlowKey, Seed, WireAddress};
+mod hash;
+mod state;
+mod tags;
+
+pub use hash::Hash;
+pub use state::{Kind, State, since};
+pub use tags::way_of;
+
+use tags::{free_in, lowest, repeated, tag_of, zeros};
 
 /// Lines of a bucket. With two buckets of eight to choose from, at the load that [`lines_for`] allows, 6 of a million new
 /// keys found no place in a full table in which flows came and went (simulated; 3,600 with four).
@@ -59,176 +67,6 @@ pub const LOCK_TRIES: u32 = 128;
 
 /// How often a line is tried to be taken that changes under the taker's hands, as packets store the time.
 const TAKE_TRIES: u32 = 16;
-
-/// A key's hash, the same in all tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hash(u64);
-
-impl Hash {
-    /// What [`Hash::to_word`] returned.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
-    /// On its way through a function that only takes integers.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        self.0
-    }
-
-    /// Of a key. Multilinear: who doesn't know the seed can't find keys that come to the same sum more often than by
-    /// chance; the multiplication behind it scatters what is left of order between keys.
-    #[inline(always)]
-    pub fn of<A: WireAddress>(key: &FlowKey<A>, seed: &Seed) -> Self {
-        Self::new(
-            seed,
-            key.source.hashed(seed, 1).wrapping_add(key.destination.hashed(seed, 1 + A::WORDS)),
-            2 * A::WORDS,
-            key.ports(),
-        )
-    }
-
-    #[inline(always)]
-    fn new(seed: &Seed, addresses: u64, words: usize, ports: u32) -> Self {
-        let ports = seed.0[1 + words].wrapping_mul(u64::from(ports));
-        let sum = seed.0[0].wrapping_add(addresses).wrapping_add(ports);
-        let scattered = (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self(scattered ^ scattered >> 32)
-    }
-
-    /// The two buckets of so many in which the key may be.
-    #[inline(always)]
-    pub const fn buckets(self, buckets: u32) -> [u32; 2] {
-        let (high, low) = (self.0 >> 32, self.0 & 0xffff_ffff);
-        [((high * buckets as u64) >> 32) as u32, ((low * buckets as u64) >> 32) as u32]
-    }
-
-    /// What stands for the key in a bucket's tags; never 0, which stands for no key. Of bits that say little about the
-    /// buckets.
-    #[inline(always)]
-    pub const fn tag(self) -> u16 {
-        let tag = (self.0 >> 32) as u16;
-        if tag == 0 { 1 } else { tag }
-    }
-
-    /// Which line of a bucket the key would have, if it may choose: most keys could.
-    #[inline(always)]
-    pub const fn way(self) -> u32 {
-        (self.0 >> 8) as u32 % WAYS
-    }
-
-    /// Which lock the key has.
-    #[inline(always)]
-    pub const fn lock(self) -> u32 {
-        (self.0 >> 20) as u32 % LOCKS
-    }
-}
-
-/// What a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Nobody's.
-    Free,
-    /// The packet path fills or empties it.
-    Claimed,
-    /// A direction of a flow.
-    Live,
-    /// The controller empties it.
-    Leaving,
-}
-
-/// A line's state word. The lower half: what it is (2 bits), marks of its user (6 bits), and how often it was published (24
-/// bits); the upper half: when its flow had its last packet, in ticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State(pub u64);
-
-impl State {
-    const KIND: u64 = 0b11;
-    const MARKS: u64 = 0b1111_1100;
-    const LIFE: u64 = 0xffff_ff00;
-
-    /// What the line is.
-    #[inline(always)]
-    pub const fn kind(self) -> Kind {
-        match self.0 & Self::KIND {
-            0 => Kind::Free,
-            1 => Kind::Claimed,
-            2 => Kind::Live,
-            _ => Kind::Leaving,
-        }
-    }
-
-    #[inline(always)]
-    const fn with_kind(self, kind: Kind) -> Self {
-        let kind = match kind {
-            Kind::Free => 0,
-            Kind::Claimed => 1,
-            Kind::Live => 2,
-            Kind::Leaving => 3,
-        };
-        Self(self.0 & !Self::KIND | kind)
-    }
-
-    /// The user's marks, six bits.
-    #[inline(always)]
-    pub const fn marks(self) -> u8 {
-        ((self.0 & Self::MARKS) >> 2) as u8
-    }
-
-    /// With these marks besides.
-    #[inline(always)]
-    #[must_use]
-    pub const fn marked(self, marks: u8) -> Self {
-        Self(self.0 | (marks as u64) << 2 & Self::MARKS)
-    }
-
-    /// When the last packet came.
-    #[inline(always)]
-    pub const fn last_seen(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// For how long no packet has come, in ticks. Other CPUs may have read a later time than this `now` and stored it
-    /// already: that is no time at all, not the longest.
-    #[inline(always)]
-    pub const fn silent(self, now: u32) -> u32 {
-        since(self.last_seen(), now)
-    }
-
-    /// The next life of a claimed line: live, with nothing but these marks.
-    #[inline(always)]
-    #[must_use]
-    pub const fn born(self, marks: u8, now: u32) -> Self {
-        let generation = (self.0 & Self::LIFE).wrapping_add(0x100) & Self::LIFE;
-        Self(generation | (now as u64) << 32).with_kind(Kind::Live).marked(marks)
-    }
-
-    /// The same without marks and time.
-    #[inline(always)]
-    #[must_use]
-    pub const fn freed(self) -> Self {
-        Self(self.0 & Self::LIFE)
-    }
-
-    /// Whether both are of the same life of the line: live, and published by the same call.
-    #[inline(always)]
-    pub const fn is_same_life(self, other: Self) -> bool {
-        const MASK: u64 = State::LIFE | State::KIND;
-        self.0 & MASK == other.0 & MASK && matches!(self.kind(), Kind::Live)
-    }
-}
-
-/// How far one CPU's time can be ahead of another's, in ticks: 16 s at least, and a virtual CPU that is away for longer than
-/// that has worse troubles.
-const AHEAD: u32 = 1000;
-
-/// How many ticks ago that was. What another CPU, whose clock is ahead, has written down later than `now` is no time ago.
-#[inline(always)]
-pub const fn since(tick: u32, now: u32) -> u32 {
-    let since = now.wrapping_sub(tick);
-    if since > u32::MAX - AHEAD { 0 } else { since }
-}
 
 /// A table's lines and tags.
 pub trait Lines {
@@ -302,44 +140,6 @@ pub enum Refused {
     Full,
     /// Another CPU inserts it, or one of the same lock, and takes too long.
     Contended,
-}
-
-/// Four tags, each of them this one.
-#[inline(always)]
-const fn repeated(tag: u16) -> u64 {
-    tag as u64 * 0x0001_0001_0001_0001
-}
-
-/// The highest bit of each of four tags that is zero.
-#[inline(always)]
-const fn zeros(tags: u64) -> u64 {
-    const LOW: u64 = repeated(0x7fff);
-    !((tags & LOW).wrapping_add(LOW) | tags | LOW)
-}
-
-/// Which of four tags the lowest of these bits is in.
-#[inline(always)]
-const fn lowest(bits: u64) -> u32 {
-    // One bit of four is left, at 0, 16, 32 or 48; the product has its number on top.
-    let bit = (bits & bits.wrapping_neg()) >> 15;
-    (bit.wrapping_mul(0x0000_0001_0002_0003) >> 48) as u32 & 3
-}
-
-/// Which line of a bucket has this tag: as a rule one or none does, of several the first.
-#[inline(always)]
-pub const fn way_of([low, high]: [u64; 2], tag: u16) -> Option<u32> {
-    let tag = repeated(tag);
-    let (low, high) = (zeros(low ^ tag), zeros(high ^ tag));
-    if low != 0 {
-        return Some(lowest(low));
-    }
-    if high != 0 { Some(WAYS / 2 + lowest(high)) } else { None }
-}
-
-/// How many of four bits of [`zeros`] are set.
-#[inline(always)]
-const fn count(bits: u64) -> u32 {
-    ((bits >> 15).wrapping_mul(repeated(1)) >> 48) as u32
 }
 
 /// The line that has this key.
@@ -483,19 +283,6 @@ pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>>
         }
     }
     None
-}
-
-/// The tag of one of a bucket's lines.
-#[inline(always)]
-const fn tag_of([low, high]: [u64; 2], way: u32) -> u16 {
-    let tags = if way < WAYS / 2 { low } else { high };
-    (tags >> (16 * (way % (WAYS / 2)))) as u16
-}
-
-/// How many lines of a bucket have no tag.
-#[inline(always)]
-const fn free_in([low, high]: [u64; 2]) -> u32 {
-    count(zeros(low)) + count(zeros(high))
 }
 
 /// Who takes a line out.

@@ -5,8 +5,9 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::tags::count;
 use super::*;
-use crate::abi::Address4;
+use crate::abi::{Address4, FlowKey, Seed};
 
 /// The four tags of a word, the lowest first.
 fn tags_of(word: u64) -> [u16; 4] {
@@ -166,14 +167,14 @@ proptest! {
 
     #[test]
     fn a_hash_names_only_buckets_and_locks_that_there_are(word in any::<u64>(), buckets in 1..=u32::MAX) {
-        prop_assert!(Hash(word).buckets(buckets).iter().all(|&bucket| bucket < buckets));
-        prop_assert!(Hash(word).lock() < LOCKS);
+        prop_assert!(Hash::from_word(word).buckets(buckets).iter().all(|&bucket| bucket < buckets));
+        prop_assert!(Hash::from_word(word).lock() < LOCKS);
     }
 }
 
 #[test]
 fn a_hash_whose_tag_would_be_zero_has_another() {
     for word in [0, 0xffff_0000_ffff_ffff, 0x1234_0000_1234_5678, 0xffff] {
-        assert_eq!(Hash(word).tag(), 1, "{word:#x}");
+        assert_eq!(Hash::from_word(word).tag(), 1, "{word:#x}");
     }
 }
