@@ -2,33 +2,34 @@
 //!
 //! Everything the controller writes is written by its own calls; what else is done to tables is in `tables`.
 
-use std::collections::BTreeSet;
+mod changes;
+mod counted;
+mod idle;
+mod traced;
+mod upkeep;
+
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
-use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
-use balancer_common::abi::{ActiveWord, Interface, NextHop, Signals, Traced, Traffic};
-use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES, MAX_TRACES};
-use balancer_user::dataplane::cut::CutReport;
+use balancer_common::abi::{ActiveWord, Interface, NextHop};
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
-use balancer_user::dataplane::held::{Entrance, ReplayReport, Syns, Waiting};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
-use balancer_user::dataplane::rescue::{Rescuer, Rule};
 use balancer_user::dataplane::slots::{Busy, PoolPlan, PoolSlots, assign};
 use balancer_user::dataplane::tables::Tables;
-use balancer_user::dataplane::traces::Wish;
 use nix::net::if_::if_nametoindex;
 
-use super::counters::Counters;
 use super::given::Given;
 use super::plan;
 use super::scene::{Member, Scene, Side};
 use super::tables::{Answers, FlowMaps, Searches};
 use super::watch::Watch;
+
+pub use idle::Borrowed;
+
+use idle::idle;
 
 /// Room for a frame that grew.
 const GROWTH_BYTES: usize = 256;
@@ -37,12 +38,6 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3600 + 5 * 60);
 
 /// Where the program finds its interfaces; a slot more than they need is never used.
 const INTERFACE_SLOTS: [(Side, u16); 2] = [(Side::Lan, 1), (Side::Wan, 2)];
-
-/// Programs that nobody uses: loading one takes longer than all cases of a topic.
-static IDLE: Mutex<Vec<Gateway>> = Mutex::new(Vec::new());
-
-/// A program of its own for as long as it lives.
-pub struct Borrowed(Option<Gateway>);
 
 /// A loaded program and its tables; they are gone when it is dropped.
 pub struct Gateway {
@@ -82,34 +77,6 @@ pub enum Action {
     Drop,
     /// Out through an interface.
     Redirect,
-}
-
-fn idle(suits: impl Fn(&Gateway) -> bool) -> Option<Gateway> {
-    let mut idle = IDLE.lock().ok()?;
-    let at = idle.iter().position(suits)?;
-    Some(idle.swap_remove(at))
-}
-
-impl Deref for Borrowed {
-    type Target = Gateway;
-
-    fn deref(&self) -> &Gateway {
-        self.0.as_ref().expect("it is there until it is given back")
-    }
-}
-
-impl DerefMut for Borrowed {
-    fn deref_mut(&mut self) -> &mut Gateway {
-        self.0.as_mut().expect("it is there until it is given back")
-    }
-}
-
-impl Drop for Borrowed {
-    fn drop(&mut self) {
-        if let (Some(gateway), Ok(mut idle)) = (self.0.take(), IDLE.lock()) {
-            idle.push(gateway);
-        }
-    }
 }
 
 impl Gateway {
@@ -237,15 +204,6 @@ impl Gateway {
         }
     }
 
-    /// What is counted of a backend's part in connection attempts.
-    ///
-    /// # Errors
-    /// When the plan has no such backend, or the table can't be read.
-    pub fn signals(&self, member: Member) -> Result<Signals> {
-        let slot = self.slot(member).context("a backend of the plan")?;
-        Ok(self.tables.signals(slot)?)
-    }
-
     fn set_word(&self, scene: &Scene, word: ActiveWord) {
         let pools = self.plan.iter().zip(&self.slots);
         for (_, slots) in pools.filter(|(pool, _)| pool.name == scene.name) {
@@ -265,189 +223,16 @@ impl Gateway {
         named.map(|(backend, slot)| (backend.name.clone(), slot.index)).collect()
     }
 
+    /// The slot of the service that listens there.
+    #[must_use]
+    pub fn service_slot(&self, listen: SocketAddr) -> Option<u16> {
+        self.service_slots().into_iter().find_map(|(at, slot)| (at == listen).then_some(slot))
+    }
+
     fn service_slots(&self) -> Vec<(SocketAddr, u16)> {
         let pools = self.plan.iter().zip(&self.slots);
         let listening = pools.flat_map(|(pool, slots)| pool.services.iter().zip(&slots.services));
         listening.map(|(service, slot)| (service.listen, slot.index)).collect()
-    }
-
-    /// Makes a backend the active one of its pool.
-    ///
-    /// # Errors
-    /// When the plan has no such backend.
-    pub fn activate(&mut self, member: Member) -> Result<()> {
-        let (pool, _) = self.given.member(member.address).context("a backend of the plan")?;
-        let scene = pool.scene;
-        self.is_as_given = false;
-        self.set_active(scene, Some(member));
-        Ok(())
-    }
-
-    /// Has the next connection of its pool's services try a backend.
-    ///
-    /// # Errors
-    /// When the plan has no such backend.
-    pub fn put_on_trial(&mut self, member: Member) -> Result<()> {
-        let (pool, _) = self.given.member(member.address).context("a backend of the plan")?;
-        let slot = self.slot(member).context("a backend of the plan")?;
-        self.is_as_given = false;
-        let pools = self.plan.iter().zip(&self.slots).filter(|(plan, _)| plan.name == pool.scene.name);
-        let services = pools.flat_map(|(_, slots)| &slots.services);
-        services.for_each(|service| self.tables.set_trial(service.index, slot));
-        Ok(())
-    }
-
-    /// Leaves a pool without an active backend.
-    pub fn deactivate(&mut self, scene: &Scene) {
-        self.is_as_given = false;
-        self.set_active(scene, None);
-    }
-
-    /// Has a pool's new flows wait.
-    pub fn hold(&mut self, scene: &Scene) {
-        self.is_as_given = false;
-        self.set_word(scene, ActiveWord::hold(0, 0));
-    }
-
-    /// Has a pool refuse new flows.
-    pub fn reject(&mut self, scene: &Scene) {
-        self.is_as_given = false;
-        self.set_word(scene, ActiveWord::reject(0, 0));
-    }
-
-    /// Has SYNs that are held for this pool come in once more. The calling thread is in the gateway.
-    ///
-    /// # Errors
-    /// When the tables can't be read.
-    pub fn replay(&self, scene: &Scene) -> Result<ReplayReport> {
-        self.send_on(scene, None)
-    }
-
-    /// The same with those that wait for the answer of another backend than this one.
-    ///
-    /// # Errors
-    /// When the tables can't be read.
-    pub fn move_on(&self, scene: &Scene, active: Member) -> Result<ReplayReport> {
-        self.send_on(scene, Some(self.slot(active).context("a backend of the plan")?))
-    }
-
-    fn send_on(&self, scene: &Scene, not_at: Option<u16>) -> Result<ReplayReport> {
-        let pools = self.plan.iter().zip(&self.slots).filter(|(pool, _)| pool.name == scene.name);
-        let services = pools.flat_map(|(_, slots)| &slots.services).map(|slot| slot.index).collect();
-        self.enter(|entrance| self.flows.replay(&Waiting { services, not_at }, entrance))
-    }
-
-    /// Has these SYNs come in once more. The calling thread is in the gateway.
-    ///
-    /// # Errors
-    /// When the tables can't be read.
-    pub fn take_in(&self, syns: &Syns) -> Result<ReplayReport> {
-        self.enter(|entrance| syns.come_in(entrance))
-    }
-
-    /// Tells a backend that these SYNs have left it, if they have. The calling thread is in the gateway.
-    ///
-    /// # Errors
-    /// When the plan has no such backend, or the tables can't be read.
-    pub fn tell_left(&self, syns: &Syns, member: Member) -> Result<()> {
-        let slot = self.slot(member).context("a backend of the plan")?;
-        let way = self.tables.way(slot).context("a way to it")?;
-        self.flows.tell_left(syns, &[(slot, way)].into(), &self.tables.exits(0)?);
-        Ok(())
-    }
-
-    fn enter(&self, come_in: impl FnOnce(Entrance<'_>) -> ReplayReport) -> Result<ReplayReport> {
-        let exits = self.tables.exits(0)?;
-        Ok(come_in(Entrance { program: &self.program, exits: &exits, generic: &BTreeSet::new() }))
-    }
-
-    /// Who looks for clients that nobody answers, by this rule for all services.
-    #[must_use]
-    pub fn rescuer(&self, rule: Rule) -> Rescuer {
-        let rules = self.service_slots().into_iter().map(|(_, slot)| (slot, rule));
-        Rescuer::new(self.flows.clone(), rules.collect())
-    }
-
-    /// Ends all flows of a backend.
-    ///
-    /// # Errors
-    /// When the plan has no such backend, or the tables can't be read.
-    pub fn cut(&self, member: Member) -> Result<CutReport> {
-        let slot = self.slot(member).context("a backend of the plan")?;
-        Ok(self.flows.cut(slot, &self.tables.exits(slot)?, None)?)
-    }
-
-    /// The same, and keeps the SYNs that it has not answered.
-    ///
-    /// # Errors
-    /// As [`Gateway::cut`].
-    pub fn cut_and_keep(&self, member: Member) -> Result<(CutReport, Syns)> {
-        let slot = self.slot(member).context("a backend of the plan")?;
-        let mut syns = Syns::default();
-        let report = self.flows.cut(slot, &self.tables.exits(slot)?, Some(&mut syns))?;
-        Ok((report, syns))
-    }
-
-    /// Takes back the way to a backend.
-    ///
-    /// # Errors
-    /// When the plan has no such backend.
-    pub fn lose_way(&mut self, member: Member) -> Result<()> {
-        let slot = self.slot(member).context("a backend of the plan")?;
-        self.is_as_given = false;
-        Ok(self.tables.set_way(slot, None)?)
-    }
-
-    /// Makes all flows older: as if nothing had happened for this long.
-    ///
-    /// # Errors
-    /// When the tables can't be read or written.
-    pub fn grow_older(&mut self, by: Duration) -> Result<()> {
-        self.flow_maps.grow_older(by)
-    }
-
-    /// Removes the client's side of every flow, as nothing ever should: what remains is half a flow.
-    ///
-    /// # Errors
-    /// When the tables can't be read or written.
-    pub fn tear_flows_apart(&mut self) -> Result<()> {
-        self.is_crowded = true;
-        self.flow_maps.tear_apart()
-    }
-
-    /// Has every lock taken by another CPU, or given back.
-    ///
-    /// # Errors
-    /// When the table can't be written.
-    pub fn set_locks(&mut self, taken: bool) -> Result<()> {
-        self.flow_maps.set_locks(taken)
-    }
-
-    /// Has every CPU look for room no more in this moment.
-    ///
-    /// # Errors
-    /// When the table can't be written.
-    pub fn exhaust_searches(&mut self) -> Result<()> {
-        self.searches.exhaust()
-    }
-
-    /// Has more handshakes counted than there may be, none of them where a new one could take its place.
-    ///
-    /// # Errors
-    /// When the table can't be written.
-    pub fn crowd_handshakes(&mut self) -> Result<()> {
-        self.is_crowded = true;
-        self.flow_maps.crowd()
-    }
-
-    /// Deletes the device of this side, as when a card is pulled.
-    ///
-    /// # Errors
-    /// When `ip` refuses.
-    pub fn pull(&self, side: Side) -> Result<()> {
-        let status = Command::new("ip").args(["link", "delete", side.interface()]).status()?;
-        ensure!(status.success(), "ip link delete {}: {status}", side.interface());
-        Ok(())
     }
 
     /// One frame through the program, as if it had come in on this side.
@@ -481,93 +266,6 @@ impl Gateway {
             other => anyhow::bail!("the program answers {other}"),
         };
         Ok(Outcome { action, frame: after })
-    }
-
-    /// Has this traced instead of everything, for so long.
-    ///
-    /// # Errors
-    /// When the program can't be told.
-    pub fn trace(&mut self, wishes: &[Wish], lasts: Duration) -> Result<()> {
-        self.watch.want(wishes, lasts)
-    }
-
-    /// What was told since then to whoever traces: of the last frame, as a rule.
-    pub fn traced(&mut self) -> Vec<Traced> {
-        self.watch.told()
-    }
-
-    /// How many packets each wish wanted that it wasn't told of.
-    ///
-    /// # Errors
-    /// When the table can't be read.
-    pub fn untold(&self) -> Result<[u64; MAX_TRACES]> {
-        self.watch.missed()
-    }
-
-    /// Whether the program looks at packets for anybody.
-    ///
-    /// # Errors
-    /// When the table can't be read.
-    pub fn is_tracing(&self) -> Result<bool> {
-        self.watch.is_on()
-    }
-
-    /// The slot of the service that listens there.
-    #[must_use]
-    pub fn service_slot(&self, listen: SocketAddr) -> Option<u16> {
-        self.service_slots().into_iter().find_map(|(at, slot)| (at == listen).then_some(slot))
-    }
-
-    /// All counters of who is in the plan.
-    ///
-    /// # Errors
-    /// When a table can't be read.
-    pub fn counters(&self) -> Result<Counters> {
-        let [half_open_entries, established_entries] = self.flow_maps.count()?;
-        let [half_open, established] = self.flow_maps.counted()?;
-        if !self.is_crowded {
-            ensure!(
-                [half_open as usize, established as usize].map(|flows| 2 * flows)
-                    == [half_open_entries, established_entries],
-                "{half_open} handshakes and {established} flows are counted, {half_open_entries} and \
-                 {established_entries} lines are there"
-            );
-        }
-        let mut counters = Counters { half_open_entries, established_entries, ..Counters::default() };
-        for (reason, tally) in self.tables.tallies()? {
-            counters.drops.insert(reason, tally.dropped);
-            counters.answers.insert(reason, tally.answered);
-            counters.passed.insert(reason, tally.passed);
-        }
-        for (listen, slot) in self.service_slots() {
-            counters.services.insert(listen, self.tables.service_traffic(slot)?);
-        }
-        for (name, slot) in self.backend_slots() {
-            counters.backends.insert(name, self.tables.backend_traffic(slot)?);
-        }
-        Ok(counters)
-    }
-
-    /// Fails when a slot that nobody has was counted in.
-    ///
-    /// # Errors
-    /// As told, or when a table can't be read.
-    pub fn nothing_is_counted_elsewhere(&self) -> Result<()> {
-        let services: Vec<u16> = self.service_slots().into_iter().map(|(_, slot)| slot).collect();
-        let backends: Vec<u16> = self.backend_slots().into_iter().map(|(_, slot)| slot).collect();
-        for slot in (0..MAX_SERVICES as u16).filter(|slot| !services.contains(slot)) {
-            ensure!(
-                self.tables.service_traffic(slot)? == Traffic::default(),
-                "service slot {slot} was counted"
-            );
-        }
-        for slot in (0..MAX_BACKENDS as u16).filter(|slot| !backends.contains(slot)) {
-            ensure!(
-                self.tables.backend_traffic(slot)? == Traffic::default(),
-                "backend slot {slot} was counted"
-            );
-        }
-        Ok(())
     }
 }
 
