@@ -56,17 +56,16 @@ impl PinDirectory {
     }
 
     /// The layouts other than this one's that something is pinned for, by their directories.
-    pub fn other_layouts_in(path: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
-        let is_other = |entry: &fs::DirEntry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            is_layout(&name) && name != layout_version()
-        };
-        let others = entries.filter(is_other).map(|entry| entry.path());
-        let mut others: Vec<PathBuf> =
-            others.filter(|path| fs::read_dir(path).is_ok_and(|mut pins| pins.next().is_some())).collect();
-        others.sort();
-        others
+    pub fn other_layouts_in(path: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+        let mut others = layouts(path)?;
+        others.retain(|layout| !layout.ends_with(layout_version()));
+        let mut full = Vec::new();
+        for layout in others {
+            if fs::read_dir(&layout).map_err(failed("read", &layout))?.next().is_some() {
+                full.push(layout);
+            }
+        }
+        Ok(full)
     }
 
     /// Whether something is pinned that a daemon would take over.
@@ -108,15 +107,8 @@ impl PinDirectory {
 
     /// What other versions of this program have left: where something is pinned for another layout.
     pub fn other_layouts(&self) -> Result<Vec<OtherLayout>, DataplaneError> {
-        let layouts = self.layouts()?.into_iter().filter(|path| *path != self.versioned);
-        let mut others = Vec::new();
-        for path in layouts {
-            if fs::read_dir(&path).map_err(failed("read", &path))?.next().is_some() {
-                let links = links::pinned(&path)?;
-                others.push(OtherLayout { path, links });
-            }
-        }
-        Ok(others)
+        let others = Self::other_layouts_in(self.directory.path())?.into_iter();
+        others.map(|path| Ok(OtherLayout { links: links::pinned(&path)?, path })).collect()
     }
 
     /// Gives up what is pinned for another layout.
@@ -136,26 +128,12 @@ impl PinDirectory {
     /// Gives up what is pinned for any layout, and the directory itself. Returns how many pins there were.
     pub fn remove(self) -> Result<usize, DataplaneError> {
         let mut removed = 0;
-        for layout in self.layouts()? {
+        for layout in layouts(self.directory.path())? {
             removed += remove_pins(&layout, |_| true)?;
             self.remove_if_empty(&layout)?;
         }
         self.remove_if_empty(self.directory.path())?;
         Ok(removed)
-    }
-
-    /// The directories of all layouts, this one's included.
-    fn layouts(&self) -> Result<Vec<PathBuf>, DataplaneError> {
-        let path = self.directory.path();
-        let mut layouts = Vec::new();
-        for entry in fs::read_dir(path).map_err(failed("read", path))? {
-            let entry = entry.map_err(failed("read", path))?;
-            if is_layout(&entry.file_name().to_string_lossy()) {
-                layouts.push(entry.path());
-            }
-        }
-        layouts.sort();
-        Ok(layouts)
     }
 
     /// Leaves a directory that others use, or that is a mount of its own.
@@ -183,6 +161,19 @@ impl OtherLayout {
     pub fn version(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
+}
+
+/// The directories of all layouts, this one's included, in the order of their names.
+fn layouts(path: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    let mut layouts = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed("read", path))? {
+        let entry = entry.map_err(failed("read", path))?;
+        if is_layout(&entry.file_name().to_string_lossy()) {
+            layouts.push(entry.path());
+        }
+    }
+    layouts.sort();
+    Ok(layouts)
 }
 
 /// Whether a directory of this name is that of a layout.

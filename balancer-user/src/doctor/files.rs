@@ -77,7 +77,9 @@ impl Files {
         Self {
             pins: Place::look(pin_dir, unseen),
             bpffs,
+            // What can't be looked at is told with the directory.
             other_layouts: PinDirectory::other_layouts_in(pin_dir)
+                .unwrap_or_default()
                 .into_iter()
                 .map(|path| {
                     // Where that can't be seen nothing is to be removed.

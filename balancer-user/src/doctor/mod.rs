@@ -181,7 +181,8 @@ async fn interface(
         None => Some(false),
         // One of another version's is ours as well: `files` tells of it.
         Some(_) => {
-            let layouts = PinDirectory::other_layouts_in(&places.pin_dir).into_iter().chain([pins]);
+            let others = PinDirectory::other_layouts_in(&places.pin_dir).unwrap_or_default();
+            let layouts = others.into_iter().chain([pins]);
             let links: Result<Vec<_>, _> = layouts.map(|layout| links::pinned(&layout)).collect();
             links.ok().map(|links| is_on(links.concat()))
         }
