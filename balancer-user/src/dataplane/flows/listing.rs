@@ -86,50 +86,51 @@ impl<A: WireAddress> Teller<'_, A> {
     fn tell(&mut self, clients: &[Met], visit: &mut impl FnMut(Flow)) {
         self.table.fetch(clients.iter().map(|met| self.table.twin_of(met.index)));
         for met in clients {
-            if let Some(flow) = self.flow(*met) {
-                visit(flow);
-            }
+            self.tell_of(*met, visit);
         }
     }
 
-    fn flow(&mut self, met: Met) -> Option<Flow> {
+    /// The flow is put together at the end and handed on from there: a copy of it would wait, as one of a line.
+    #[inline]
+    fn tell_of(&mut self, met: Met, visit: &mut impl FnMut(Flow)) {
         let Self { table, ager, is_established, copies: [client, backend] } = self;
-        let client = table.read_into(met, client)?;
+        let Some(client) = table.read_into(met, client) else { return };
         let past = table.past(met.index);
+        let idle = ager.since(met.state.last_seen());
+        let (state, idle, packets, bytes) = match table.twin_into(client, &past, backend) {
+            Some((twin, backend)) => {
+                let state = if !*is_established {
+                    FlowState::HalfOpen
+                } else if !seen(met).may_end() {
+                    // Of most there is no more to be known, and what is kept apart from the other line is far away.
+                    FlowState::Established
+                } else {
+                    match stage((met, client, &past), (twin, backend, &table.past(twin.index))) {
+                        Stage::Established => FlowState::Established,
+                        Stage::HalfClosed | Stage::Closed => FlowState::Closing,
+                    }
+                };
+                let [forth, back] =
+                    [client, backend].map(|line| Carried { low: line.packets, high: line.bytes });
+                let idle = idle.min(ager.since(twin.state.last_seen()));
+                (state, idle, forth.packets() + back.packets(), forth.bytes() + back.bytes())
+            }
+            // It waits for a backend, and nothing of it has gone on.
+            None if !*is_established && client.backend == 0 => (FlowState::HalfOpen, idle, 0, 0),
+            // Half a flow.
+            None => return,
+        };
         let FlowKey { source, destination, source_port, destination_port } = client.key;
-        let begun = Flow {
+        visit(Flow {
             client: socket(source.into(), source_port),
             listen: socket(destination.into(), destination_port),
             service: client.service,
             backend: client.backend,
-            state: FlowState::HalfOpen,
-            age: ager.since(past.began),
-            idle: ager.since(met.state.last_seen()),
-            packets: 0,
-            bytes: 0,
-        };
-        let Some((twin, backend)) = table.twin_into(client, &past, backend) else {
-            // It waits for a backend, and nothing of it has gone on; or it is half a flow.
-            return (!*is_established && client.backend == 0).then_some(begun);
-        };
-        let state = if !*is_established {
-            FlowState::HalfOpen
-        } else if !seen(met).may_end() {
-            // Of most there is no more to be known, and what is kept apart from the other line is far away.
-            FlowState::Established
-        } else {
-            match stage((met, client, &past), (twin, backend, &table.past(twin.index))) {
-                Stage::Established => FlowState::Established,
-                Stage::HalfClosed | Stage::Closed => FlowState::Closing,
-            }
-        };
-        let [forth, back] = [client, backend].map(|line| Carried { low: line.packets, high: line.bytes });
-        Some(Flow {
             state,
-            idle: begun.idle.min(ager.since(twin.state.last_seen())),
-            packets: forth.packets() + back.packets(),
-            bytes: forth.bytes() + back.bytes(),
-            ..begun
-        })
+            age: ager.since(past.began),
+            idle,
+            packets,
+            bytes,
+        });
     }
 }
