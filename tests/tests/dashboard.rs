@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -73,15 +73,20 @@ fn is_lit(server: &str) -> String {
 
 /// The page of the dashboard, as it is sent.
 fn page(site: &Site) -> Result<String> {
-    let get = || -> Result<String> {
-        let mut stream = TcpStream::connect(LISTEN)?;
+    ask(site, LISTEN, "GET / HTTP/1.1\r\nHost: HERE\r\n\r\n")
+}
+
+/// What is answered at this address.
+fn ask(site: &Site, address: &str, request: &str) -> Result<String> {
+    let ask = || -> Result<String> {
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(format!("GET / HTTP/1.1\r\nHost: {LISTEN}\r\n\r\n").as_bytes())?;
+        stream.write_all(request.replace("HERE", address).as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
     };
-    site.lab().gateway().enter(get)?
+    site.lab().gateway().enter(ask)?
 }
 
 #[test]
@@ -123,6 +128,62 @@ fn the_led_moves_within_a_second_of_a_failover_and_nothing_is_complained_of() ->
         ensure!(text.contains(words), "{words} in {text}");
     }
     ensure!(browser.console()?.is_empty(), "{:?}", browser.console()?);
+    Ok(())
+}
+
+#[test]
+fn a_reload_takes_it_elsewhere_gives_it_another_token_and_turns_it_off_and_on() -> Result<()> {
+    const ELSEWHERE: &str = "127.0.0.1:9465";
+    const TAKEN: &str = "127.0.0.1:9466";
+    let folder = Folder::new()?;
+    let site = site("dashmoves", "", "")?;
+    let here = fs::read_to_string(site.gateway.configuration())?;
+    let answers = |address: &str| ask(&site, address, "GET /metrics HTTP/1.1\r\nHost: HERE\r\n\r\n");
+    let is_gone = |address: &str| {
+        poll_until(PATIENCE, "nobody to answer there", || match answers(address) {
+            Err(_) => Ok(()),
+            Ok(said) => Err(said),
+        })
+    };
+    let said = site.gateway.reload(&here.replace(LISTEN, ELSEWHERE))?;
+    ensure!(said[1] == format!("http: listen {LISTEN} -> {ELSEWHERE}"), "{said:?}");
+    ensure!(answers(ELSEWHERE)?.starts_with("HTTP/1.1 200"));
+    is_gone(LISTEN)?;
+
+    let shows = |token: &str| -> Result<String> {
+        let head =
+            format!("X-Balancer-Dashboard: 1\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n");
+        let said = ask(&site, ELSEWHERE, &format!("POST /v1/token HTTP/1.1\r\nHost: HERE\r\n{head}"))?;
+        Ok(said.split(' ').nth(1).unwrap_or_default().to_owned())
+    };
+    ensure!(shows(SECRET)? == "403");
+    let file = folder.at("token");
+    let acts = here.replace(LISTEN, ELSEWHERE) + &format!("token_file = {file:?}\n");
+    for (token, told) in [
+        (SECRET, "http: token_file none -> "),
+        ("another-secret-of-some-length", "http: the token in token_file"),
+    ] {
+        fs::write(&file, token)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let said = site.gateway.reload(&acts)?;
+        ensure!(said.len() == 2 && said[1].starts_with(told), "{said:?}");
+        ensure!(shows(token)? == "204" && shows("some-other-secret-which-is-wrong")? == "401");
+    }
+
+    let _somebody = site.lab().gateway().enter(|| TcpListener::bind(TAKEN))??;
+    site.gateway.configure(&here.replace(LISTEN, TAKEN))?;
+    let said = site.gateway.verb(&["reload"])?.expect(1)?;
+    ensure!(said.stderr.contains(&format!("[http] listen: {TAKEN}: ")), "{said:?}");
+    ensure!(shows("another-secret-of-some-length")? == "204", "nothing has changed");
+    let status = site.gateway.status()?;
+    ensure!(status.0["daemon"]["config_generation"] == 4 && status.0["pending"] == json!([]), "{status}");
+
+    let off = here.split("\n[http]").next().context("the configuration")?;
+    site.gateway.reload(off)?;
+    is_gone(ELSEWHERE)?;
+    site.gateway.reload(&here)?;
+    ensure!(answers(LISTEN)?.starts_with("HTTP/1.1 200"));
+    ensure!(site.load(WEB, &["--connections", "5"])?["failed"] == 0);
     Ok(())
 }
 

@@ -169,7 +169,7 @@ impl Daemon {
     }
 
     fn tally_probe(&self, ticket: &ProbeTicket, outcome: &Outcome) {
-        let Some(tallies) = &self.tallies else { return };
+        let Some(tallies) = self.dashboard.tallies() else { return };
         let pool = &self.parts.config.pools[ticket.pool.0];
         let target = Target {
             pool: pool.name.clone(),

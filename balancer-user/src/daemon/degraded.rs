@@ -69,7 +69,11 @@ impl Daemon {
             Some((whose, words))
         });
         let (names, redirects) = (self.names.troubles(), self.redirect_troubles());
-        let others = descriptors.chain(names).chain(redirects).chain(self.reload_troubles());
+        let others = descriptors
+            .chain(names)
+            .chain(redirects)
+            .chain(self.reload_troubles())
+            .chain(self.dashboard.trouble());
         disk.chain(interfaces).chain(cuts).chain(leavers).chain(others).collect()
     }
 }

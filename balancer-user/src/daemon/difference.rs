@@ -22,6 +22,11 @@ type Keys = Vec<(&'static str, String)>;
 pub(super) fn difference(before: &Config, now: &Config) -> Vec<String> {
     let mut lines = changed("gateway", "", &gateway(&before.gateway), &gateway(&now.gateway));
     lines.extend(changed("http", "", &http(before.http.as_ref()), &http(now.http.as_ref())));
+    if let (Some(before), Some(now)) = (&before.http, &now.http)
+        && (before.token_file == now.token_file && before.token != now.token)
+    {
+        lines.push("http: the token in token_file is another one".to_owned());
+    }
     for pool in &before.pools {
         if now.pools.iter().all(|known| known.name != pool.name) {
             lines.push(format!("pool {} removed", pool.name));
@@ -324,7 +329,7 @@ fn command(command: &CommandLine) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConnectRetry, OnError, WhenAllDown};
+    use crate::config::{ConnectRetry, OnError, Token, WhenAllDown};
     use crate::daemon::example::{BASE, config, replaced};
 
     /// What differs after these replacements.
@@ -397,6 +402,19 @@ mod tests {
         for (replaced, lines) in cases {
             assert_eq!(after(replaced), lines, "{replaced:?}");
         }
+    }
+
+    #[test]
+    fn that_a_token_is_another_one_is_told_without_it() {
+        let with = |token: &[u8]| {
+            let (listen, token_file) = (([127, 0, 0, 1], 9464).into(), Some("/token".into()));
+            let http = Some(Http { listen, token_file, token: Some(Token::of(token)) });
+            Config { http, ..config(BASE) }
+        };
+        assert_eq!(
+            difference(&with(b"one"), &with(b"two")),
+            ["http: the token in token_file is another one"]
+        );
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Failover {
 impl Daemon {
     /// The policy has told this; it may be the beginning of a failover, or be one.
     pub(super) fn measure(&mut self, event: &Event) {
-        if let (Some(tallies), Event::Transition { pool, reason, .. }) = (&self.tallies, event)
+        if let (Some(tallies), Event::Transition { pool, reason, .. }) = (self.dashboard.tallies(), event)
             && !matches!(reason, ActiveReason::Initial | ActiveReason::Restored)
         {
             tallies.moved(self.pool_name(*pool), reason.token(), SystemTime::now());
@@ -175,7 +175,7 @@ impl Daemon {
             }
             let Some(at) = self.answered(slot) else { continue };
             let Some(failover) = self.failovers.answered(pool, at).cloned() else { continue };
-            if let (Some(tallies), Some(recovery)) = (&self.tallies, failover.recovery) {
+            if let (Some(tallies), Some(recovery)) = (self.dashboard.tallies(), failover.recovery) {
                 tallies.recovered(failover.detection.unwrap_or_default() + recovery);
             }
             let (from, to) = (self.backend_name(pool, failover.from), self.backend_name(pool, failover.to));

@@ -52,7 +52,7 @@ impl Filling {
 impl Daemon {
     /// The tables were looked at.
     pub(super) fn filled(&mut self, fill: Fill) {
-        if let Some(tallies) = &self.tallies {
+        if let Some(tallies) = self.dashboard.tallies() {
             for (table, gauge, flows) in [
                 ("established", &self.filling.established, fill.established),
                 ("half_open", &self.filling.half_open, fill.half_open),

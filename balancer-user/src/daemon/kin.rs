@@ -122,7 +122,7 @@ pub(super) fn feasible(
         max_half_open: running.gateway.max_half_open,
         ..wanted.gateway.clone()
     };
-    let (http, warnings) = (running.http.clone(), wanted.warnings.clone());
+    let (http, warnings) = (wanted.http.clone(), wanted.warnings.clone());
     Ok((Config { gateway, http, pools, warnings }, delays))
 }
 
@@ -164,17 +164,7 @@ pub(super) fn for_a_restart(wanted: &Config, running: &Config) -> Vec<String> {
              table can't be changed to {wanted} while it is in use"
         )
     });
-    let shown =
-        |http: Option<&config::Http>| http.map_or("nowhere".to_owned(), |http| http.listen.to_string());
-    let [is, to_be] = [running, wanted].map(|config| shown(config.http.as_ref()));
-    let moves = (is != to_be).then(|| {
-        format!("[http] listen stays {is} until the daemon is started anew, which ends no flow; then it is {to_be}")
-    });
-    let [known, new] = [running, wanted].map(|config| config.http.as_ref().map(|http| &http.token));
-    let token = (is == to_be && known != new).then(|| {
-        "[http] token_file: the token stays what it is until the daemon is started anew, which ends no flow".to_owned()
-    });
-    words.chain(moves).chain(token).collect()
+    words.collect()
 }
 
 #[cfg(test)]
@@ -279,15 +269,6 @@ mod tests {
         let (now, delays) = feasible(&wanted, &running, free_on(0)).unwrap();
         assert_eq!((now.gateway.max_flows, delays.len()), (running.gateway.max_flows, 0));
         assert_eq!(now.gateway.idle_timeout.as_secs(), 3600);
-        let listen = ([127, 0, 0, 1], 9464).into();
-        let http = |token| Config {
-            http: Some(config::Http { listen, token_file: None, token }),
-            ..running.clone()
-        };
-        let said = for_a_restart(&http(None), &running);
-        assert!(said.len() == 1 && said[0].starts_with("[http] listen stays nowhere until"), "{said:?}");
-        let said = for_a_restart(&http(Some(config::Token::of(b"new"))), &http(None));
-        assert!(said.len() == 1 && said[0].starts_with("[http] token_file"), "{said:?}");
         let said = for_a_restart(&wanted, &running);
         assert!(said.len() == 1 && said[0].starts_with("max_flows stays 262144 until"), "{said:?}");
     }

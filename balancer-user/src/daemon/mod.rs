@@ -12,6 +12,7 @@ mod check;
 mod choice;
 mod confirmation;
 mod cuts;
+mod dashboard;
 mod degraded;
 mod departed;
 mod difference;
@@ -59,7 +60,6 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::info;
 
@@ -76,7 +76,6 @@ use crate::descriptors;
 use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
-use crate::observe::{self, Tallies};
 use crate::policy::{Moment, Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::program;
@@ -88,6 +87,7 @@ use self::accepted::Accepted;
 use self::census::{Counter, Walked};
 use self::certificates::Certificates;
 use self::cuts::Cuts;
+use self::dashboard::Dashboard;
 use self::degraded::Told;
 use self::departed::Departed;
 use self::failovers::Failovers;
@@ -186,25 +186,22 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let (walked, from_counter) = mpsc::channel(1);
     let (requests, from_clients) = mpsc::channel(REQUESTS);
     let (stop_serving, stopped) = oneshot::channel::<()>();
-    let tallies = http.as_ref().map(|_| Arc::new(Tallies::default()));
-    let token = parts.config.http.as_ref().and_then(|http| http.token.clone());
-    let shown = http
-        .zip(tallies.clone())
-        .map(|(listener, tallies)| tokio::spawn(observe::serve(listener, requests.clone(), tallies, token)));
+    let dashboard = Dashboard::new(requests.clone());
     let serving = tokio::spawn(server::serve(listener, requests, async {
         let _ = stopped.await;
     }));
     let flows = (Arc::new(flows), walked, failures, tracer);
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
-    let mut daemon = Daemon::new(parts, kernel, flows, (store, remembered), (resolver, accepted), options);
-    daemon.tallies = tallies;
+    let files = (store, remembered);
+    let mut daemon = Daemon::new(parts, kernel, flows, files, (resolver, accepted), dashboard, options);
+    daemon.show(http);
     daemon.find_leaving(&found);
     daemon.wait_on(taken_back);
     daemon.redirect();
     let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
 
-    shown.iter().for_each(JoinHandle::abort);
+    daemon.dashboard.become_this(None, None);
     daemon.tell_the_end(outcome.as_ref().err(), options.detach_on_exit);
     let _ = stop_serving.send(());
     let _ = serving.await;
@@ -271,8 +268,7 @@ struct Daemon {
     reloads: Reloads,
     names: Names,
     notifier: Option<Notifier>,
-    /// What only `/metrics` tells, if that is wanted.
-    tallies: Option<Arc<Tallies>>,
+    dashboard: Dashboard,
     store: Store,
     journal: Journal,
     /// What the store was last given.
@@ -327,6 +323,7 @@ impl Daemon {
         (flows, walked, failures, tracer): Packets,
         (store, remembered): (Store, Remembered),
         (resolver, accepted): (Resolver, Accepted),
+        dashboard: Dashboard,
         options: &Options,
     ) -> Self {
         let version = options.version;
@@ -366,7 +363,7 @@ impl Daemon {
             names: Names::new(resolver, &accepted.config, clock.now()),
             reloads: Reloads::new(options, accepted),
             notifier: gateway.notify.clone().map(Notifier::new),
-            tallies: None,
+            dashboard,
             parts,
             policy,
             clock,
@@ -442,6 +439,7 @@ impl Daemon {
                     self.counter.age();
                     self.descriptors = descriptors::trouble();
                     self.redirects.try_again();
+                    self.dashboard.try_again();
                 }
                 what = watchdog.turn(!self.ready) => watchdog.tell(what),
                 _ = signals.terminate.recv() => return Ok(()),

@@ -24,8 +24,8 @@ use crate::resolver::Resolver;
 use super::accepted::{Accepted, Asking, accepted};
 use super::choice::BEFORE;
 use super::first_ways::{FirstWay, first_ways};
-use super::redirects;
 use super::reload::Cause;
+use super::{dashboard, redirects};
 
 /// For neighbours of new backends to answer; those who don't are led to when they do.
 const WAYS_LIMIT: Duration = Duration::from_millis(300);
@@ -47,8 +47,17 @@ pub(super) struct Prepared {
     pub(super) busy: Busy,
     /// To backends that are new.
     pub(super) ways: BTreeMap<IpAddr, FirstWay>,
-    /// For redirects that are new.
-    pub(super) listeners: BTreeMap<SocketAddr, TcpListener>,
+    /// For what is new.
+    pub(super) listeners: Listeners,
+}
+
+/// Bound before anything is changed.
+#[derive(Default)]
+pub(super) struct Listeners {
+    /// For redirects.
+    pub(super) redirects: BTreeMap<SocketAddr, TcpListener>,
+    /// For the dashboard.
+    pub(super) http: Option<TcpListener>,
 }
 
 /// A backend as it is known, with its pool: names and address.
@@ -69,6 +78,8 @@ pub(super) struct Places {
     pub(super) interfaces: Vec<String>,
     /// Where plain HTTP is answered.
     pub(super) redirects: BTreeSet<SocketAddr>,
+    /// Where the dashboard is.
+    pub(super) http: Option<SocketAddr>,
 }
 
 /// All that takes long.
@@ -79,7 +90,7 @@ pub(super) async fn prepare(
     led_to: BTreeSet<Member>,
     flows: Arc<FlowTable>,
 ) -> Prepared {
-    let Places { path, pin_dir, pins, resolver, hosts, interfaces, redirects } = places;
+    let Places { path, pin_dir, pins, resolver, hosts, interfaces, redirects, http } = places;
     let read = spawn_blocking(move || {
         let wanted = match source {
             Source::Known(accepted) => Ok(*accepted),
@@ -104,14 +115,14 @@ pub(super) async fn prepare(
     {
         wanted = Err(NotReloaded::Refused(error.to_string()));
     }
-    let listeners = wanted.as_ref().map(|wanted| redirects::listen(&wanted.config, &redirects, &cause));
+    let listeners = wanted.as_ref().map(|wanted| listen(&wanted.config, (&redirects, http), &cause));
     let listeners = match listeners {
         Ok(Ok(listeners)) => listeners,
         Ok(Err(problem)) => {
             wanted = Err(problem);
-            BTreeMap::new()
+            Listeners::default()
         }
-        Err(_) => BTreeMap::new(),
+        Err(_) => Listeners::default(),
     };
     let mut new: Vec<IpAddr> = Vec::new();
     if let Ok(Accepted { config, .. }) = &wanted {
@@ -127,6 +138,16 @@ pub(super) async fn prepare(
     }
     let ways = first_ways(&new, WAYS_LIMIT).await;
     Prepared { cause, wanted, busy, ways, listeners }
+}
+
+/// Where nobody of ours listens yet.
+fn listen(
+    config: &Config,
+    (redirects, http): (&BTreeSet<SocketAddr>, Option<SocketAddr>),
+    cause: &Cause,
+) -> Result<Listeners, NotReloaded> {
+    let redirects = redirects::listen(config, redirects, cause)?;
+    Ok(Listeners { redirects, http: dashboard::listen_for(config, http, cause)? })
 }
 
 /// On interfaces that are not used yet.

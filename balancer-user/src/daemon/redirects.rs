@@ -51,7 +51,7 @@ impl Daemon {
     /// Has them as the configuration wants them now.
     pub(super) fn redirect(&mut self) {
         let wanted = wanted(&self.parts.config);
-        let listeners = self.reloads.take_listeners();
+        let listeners = std::mem::take(&mut self.reloads.listeners.redirects);
         self.redirects.become_these(wanted, listeners);
     }
 

@@ -7,12 +7,11 @@
 //! (`kin`) and how (`replace`), and what is still to come (`pending`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -29,7 +28,7 @@ use super::difference::difference;
 use super::first_ways::FirstWay;
 use super::kin::{self, Delay, Standing, is_same_backend};
 use super::names::moved;
-use super::prepare::{Member, Places, Prepared, Source, prepare};
+use super::prepare::{Listeners, Member, Places, Prepared, Source, prepare};
 use super::replace::Probers;
 use super::steps::Done;
 use super::{Daemon, Entry, Options, confirmation};
@@ -85,8 +84,8 @@ pub(super) struct Reloads {
     pub(super) confirmation: Option<Confirmation>,
     /// The file's, by the start.
     pub(super) taken_back: Option<TakenBack>,
-    /// Bound for redirects of what is being carried out.
-    listeners: BTreeMap<SocketAddr, TcpListener>,
+    /// Bound for what is being carried out.
+    pub(super) listeners: Listeners,
     /// Addresses of backends of pools that are gone.
     gone: BTreeSet<IpAddr>,
     /// Not all of what runs is in the kernel: it is written once more, also if it is the same.
@@ -107,7 +106,7 @@ impl Reloads {
             waiting: VecDeque::new(),
             confirmation: None,
             taken_back: None,
-            listeners: BTreeMap::new(),
+            listeners: Listeners::default(),
             gone: BTreeSet::new(),
             is_behind: false,
         }
@@ -138,11 +137,6 @@ impl Reloads {
     /// Until when a confirmation is waited for.
     pub(super) fn confirmed_until(&self) -> Option<Moment> {
         self.confirmation.as_ref().map(|confirmation| confirmation.until)
-    }
-
-    /// Sockets that are bound already.
-    pub(super) fn take_listeners(&mut self) -> BTreeMap<SocketAddr, TcpListener> {
-        std::mem::take(&mut self.listeners)
     }
 
     pub(super) const fn generation(&self) -> u64 {
@@ -223,6 +217,7 @@ impl Daemon {
             hosts: self.reloads.known(),
             interfaces: self.parts.config.gateway.interfaces.clone(),
             redirects: self.redirects.addresses().collect(),
+            http: self.dashboard.address(),
         };
         let led_to = self.parts.config.pools.iter().flat_map(|pool| {
             let name = |backend: &config::Backend| (pool.name.clone(), backend.name.clone(), backend.address);
@@ -278,7 +273,7 @@ impl Daemon {
             Err(problem) => self.refuse(cause, problem),
         }
         self.carry_out();
-        self.reloads.listeners.clear();
+        self.reloads.listeners = Listeners::default();
         (self.reloads.is_under_way, self.reloads.is_rolling_back) = (false, false);
         // One that can be refused at once makes way for the next.
         while !self.reloads.is_under_way
@@ -311,6 +306,8 @@ impl Daemon {
                     daemon.tell_reload(&cause, &changes);
                 }
                 daemon.tell_moved(&moved, &cause);
+                let bound = daemon.reloads.listeners.http.take();
+                daemon.show(bound);
             });
             if let Err(reason) = carried_out {
                 if told {

@@ -4,7 +4,7 @@
 //! by [`Parts::open_for_traffic`]. Deliberately not here: which configuration it is (`choice`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::dataplane::traces::Tracer;
 use crate::dataplane::{DataplaneError, layout_version};
 use crate::descriptors;
 use crate::directory::LockedDirectory;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::privileges;
 use crate::resolver::Resolver;
 use crate::store::{Remembered, Store};
@@ -38,7 +38,7 @@ use super::accepted::Accepted;
 use super::choice::{Choice, TakenBack};
 use super::interfaces::Interfaces;
 use super::replace::Probers;
-use super::{Options, failed, memory, plan};
+use super::{Options, dashboard, failed, memory, plan};
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -252,10 +252,7 @@ impl Assembly {
         replace: bool,
     ) -> Result<(Dataplane, Option<TcpListener>), Failure> {
         refuse_foreign_programs(config, pins, former, replace, kernel).await?;
-        let http = match &config.http {
-            Some(http) => Some(listen(http.listen).await?),
-            None => None,
-        };
+        let http = dashboard::listen(config, None).map_err(failed)?;
         Ok((Self::dataplane(config, pins, kernel, replace).await?, http))
     }
 
@@ -324,19 +321,6 @@ impl Assembly {
         }
         Ok(Interfaces::new(names, &written))
     }
-}
-
-/// Where the dashboard and `/metrics` will be.
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(
-            Exit::Failed,
-            format!(
-                "[http] listen: {address}: {error}: write an address of this gateway and a port that nobody has \
-                 (`ss -ltnp` shows who)"
-            ),
-        )
-    })
 }
 
 /// Before anything is made: an interface with a program that isn't in our pins ends the start; with one of our own of

@@ -94,7 +94,7 @@ pub(super) async fn act(
 /// Whether the request shows the token. Who has it is let in whoever else comes from his address; where wrong ones came from,
 /// each takes its turn.
 async fn authorise(headers: &HeaderMap, peer: SocketAddr, site: &Site) -> Result<(), Refusal> {
-    let Some(token) = &site.token else {
+    let Some(token) = site.token() else {
         let words = "this dashboard only shows: with [http] token_file in the configuration it may act";
         return Err(Refusal::new(StatusCode::FORBIDDEN, words));
     };

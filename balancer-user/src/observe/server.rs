@@ -65,7 +65,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// What all connections share.
 pub(super) struct Site {
     pub(super) requests: mpsc::Sender<Request>,
-    pub(super) token: Option<Token>,
+    token: watch::Receiver<Option<Token>>,
     tallies: Arc<Tallies>,
     board: Board,
     guesses: Mutex<Guesses>,
@@ -73,18 +73,23 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// What whoever wants to act has to show now.
+    pub(super) fn token(&self) -> Option<Token> {
+        self.token.borrow().clone()
+    }
+
     pub(super) fn guesses(&self) -> MutexGuard<'_, Guesses> {
         // Each change is whole, whatever became of who made it.
         self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Serves until it is aborted. `token`: with it the dashboard may act.
+/// Serves until it is aborted. `token`: as long as there is one the dashboard may act.
 pub async fn serve(
     listener: TcpListener,
     requests: mpsc::Sender<Request>,
     tallies: Arc<Tallies>,
-    token: Option<Token>,
+    token: watch::Receiver<Option<Token>>,
 ) {
     let (board, making) = Board::new(requests.clone());
     let subscribers = Crowd::new(SUBSCRIBERS, SUBSCRIBERS_AT_ONE_PLACE);
@@ -222,7 +227,7 @@ async fn scrape(site: &Site) -> Result<Response<Body>, Refusal> {
 
 async fn show(site: &Site) -> Result<Response<Body>, Refusal> {
     let shot = site.board.shot().await.ok_or_else(silent)?;
-    let (page, policy) = page::page(&shot, site.token.is_some());
+    let (page, policy) = page::page(&shot, site.token().is_some());
     let mut response = response(StatusCode::OK, "text/html; charset=utf-8", page);
     // Made of letters, digits and signs.
     if let Ok(policy) = HeaderValue::from_str(&policy) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -62,7 +62,7 @@ impl Stand {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let token = token.map(|token| Token::of(token.as_bytes()));
+        let (_, token) = watch::channel(token.map(|token| Token::of(token.as_bytes())));
         let serving = tokio::spawn(serve(listener, requests, Arc::default(), token));
         Self { address, serving, followers, commands }
     }
