@@ -39,7 +39,7 @@ const WAITING: usize = 16;
 const ROLL_BACK_AGAIN: Duration = Duration::from_secs(10);
 /// More addresses of backends that are gone than there can be backends.
 const MOST_GONE: usize = 1 << 16;
-/// For the disk to have it that a confirmation is waited for.
+/// For the disk to have it that a confirmation is waited for, or has come.
 const DISK_LIMIT: Duration = Duration::from_secs(5);
 /// Differences that are logged, a line each.
 const LOGGED: usize = 100;
@@ -168,9 +168,11 @@ impl Daemon {
     /// Somebody wants the configuration read once more, or what was read confirmed.
     pub(super) fn reload(&mut self, cause: Cause) {
         if let Cause::Verb(ReloadCommand { confirmed: true, .. }, uid, reply) = cause {
-            let answer = self.confirm(uid);
-            // Who asked may be gone.
-            let _ = reply.send(answer);
+            match self.confirm(uid) {
+                Ok(confirmed) => self.reply(reply, confirmed),
+                // Who asked may be gone.
+                Err(refused) => drop(reply.send(Err(refused))),
+            }
             return;
         }
         if !self.reloads.is_under_way {
@@ -343,13 +345,18 @@ impl Daemon {
         }
         self.remember();
         if let Cause::Verb(_, _, reply) = cause {
-            // Whoever relies on its being taken back may rely on that over a power cut, too. A disk that fails is told elsewhere.
-            let (saved, reloaded) = (self.store.saved(DISK_LIMIT), self.reloaded(changes));
-            tokio::spawn(async move {
-                let _ = saved.await;
-                let _ = reply.send(Ok(reloaded));
-            });
+            self.reply(reply, self.reloaded(changes));
         }
+    }
+
+    /// Whoever relies on its being taken back, or on its staying, may rely on that over a power cut, too. A disk that fails is
+    /// told elsewhere.
+    fn reply(&self, reply: Reply, reloaded: Reloaded) {
+        let saved = self.store.saved(DISK_LIMIT);
+        tokio::spawn(async move {
+            let _ = saved.await;
+            let _ = reply.send(Ok(reloaded));
+        });
     }
 
     /// Carries out what can be of what is wanted, or nothing. `accepted` is called once nothing can fail any more.
