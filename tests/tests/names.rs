@@ -182,7 +182,8 @@ fn beside_traffic_a_start_leaves_out_who_is_nowhere_until_that_is_known() -> Res
     assert_eq!((status.active(), listed), ("server1", Some(2)), "{status}");
     assert_eq!(held.ask()?, "server1");
     site.wait_for(|status| is_degraded(status, &format!("{THIRD} can't be resolved: ")))?;
-    assert!(site.wait_for(Status::are_all_up).is_ok(), "those are probed of whom it is known");
+    // Those are probed of whom it is known where they are.
+    site.wait_for(Status::are_all_up)?;
 
     site.tell(THIRD, &[2])?;
     let is_there = |status: &Status| status.pool()["backends"].as_array().is_some_and(|all| all.len() == 3);

@@ -208,8 +208,7 @@ pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) 
     resolver.look_up(hosts, |host| if known.contains_key(host) { KNOWN_LIMIT } else { NEEDED_LIMIT })
 }
 
-/// What an earlier life knew of the names of a configuration: by what it remembered, or else by its maps, if these know one place
-/// of a backend.
+/// What an earlier life knew of the names of a configuration: by what it remembered, or else by its maps.
 pub(super) fn remembered(parsed: Option<&Parsed>, earlier: Option<&State>, pin_dir: &Path) -> Known {
     let mut known = earlier.map(|state| known(&state.hosts)).unwrap_or_default();
     let Some(parsed) = parsed.filter(|parsed| parsed.hosts().iter().any(|host| !known.contains_key(host)))
@@ -218,16 +217,24 @@ pub(super) fn remembered(parsed: Option<&Parsed>, earlier: Option<&State>, pin_d
     };
     let Some(occupied) = pinned(pin_dir) else { return known };
     for (pool, backend, host) in parsed.named() {
-        let is_it = |(slot, name, _): &&(u16, String, IpAddr)| {
-            name == backend && occupied.pools.get(slot).is_some_and(|name| name == pool)
-        };
-        let places: Vec<IpAddr> =
-            occupied.backends.values().filter(is_it).map(|(.., place)| *place).collect();
-        if places.len() == 1 {
-            known.entry(host.to_owned()).or_insert(places);
+        if let Some(place) = place(&occupied, pool, backend) {
+            known.entry(host.to_owned()).or_insert(vec![place]);
         }
     }
     known
+}
+
+/// Where a backend is by the maps. They may know two places, while one is left: then it is where new flows go, if they go to it.
+fn place(occupied: &Occupied, pool: &str, backend: &str) -> Option<IpAddr> {
+    let is_it = |(_, (slot, name, _)): &(&u16, &(u16, String, IpAddr))| {
+        name == backend && occupied.pools.get(slot).is_some_and(|name| name == pool)
+    };
+    let places: Vec<_> = occupied.backends.iter().filter(is_it).collect();
+    let place = match places[..] {
+        [one] => Some(one),
+        _ => places.into_iter().find(|(slot, _)| occupied.active.contains(slot)),
+    };
+    place.map(|(_, (.., address))| *address)
 }
 
 /// Who is in the maps that a daemon would take over.

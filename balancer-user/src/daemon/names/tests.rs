@@ -162,6 +162,23 @@ fn who_is_elsewhere_now_is_told_with_both_addresses() {
 }
 
 #[test]
+fn of_two_places_that_the_maps_know_it_is_the_one_where_new_flows_go() {
+    let [first, second] = [11, 12].map(|host| IpAddr::from([10, 0, 2, host]));
+    let server1 = |address| (0, "server1".to_owned(), address);
+    let mut occupied = Occupied {
+        pools: [(0, "passwords".to_owned()), (1, "mails".to_owned())].into(),
+        backends: [(1, server1(first)), (2, (1, "server1".to_owned(), second))].into(),
+        ..Occupied::default()
+    };
+    assert_eq!(place(&occupied, "passwords", "server1"), Some(first));
+    assert_eq!(place(&occupied, "passwords", "server2"), None);
+    occupied.backends.insert(3, server1(second));
+    assert_eq!(place(&occupied, "passwords", "server1"), None, "nobody can tell");
+    occupied.active.insert(3);
+    assert_eq!(place(&occupied, "passwords", "server1"), Some(second));
+}
+
+#[test]
 fn what_is_remembered_is_where_each_name_led() {
     let hosts = written(named().known());
     let addresses = vec![[10, 0, 2, 11].into()];
