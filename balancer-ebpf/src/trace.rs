@@ -2,7 +2,8 @@
 //!
 //! A packet is looked at before anything is done to it, and once more when its fate is known. Both are calls that the
 //! program makes only while somebody traces; else it asks a variable. Told is as much as people can read: where more comes,
-//! established flows' segments that simply go on make room for all others. Deliberately absent: sentences about it, which are the controller's.
+//! established flows' segments that simply go on make room for all others. Deliberately absent: sentences about it, which are
+//! the controller's.
 #![expect(
     unsafe_code,
     reason = "the controller's variable, helpers, and a per-CPU element that is written in place"

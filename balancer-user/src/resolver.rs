@@ -319,6 +319,11 @@ mod tests {
         let all = hanging(2 * AT_ONCE + 1);
         for turn in 1..=2 {
             let _ = resolver.look_up(&all, |_| SOON);
+            let deadline = Instant::now() + LATE;
+            while asked.load(Ordering::SeqCst) < turn * AT_ONCE {
+                assert!(Instant::now() < deadline, "only {} were asked for", asked.load(Ordering::SeqCst));
+                thread::sleep(Duration::from_millis(5));
+            }
             assert_eq!(asked.load(Ordering::SeqCst), turn * AT_ONCE);
             let first = format!("hang{:02}", (turn - 1) * AT_ONCE);
             assert!(resolver.lookups.lock().under_way.contains_key(&first), "turn {turn}");

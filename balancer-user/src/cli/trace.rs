@@ -43,7 +43,7 @@ async fn show(
     Ok(Exit::Ok)
 }
 
-/// As in `03:04:05.678 wan0 192.0.2.7:40000 > 203.0.113.10:443 tcp syn 60 B: forwarded to passwords/server1 as 10.0.2.1:… > …`.
+/// As in `… wan0 192.0.2.7:40000 > 203.0.113.10:443 tcp syn … 60 B: forwarded (passwords/web), server1, as 10.0.2.1:… > …`.
 pub(super) fn line(packet: &Traced, palette: Palette) -> String {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let mut text = String::new();

@@ -349,12 +349,14 @@ impl Daemon {
         }
     }
 
-    /// Whoever relies on its being taken back, or on its staying, may rely on that over a power cut, too. A disk that fails is
-    /// told elsewhere.
-    fn reply(&self, reply: Reply, reloaded: Reloaded) {
+    /// Whoever relies on its being taken back, or on its staying, may rely on that over a power cut, too, unless it says that a
+    /// restart may not know of it.
+    fn reply(&self, reply: Reply, mut reloaded: Reloaded) {
         let saved = self.store.saved(DISK_LIMIT);
         tokio::spawn(async move {
-            let _ = saved.await;
+            if let Err(problem) = saved.await {
+                reloaded.message.push_str(&format!("; a restart may not know of it: {problem}"));
+            }
             let _ = reply.send(Ok(reloaded));
         });
     }

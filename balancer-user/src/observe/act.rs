@@ -94,10 +94,10 @@ pub(super) async fn act(
 /// Whether the request shows the token. Who has it is let in whoever else comes from his address; where wrong ones came from,
 /// each takes its turn.
 async fn authorise(headers: &HeaderMap, peer: SocketAddr, site: &Site) -> Result<(), Refusal> {
-    let Some(token) = site.token() else {
+    if site.token().is_none() {
         let words = "this dashboard only shows: with [http] token_file in the configuration it may act";
         return Err(Refusal::new(StatusCode::FORBIDDEN, words));
-    };
+    }
     let Some(shown) = guard::bearer(headers) else {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "show the token (Authorization: Bearer)"));
     };
@@ -110,7 +110,8 @@ async fn authorise(headers: &HeaderMap, peer: SocketAddr, site: &Site) -> Result
         }
         None => None,
     };
-    if token.is(shown) {
+    // As it is after the wait: a reload may have changed it.
+    if site.token().is_some_and(|token| token.is(shown)) {
         return Ok(());
     }
     site.guesses().wrong(peer.ip(), Instant::now());

@@ -22,7 +22,7 @@ use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::Token;
@@ -99,11 +99,14 @@ pub async fn serve(
 
 async fn accept(listener: TcpListener, site: Arc<Site>) {
     let crowd = Crowd::new(CONNECTIONS, CONNECTIONS_FROM_ONE_PLACE);
+    // They end with this: nobody acts any more through a dashboard that is gone.
+    let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                while connections.try_join_next().is_some() {}
                 let Some(guest) = crowd.admit(peer.ip()).await else { continue };
-                tokio::spawn(attend(stream, peer, guest, site.clone()));
+                connections.spawn(attend(stream, peer, guest, site.clone()));
             }
             Err(error) => {
                 tracing::warn!(event = "http", %error, "a connection could not be accepted");

@@ -44,7 +44,7 @@ pub struct Traced {
     pub service: Option<String>,
     /// The backend at one of its ends.
     pub backend: Option<String>,
-    /// Packets that were wanted and are left out before this one, as there were too many.
+    /// Packets that were wanted and were left out, as there were too many, since this was last told; a second late at most.
     pub missed: u64,
 }
 
