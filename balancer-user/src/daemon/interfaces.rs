@@ -67,6 +67,12 @@ impl Interfaces {
         self.0.iter().map(|(name, held)| (name.clone(), place(held))).collect()
     }
 
+    /// The name of the one with this index.
+    pub(super) fn name_of(&self, ifindex: u32) -> Option<&str> {
+        let is_it = |held: &Held| held.written.is_some_and(|(_, facts)| facts.ifindex == ifindex);
+        self.0.iter().find(|(_, held)| is_it(held)).map(|(name, _)| name.as_str())
+    }
+
     /// Where the program is.
     pub(super) fn attachments(&self) -> impl Iterator<Item = &Attachment> {
         self.0.values().filter_map(|held| held.attached.as_ref())

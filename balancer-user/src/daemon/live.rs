@@ -11,9 +11,10 @@ use balancer_common::abi::NextHop;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, warn};
 
-use crate::dataplane::failures::{Attempt, Failures, What};
+use crate::dataplane::failures::{Attempt, What};
 use crate::dataplane::held::ReplayReport;
 use crate::dataplane::rescue::{Rescuer, Rule};
+use crate::dataplane::ring::{self, Ring};
 use crate::dataplane::slots::{Forwarding, PoolSlots};
 use crate::policy::{BackendIndex, LiveFailure, LiveKind, Moment, PoolIndex, ServiceIndex};
 
@@ -32,7 +33,7 @@ type Places<Index> = BTreeMap<u16, (PoolIndex, Index)>;
 
 /// Both ways of hearing of attempts, and what the packet path was last told.
 pub(super) struct Live {
-    failures: AsyncFd<Failures>,
+    failures: AsyncFd<Ring<Attempt>>,
     /// Not here while it looks.
     rescuer: Option<Rescuer>,
     /// What it has to be told when it is here again.
@@ -57,7 +58,7 @@ pub(super) struct Looked {
 }
 
 impl Live {
-    pub(super) fn new(failures: AsyncFd<Failures>, rescuer: Rescuer, slots: &[PoolSlots]) -> Self {
+    pub(super) fn new(failures: AsyncFd<Ring<Attempt>>, rescuer: Rescuer, slots: &[PoolSlots]) -> Self {
         let (services, backends) = places(slots);
         Self {
             failures,
@@ -93,15 +94,7 @@ impl Live {
 
     /// What the packet path tells next; waits until there is something.
     pub(super) async fn heard(&mut self) -> Vec<Attempt> {
-        let Ok(mut guard) = self.failures.readable_mut().await else {
-            // The runtime ends.
-            return std::future::pending().await;
-        };
-        let (attempts, may_be_more) = guard.get_inner_mut().read();
-        if !may_be_more {
-            guard.clear_ready();
-        }
-        attempts
+        ring::heard(&mut self.failures).await
     }
 
     /// When it is time to look; `None`: not before a look has ended, or never.
@@ -109,9 +102,14 @@ impl Live {
         self.next_look
     }
 
+    /// Where in the configuration the service in a slot stands.
+    pub(super) fn service(&self, slot: u16) -> Option<(PoolIndex, ServiceIndex)> {
+        self.services.get(&slot).copied()
+    }
+
     /// An attempt by the names of its slots. None: somebody is meant who isn't configured any more.
     fn named(&self, attempt: &Attempt) -> Option<LiveFailure> {
-        let (pool, service) = *self.services.get(&attempt.service)?;
+        let (pool, service) = self.service(attempt.service)?;
         let (of, backend) = *self.backends.get(&attempt.backend)?;
         let what = match attempt.what {
             What::Refused => LiveKind::Refused,

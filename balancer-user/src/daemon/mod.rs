@@ -66,11 +66,11 @@ use tracing::info;
 use crate::control::server::{self, Request};
 use crate::control::socket::SocketError;
 use crate::dataplane::attach::Attachment;
-use crate::dataplane::failures::Failures;
+use crate::dataplane::failures::Attempt;
 use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::rescue::Rescuer;
-use crate::dataplane::traces::Tracer;
+use crate::dataplane::ring::Ring;
 use crate::dataplane::{DataplaneError, Kind};
 use crate::descriptors;
 use crate::directory::DirectoryError;
@@ -124,7 +124,7 @@ const SPARE_THREADS: usize = 64;
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What the packet path tells, and where to tell of it.
-type Packets = (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Failures>, AsyncFd<Tracer>);
+type Packets = (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Ring<Attempt>>, Traces);
 
 /// What came of one probe.
 type Probed = (ProbeTicket, SystemTime, Result<Outcome, LocalFault>);
@@ -177,6 +177,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
         flows,
         failures,
         tracer,
+        traced,
         listener,
         socket,
         http,
@@ -190,7 +191,7 @@ async fn live(options: &Options) -> Result<Exit, Failure> {
     let serving = tokio::spawn(server::serve(listener, requests, async {
         let _ = stopped.await;
     }));
-    let flows = (Arc::new(flows), walked, failures, tracer);
+    let flows = (Arc::new(flows), walked, failures, Traces::new(tracer, traced));
     let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
     let kernel = (interfaces, Ways::start(watcher, wanted));
     let files = (store, remembered);
@@ -320,7 +321,7 @@ impl Daemon {
     fn new(
         parts: Parts,
         (interfaces, ways): (Interfaces, Ways),
-        (flows, walked, failures, tracer): Packets,
+        (flows, walked, failures, traces): Packets,
         (store, remembered): (Store, Remembered),
         (resolver, accepted): (Resolver, Accepted),
         dashboard: Dashboard,
@@ -351,7 +352,7 @@ impl Daemon {
             live: Live::new(failures, rescuer, &parts.slots),
             failovers: Failovers::default(),
             trials: Trials::default(),
-            traces: Traces::new(tracer),
+            traces,
             degraded_told: Told::default(),
             redirects: Redirects::default(),
             descriptors: None,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use balancer_common::abi::Interface;
+use balancer_common::abi::Traced;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Mutex;
@@ -17,15 +18,16 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::control::socket::ControlSocket;
 use crate::dataplane::attach::{self, Attachment, Holder, ModeChoice, Target};
-use crate::dataplane::failures::Failures;
+use crate::dataplane::failures::{self, Attempt};
 use crate::dataplane::flows::{FlowTable, Lifetimes};
 use crate::dataplane::links::{self, Pinned};
 use crate::dataplane::neighbours::Neighbours;
 use crate::dataplane::object::{self, Loaded, Wanted};
 use crate::dataplane::pins::{OtherLayout, PinDirectory};
+use crate::dataplane::ring::Ring;
 use crate::dataplane::slots::{self, Busy, Occupied, PoolPlan, PoolSlots};
 use crate::dataplane::tables::Tables;
-use crate::dataplane::traces::Tracer;
+use crate::dataplane::traces::{self, Tracer};
 use crate::dataplane::{DataplaneError, layout_version};
 use crate::descriptors;
 use crate::directory::LockedDirectory;
@@ -84,8 +86,9 @@ pub(super) struct Started {
     /// It isn't the file's.
     pub(super) taken_back: Option<TakenBack>,
     pub(super) flows: FlowTable,
-    pub(super) failures: AsyncFd<Failures>,
-    pub(super) tracer: AsyncFd<Tracer>,
+    pub(super) failures: AsyncFd<Ring<Attempt>>,
+    pub(super) tracer: Tracer,
+    pub(super) traced: AsyncFd<Ring<Traced>>,
     pub(super) interfaces: Interfaces,
     /// For the watcher of interfaces and ways.
     pub(super) watcher: Neighbours,
@@ -124,7 +127,8 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
              `balancer run --replace` or `balancer detach` removes it");
     }
     let Assembly { accepted, taken_back, dataplane, kernel, listener, socket, http } = assembly;
-    let Dataplane { plan, slots, tables, flows, failures, tracer, program, interfaces, found } = dataplane;
+    let Dataplane { plan, slots, tables, flows, failures, tracer, traced, program, interfaces, found } =
+        dataplane;
     let (config, probers) = (accepted.config.settled(), accepted.probers.clone());
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
@@ -159,6 +163,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
         flows,
         failures,
         tracer,
+        traced,
         listener,
         socket,
         http,
@@ -190,8 +195,9 @@ struct Dataplane {
     slots: Vec<PoolSlots>,
     tables: Tables,
     flows: FlowTable,
-    failures: AsyncFd<Failures>,
-    tracer: AsyncFd<Tracer>,
+    failures: AsyncFd<Ring<Attempt>>,
+    tracer: Tracer,
+    traced: AsyncFd<Ring<Traced>>,
     program: Loaded,
     interfaces: Interfaces,
     found: (Occupied, Busy),
@@ -287,13 +293,14 @@ impl Assembly {
         let mut tables = Tables::take(&mut program.ebpf)?;
         let flows =
             FlowTable::take(&mut program.ebpf, Lifetimes { established: config.gateway.idle_timeout })?;
-        let failures = Failures::take(&mut program.ebpf)?.awaited()?;
-        let tracer = Tracer::take(&mut program.ebpf)?.awaited()?;
+        let failures = failures::take(&mut program.ebpf)?.awaited()?;
+        let traced = traces::take_told(&mut program.ebpf)?.awaited()?;
+        let tracer = Tracer::take(&mut program.ebpf)?;
         let found = (tables.occupied()?, flows.sweep().busy);
         let slots = slots::assign(&plan, &found.0, &found.1)?;
         tables.write_pools(&plan, &slots)?;
         let interfaces = Self::interfaces(config, &mut tables, neighbours).await?;
-        Ok(Dataplane { plan, slots, tables, flows, failures, tracer, program, interfaces, found })
+        Ok(Dataplane { plan, slots, tables, flows, failures, tracer, traced, program, interfaces, found })
     }
 
     /// Gives those that are there a slot.

@@ -17,7 +17,10 @@ use tracing::{info, warn};
 
 use crate::control::protocol::{Ends, TraceQuery, Traced, Verdict};
 use crate::dataplane::clock::monotonic_ns;
+use crate::dataplane::ring::{self, Ring};
 use crate::dataplane::traces::{Tracer, Wish};
+
+use crate::policy::{BackendIndex, PoolIndex, ServiceIndex};
 
 use super::Daemon;
 
@@ -33,7 +36,8 @@ pub(super) type Reply = oneshot::Sender<Result<mpsc::Receiver<Traced>, String>>;
 
 /// Who sees packets.
 pub(super) struct Traces {
-    tracer: AsyncFd<Tracer>,
+    tracer: Tracer,
+    told: AsyncFd<Ring<abi::Traced>>,
     readers: [Option<Reader>; MAX_TRACES],
     next_look: Option<Instant>,
 }
@@ -62,21 +66,13 @@ impl Reader {
 }
 
 impl Traces {
-    pub(super) fn new(tracer: AsyncFd<Tracer>) -> Self {
-        Self { tracer, readers: [const { None }; MAX_TRACES], next_look: None }
+    pub(super) fn new(tracer: Tracer, told: AsyncFd<Ring<abi::Traced>>) -> Self {
+        Self { tracer, told, readers: [const { None }; MAX_TRACES], next_look: None }
     }
 
     /// What the packet path tells next; waits until there is something.
     pub(super) async fn heard(&mut self) -> Vec<abi::Traced> {
-        let Ok(mut guard) = self.tracer.readable_mut().await else {
-            // The runtime ends.
-            return std::future::pending().await;
-        };
-        let (packets, may_be_more) = guard.get_inner_mut().read();
-        if !may_be_more {
-            guard.clear_ready();
-        }
-        packets
+        ring::heard(&mut self.told).await
     }
 
     /// When it is time to look; `None`: nobody reads.
@@ -87,7 +83,7 @@ impl Traces {
     fn begin(&mut self, wish: Wish) -> Result<mpsc::Receiver<Traced>, String> {
         self.look();
         let since_ns = monotonic_ns();
-        let tracer = self.tracer.get_mut();
+        let tracer = &mut self.tracer;
         let missed = tracer.missed().map_err(|error| error.to_string())?;
         let place = tracer.begin(wish, LASTS).map_err(|error| error.to_string())?;
         let place = place.ok_or_else(|| {
@@ -101,7 +97,7 @@ impl Traces {
 
     /// Who is gone is forgotten, and for all others it goes on.
     fn look(&mut self) {
-        let tracer = self.tracer.get_mut();
+        let tracer = &mut self.tracer;
         let mut outcome = Ok(());
         for (place, reader) in self.readers.iter_mut().enumerate() {
             if reader.as_ref().is_some_and(Reader::is_gone) {
@@ -187,18 +183,15 @@ impl Daemon {
 
     /// A packet by the names of what it met.
     fn shown(&self, packet: &abi::Traced, at: SystemTime) -> Traced {
-        let (pool, service) = self.service_in(packet.service).unzip();
-        let of_pool = self.backend_of(packet, pool);
-        let interface = self.interfaces.places().into_iter().find_map(|(name, place)| {
-            place.is_some_and(|place| place.ifindex == packet.ifindex).then_some(name)
-        });
+        let of_service = self.live.service(packet.service);
+        let of_pool = self.backend_of(packet, of_service.map(|(pool, _)| pool));
         let is_tcp = packet.protocol == TCP;
         let has_ports = is_tcp && packet.is_fragment == 0;
         let before = ends(&packet.before, has_ports);
         let (verdict, reason) = fate(packet);
         Traced {
             at: at.into(),
-            interface,
+            interface: self.interfaces.name_of(packet.ifindex).map(ToOwned::to_owned),
             protocol: protocol(packet.protocol),
             flags: flags_of(packet),
             sequence: has_ports.then_some(packet.sequence),
@@ -207,35 +200,27 @@ impl Daemon {
             verdict,
             reason: reason.map(|reason| reason.name().to_owned()),
             became: (verdict == Verdict::Forwarded).then(|| ends(&packet.after, has_ports)).flatten(),
-            pool: pool
+            pool: of_service
+                .map(|(pool, _)| pool)
                 .or(of_pool.map(|(pool, _)| pool))
-                .map(|pool| self.parts.config.pools[pool].name.clone()),
-            service: pool
-                .zip(service)
-                .map(|(pool, service)| self.parts.config.pools[pool].services[service].name.clone()),
-            backend: of_pool
-                .map(|(pool, backend)| self.parts.config.pools[pool].backends[backend].name.clone()),
+                .map(|pool| self.pool_name(pool).to_owned()),
+            service: of_service.map(|(PoolIndex(pool), ServiceIndex(service))| {
+                self.parts.config.pools[pool].services[service].name.clone()
+            }),
+            backend: of_pool.map(|(pool, backend)| self.backend_name(pool, backend).to_owned()),
             from: before.as_ref().map(|ends| ends.from.clone()),
             to: before.map(|ends| ends.to),
             missed: 0,
         }
     }
 
-    /// Pool and service in a slot.
-    fn service_in(&self, slot: u16) -> Option<(usize, usize)> {
-        self.parts.slots.iter().enumerate().find_map(|(pool, slots)| {
-            let service = slots.services.iter().position(|service| service.index == slot)?;
-            Some((pool, service))
-        })
-    }
-
     /// Pool and backend at one of the packet's ends: of this pool, if that is known.
-    fn backend_of(&self, packet: &abi::Traced, pool: Option<usize>) -> Option<(usize, usize)> {
+    fn backend_of(&self, packet: &abi::Traced, pool: Option<PoolIndex>) -> Option<(PoolIndex, BackendIndex)> {
         let ends = [packet.before.source, packet.after.destination].map(IpAddr::from);
-        let pools = self.parts.config.pools.iter().enumerate();
+        let pools = self.parts.config.pools.iter().enumerate().map(|(index, pool)| (PoolIndex(index), pool));
         pools.filter(|(index, _)| pool.is_none_or(|pool| pool == *index)).find_map(|(index, pool)| {
             let backend = pool.backends.iter().position(|backend| ends.contains(&backend.address))?;
-            Some((index, backend))
+            Some((index, BackendIndex(backend)))
         })
     }
 }

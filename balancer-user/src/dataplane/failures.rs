@@ -1,24 +1,13 @@
 //! What the packet path tells at once: connection attempts that a backend did not take.
 //!
-//! A few of each backend in an eighth of a second, whatever comes (`FAILURES_PER_MOMENT`); the numbers are in `signals`. What
-//! was told to nobody, as no daemon ran, is of no use to anybody later and is thrown away.
-#![expect(unsafe_code, reason = "that a descriptor stays what it is can only be promised")]
-
-use std::os::fd::{AsRawFd, RawFd};
+//! A few of each backend in an eighth of a second, whatever comes (`FAILURES_PER_MOMENT`); the numbers are in `signals`.
 
 use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
 use balancer_common::abi::Failure;
 use balancer_common::limits::FAILURES_BYTES;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::DataplaneError;
-use super::tables::take;
-
-/// So many are read in one go, which takes some microseconds.
-const AT_ONCE: usize = 64;
+use super::ring::Ring;
 
 /// What a backend did with an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,41 +34,11 @@ pub struct Attempt {
 }
 
 /// Where they are read.
-pub struct Failures(RingBuf<MapData>);
-
-impl Failures {
-    /// From a loaded object. There is one reader of a pinned one, as its directory has one user.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        let mut ring: RingBuf<MapData> = take(ebpf, "FAILURES")?;
-        // More than there can be; what comes meanwhile is new.
-        (0..FAILURES_BYTES).take_while(|_| ring.next().is_some()).for_each(drop);
-        Ok(Self(ring))
-    }
-
-    /// For a task that waits until there are some.
-    pub fn awaited(self) -> Result<AsyncFd<Self>, DataplaneError> {
-        // SAFETY: the ring buffer has its map's descriptor for as long as it lives, gives out that one alone, and closes it
-        // when it is dropped, which is after the registration has been.
-        let awaited = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
-        awaited
-            .map_err(|error| DataplaneError::Io { what: "waiting for FAILURES".into(), source: error.into() })
-    }
-
-    /// The next ones, in the order in which they were told; `true`: there may be more.
-    pub fn read(&mut self) -> (Vec<Attempt>, bool) {
-        let mut attempts = Vec::new();
-        for _ in 0..AT_ONCE {
-            let Some(record) = self.0.next() else { return (attempts, false) };
-            attempts.extend(parse(&record));
-        }
-        (attempts, true)
-    }
-}
-
-impl AsRawFd for Failures {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
+///
+/// # Errors
+/// The object isn't one of ours.
+pub fn take(ebpf: &mut Ebpf) -> Result<Ring<Attempt>, DataplaneError> {
+    Ring::take(ebpf, "FAILURES", FAILURES_BYTES, parse)
 }
 
 /// Of a [`Failure`]'s bytes; anything else means nothing.

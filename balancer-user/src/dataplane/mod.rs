@@ -5,7 +5,7 @@
 //! tell what addresses and ports are, `signals` those about
 //! connection attempts, `slots` decides who lives where in them, `flows` lists and ages flows (`lines` is their memory,
 //! `clock` their time), `cut` ends them (`cut_all` those of several backends), `held` sends those on their way that wait
-//! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take, `rescue`
+//! (`segment` are their frames, `exits` the ways for them), `failures` hears of attempts that backends did not take (`ring` is how the packet path tells), `rescue`
 //! looks for those that nobody answers, `left` tells whom they have left, `neighbours` knows the way to backends, `news` hears
 //! that it has changed, `traces` shows packets to people, `features` what drivers can do; `survey` and `trial` only look, for `balancer doctor`. Deliberately
 //! absent: any opinion about which backend should be active.
@@ -31,6 +31,7 @@ pub mod news;
 pub mod object;
 pub mod pins;
 pub mod rescue;
+pub mod ring;
 mod roles;
 mod seed;
 mod segment;

@@ -2,30 +2,23 @@
 //!
 //! The filters are a variable of the loaded program, its section `.bss`: another program begins without any. They hold for
 //! a moment, and the controller puts their end off as long as somebody looks. Deliberately absent: names, which the daemon knows.
-#![expect(
-    unsafe_code,
-    reason = "that a descriptor stays what it is can only be promised, and a record's bytes are taken for what they are"
-)]
+#![expect(unsafe_code, reason = "a record's bytes are taken for what they are")]
 
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray};
 use balancer_common::abi::{TraceFilter, TraceState, Traced, Tracing};
 use balancer_common::limits::{MAX_TRACES, TRACES_BYTES};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::DataplaneError;
 use super::clock::monotonic_ns;
+use super::ring::Ring;
 use super::tables::take;
 
 /// The section with the program's variables, of which there is one.
 const VARIABLES: &str = ".bss";
-/// So many are read in one go, which takes some microseconds.
-const AT_ONCE: usize = 64;
 
 /// What one trace wants to see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,41 +29,32 @@ pub struct Wish {
     pub service: Option<u16>,
 }
 
-/// Where traced packets are read, and filters written.
+/// Where traced packets are read.
+///
+/// # Errors
+/// The object isn't one of ours.
+pub fn take_told(ebpf: &mut Ebpf) -> Result<Ring<Traced>, DataplaneError> {
+    Ring::take(ebpf, "TRACES", TRACES_BYTES, parse)
+}
+
+/// Where filters are written.
 pub struct Tracer {
-    ring: RingBuf<MapData>,
     state: PerCpuArray<MapData, TraceState>,
     tracing: Array<MapData, Tracing>,
     wishes: [Option<Wish>; MAX_TRACES],
 }
 
 impl Tracer {
-    /// From a loaded object. There is one reader of a pinned buffer, as its directory has one user.
+    /// From a loaded object.
     ///
     /// # Errors
     /// The object isn't one of ours.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        let mut ring: RingBuf<MapData> = take(ebpf, "TRACES")?;
-        // What an earlier daemon left: more than there can be.
-        (0..TRACES_BYTES).take_while(|_| ring.next().is_some()).for_each(drop);
         Ok(Self {
-            ring,
             state: take(ebpf, "TRACE_STATE")?,
             tracing: take(ebpf, VARIABLES)?,
             wishes: [None; MAX_TRACES],
         })
-    }
-
-    /// For a task that waits until there are some.
-    ///
-    /// # Errors
-    /// The kernel has no room for one more descriptor to wait for.
-    pub fn awaited(self) -> Result<AsyncFd<Self>, DataplaneError> {
-        // SAFETY: the ring buffer has its map's descriptor for as long as it lives, gives out that one alone, and closes it
-        // when it is dropped, which is after the registration has been.
-        let awaited = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
-        awaited
-            .map_err(|error| DataplaneError::Io { what: "waiting for TRACES".into(), source: error.into() })
     }
 
     /// A place for one more trace, whose packets have its bit; `None`: there are as many as there may be.
@@ -115,16 +99,6 @@ impl Tracer {
         let of = |place: usize| state.iter().map(|cpu| cpu.budgets[place].missed).sum();
         Ok(std::array::from_fn(of))
     }
-
-    /// The next ones, each CPU's in their order; `true`: there may be more.
-    pub fn read(&mut self) -> (Vec<Traced>, bool) {
-        let mut packets = Vec::new();
-        for _ in 0..AT_ONCE {
-            let Some(record) = self.ring.next() else { return (packets, false) };
-            packets.extend(parse(&record));
-        }
-        (packets, true)
-    }
 }
 
 impl Wish {
@@ -134,12 +108,6 @@ impl Wish {
             client: self.client.map(|client| client.to_canonical().into()).unwrap_or_default(),
             service: self.service.unwrap_or_default().into(),
         }
-    }
-}
-
-impl AsRawFd for Tracer {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }
 

@@ -10,7 +10,8 @@ use aya::util::nr_cpus;
 use balancer_common::abi::{Ends, TraceState, Traced, Tracing, socket};
 use balancer_common::limits::MAX_TRACES;
 use balancer_common::verdict::Reason;
-use balancer_user::dataplane::traces::{Tracer, Wish};
+use balancer_user::dataplane::ring::Ring;
+use balancer_user::dataplane::traces::{self, Tracer, Wish};
 
 use super::expect::Fate;
 use super::model::{Arrival, Input};
@@ -23,6 +24,7 @@ const LASTS: Duration = Duration::from_secs(24 * 3600);
 /// Somebody who wants to see all packets.
 pub(super) struct Watch {
     tracer: Tracer,
+    told: Ring<Traced>,
     state: PerCpuArray<MapData, TraceState>,
     variables: Array<MapData, Tracing>,
 }
@@ -31,7 +33,8 @@ impl Watch {
     pub(super) fn begin(ebpf: &mut Ebpf) -> Result<Self> {
         let state = PerCpuArray::try_from(Map::PerCpuArray(second_handle(ebpf, "TRACE_STATE")?))?;
         let variables = Array::try_from(Map::Array(second_handle(ebpf, ".bss")?))?;
-        let mut watch = Self { tracer: Tracer::take(ebpf)?, state, variables };
+        let mut watch =
+            Self { told: traces::take_told(ebpf)?, tracer: Tracer::take(ebpf)?, state, variables };
         watch.want_all()?;
         Ok(watch)
     }
@@ -64,13 +67,13 @@ impl Watch {
     pub(super) fn allow_anew(&mut self) -> Result<()> {
         let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
         self.state.set(0, PerCpuValues::try_from(vec![TraceState::default(); cpus])?, 0)?;
-        while self.tracer.read().1 {}
+        while self.told.read().1 {}
         Ok(())
     }
 
     /// What was told since then.
     pub(super) fn told(&mut self) -> Vec<Traced> {
-        self.tracer.read().0
+        self.told.read().0
     }
 }
 
