@@ -10,7 +10,7 @@ use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
     Address, Address4, Address6, Backend, Budget, Clock, Count, Failure, Handshake, Interface, Line, Past,
     Pool, Roles, Seed, Service, ServiceKey, Signals, Successors, Tally, TraceState, Traced, Traffic, Watch,
-    port_roles,
+    address_bits, port_roles,
 };
 use balancer_common::limits::{
     FAILURES_BYTES, MAX_ADDRESSES, MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_SERVICES, TRACES_BYTES,
@@ -31,6 +31,10 @@ pub(crate) static SERVICES: HashMap<ServiceKey, Service, MAX_SERVICES> = HashMap
 /// What an address is: listened on, a backend's, or where flows to backends come from. Writer: controller.
 #[btf_map]
 pub(crate) static ADDRESSES: HashMap<Address, Roles, MAX_ADDRESSES> = HashMap::new();
+
+/// Which addresses are in there, see `address_bits`. Writer: controller, word by word through its mapping.
+#[btf_map]
+pub(crate) static ADDRESS_BITS: Array<u64, { address_bits::WORDS }, MMAPABLE> = Array::new();
 
 /// What ports are, see `port_roles`. Writer: controller, word by word through its mapping.
 #[btf_map]

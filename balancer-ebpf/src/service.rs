@@ -5,14 +5,14 @@
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{
     ActiveWord, Address, Backend, FlowKey, Interface, NextHop, Pool, Port, RETRY_INSTANT, RETRY_REPEATED,
-    Roles, Route, Service, ServiceKey, Successors, port_roles, tried_bit,
+    Roles, Route, Service, ServiceKey, Successors, address_bits, port_roles, tried_bit,
 };
 
 use crate::atomics::compare_exchange;
 use crate::family::Family;
 use crate::maps::{
-    ACTIVE, ADDRESSES, BACKENDS, INTERFACE_SLOTS, INTERFACES, NEXT_HOPS, POOLS, PORTS, SERVICES, SNAT_CYCLES,
-    SUCCESSORS, TRIALS,
+    ACTIVE, ADDRESS_BITS, ADDRESSES, BACKENDS, INTERFACE_SLOTS, INTERFACES, NEXT_HOPS, POOLS, PORTS,
+    SERVICES, SNAT_CYCLES, SUCCESSORS, TRIALS,
 };
 
 /// The service that a packet with this tuple is for.
@@ -24,15 +24,28 @@ pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Option<&'static Service> {
 /// The service that listens there.
 #[inline(always)]
 pub(crate) fn at(address: Address, port: Port) -> Option<&'static Service> {
+    if !is_known(address) {
+        return None;
+    }
     let key = ServiceKey::new(address, port);
     // SAFETY: any value of its integers is sound. The kernel replaces a value by linking a new element, so it is never
     // half old and half new.
     unsafe { SERVICES.get(key) }
 }
 
+/// Whether an address may be anything here; of most the answer is no, and costs a load.
+#[inline(always)]
+fn is_known(address: Address) -> bool {
+    let (word, shift) = address_bits::place(address);
+    ADDRESS_BITS.get(word as u32).is_some_and(|word| *word >> shift & 1 != 0)
+}
+
 /// What an address is.
 #[inline(always)]
 pub(crate) fn roles(address: Address) -> Roles {
+    if !is_known(address) {
+        return Roles::default();
+    }
     // SAFETY: as in `at`.
     unsafe { ADDRESSES.get(address) }.copied().unwrap_or_default()
 }

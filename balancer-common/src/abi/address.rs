@@ -176,6 +176,16 @@ impl Address {
     /// None: all zero, as no packet has it.
     pub const NONE: Self = Self(Address6([0; 4]));
 
+    /// Some bits of all of it, in no order: the upper ones are the best.
+    #[inline(always)]
+    pub const fn scattered(self) -> u64 {
+        let [a, b, c, d] = self.0.0;
+        let sum = (a as u64).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let sum = sum.wrapping_add((b as u64).wrapping_mul(0xc4ce_b9fe_1a85_ec53));
+        let sum = sum.wrapping_add((c as u64).wrapping_mul(0xd6e8_feb8_6659_fd93));
+        sum.wrapping_add((d as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     /// The IPv4 address in it, if it is one.
     #[inline(always)]
     pub const fn to_v4(self) -> Option<Address4> {

@@ -15,7 +15,7 @@ pub use address::{Address, Address4, Address6, Port, WireAddress, socket};
 pub use flow::{Carried, Clock, Count, FlowKey, Handshake, Line, Past, SEED_WORDS, SavedSyn, Seed};
 pub use service::{
     ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Route, Service,
-    ServiceKey, port_roles,
+    ServiceKey, address_bits, port_roles,
 };
 pub use signal::{
     Failure, RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Signals, Successors, Watch, tried_bit,
@@ -27,7 +27,7 @@ use crate::limits::NAME_BYTES;
 
 /// Version of everything in this module and in the map definitions. Part of the pin path: another layout never meets
 /// maps made by this one.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Traffic of a service or a backend, both directions; one a CPU.
 #[repr(C)]

@@ -135,6 +135,24 @@ impl Roles {
     }
 }
 
+/// Which addresses have [`Roles`], roughly: a bit for all addresses that come to one place. Clients have none, as a rule, and
+/// what only passes the gateway has none either: for them a lookup is saved.
+pub mod address_bits {
+    use super::Address;
+
+    /// Addresses a word.
+    const BITS: usize = 64;
+    /// Words for all addresses.
+    pub const WORDS: usize = 65_536 / BITS;
+
+    /// Where the bit of an address stands: word and shift.
+    #[inline(always)]
+    pub const fn place(address: Address) -> (usize, u32) {
+        let bit = (address.scattered() >> 48) as usize;
+        (bit / BITS, (bit % BITS) as u32)
+    }
+}
+
 /// What ports are, two bits each: whether flows to backends may come from them, and whether backends offer a service
 /// there. Over all pools together, for packets that belong to no flow.
 pub mod port_roles {
@@ -264,6 +282,27 @@ mod tests {
         }
         assert_eq!((ActiveWord::hold(0x8001, 7).mark(), ActiveWord::reject(3, 7).change()), (0x8001, 7));
         assert_eq!(ActiveWord::new(1, 0, 0).route(), Route::Backend(1));
+    }
+
+    #[test]
+    fn neighbouring_addresses_have_different_bits() {
+        let neighbours = |first: core::net::IpAddr| match first {
+            core::net::IpAddr::V4(v4) => core::array::from_fn::<core::net::IpAddr, 256, _>(|more| {
+                core::net::Ipv4Addr::from(u32::from(v4) + more as u32).into()
+            }),
+            core::net::IpAddr::V6(v6) => {
+                core::array::from_fn(|more| core::net::Ipv6Addr::from(u128::from(v6) + more as u128).into())
+            }
+        };
+        for first in ["10.0.2.0", "203.0.113.0", "fd00:a00:2::", "2001:db8::"] {
+            let mut words = std::vec![0_u64; address_bits::WORDS];
+            for address in neighbours(first.parse().unwrap()) {
+                let (word, shift) = address_bits::place(address.into());
+                words[word] |= 1 << shift;
+            }
+            let different: u32 = words.iter().map(|word| word.count_ones()).sum();
+            assert!(different > 250, "{first}: {different}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData};
-use balancer_common::abi::{Address, Roles, port_roles};
+use balancer_common::abi::{Address, Roles, address_bits, port_roles};
 
 use super::DataplaneError;
 use super::maps::Maps;
@@ -72,12 +72,18 @@ fn add(all: &mut BTreeMap<IpAddr, Roles>, address: IpAddr, role: u16) -> &mut Ro
 /// The maps that hold it.
 pub(super) struct RoleTables {
     addresses: HashMap<MapData, Address, Roles>,
+    /// Which addresses have roles. Never too few: set before they are there, and cleared after they are gone.
+    address_bits: MappedWords,
     ports: MappedWords,
 }
 
 impl RoleTables {
     pub(super) fn take(maps: &mut impl Maps) -> Result<Self, DataplaneError> {
-        Ok(Self { addresses: take(maps, "ADDRESSES")?, ports: take_words(maps, "PORTS", port_roles::WORDS)? })
+        Ok(Self {
+            addresses: take(maps, "ADDRESSES")?,
+            address_bits: take_words(maps, "ADDRESS_BITS", address_bits::WORDS)?,
+            ports: take_words(maps, "PORTS", port_roles::WORDS)?,
+        })
     }
 
     /// Adds what is wanted to what is there.
@@ -86,7 +92,9 @@ impl RoleTables {
         plan: &RolePlan,
         sources: &BTreeMap<u16, IpAddr>,
     ) -> Result<(), DataplaneError> {
-        for (address, wanted) in plan.with_sources(sources) {
+        let all = plan.with_sources(sources);
+        widen(&self.address_bits, address_words(&all));
+        for (address, wanted) in all {
             let there = match self.addresses.get(&address.into(), 0) {
                 Ok(roles) => roles,
                 Err(aya::maps::MapError::KeyNotFound) => Roles::default(),
@@ -95,9 +103,7 @@ impl RoleTables {
             let backend = if wanted.is(Roles::BACKEND) { wanted.backend } else { there.backend };
             self.write(address, Roles { bits: there.bits | wanted.bits, backend })?;
         }
-        for (index, word) in port_words(plan).into_iter().enumerate() {
-            self.ports.store(index, self.ports.load(index) | word);
-        }
+        widen(&self.ports, port_words(plan));
         Ok(())
     }
 
@@ -108,6 +114,7 @@ impl RoleTables {
         sources: &BTreeMap<u16, IpAddr>,
     ) -> Result<(), DataplaneError> {
         let wanted = plan.with_sources(sources);
+        widen(&self.address_bits, address_words(&wanted));
         for (address, roles) in &wanted {
             self.write(*address, *roles)?;
         }
@@ -120,9 +127,8 @@ impl RoleTables {
         for address in stale {
             self.addresses.remove(&address).map_err(DataplaneError::map("removing from", "ADDRESSES"))?;
         }
-        for (index, word) in port_words(plan).into_iter().enumerate() {
-            self.ports.store(index, word);
-        }
+        set(&self.address_bits, address_words(&wanted));
+        set(&self.ports, port_words(plan));
         Ok(())
     }
 
@@ -131,6 +137,28 @@ impl RoleTables {
             .insert(Address::from(address), roles, 0)
             .map_err(DataplaneError::map("writing", "ADDRESSES"))
     }
+}
+
+/// Adds bits to those that are there.
+fn widen(words: &MappedWords, wanted: Vec<u64>) {
+    for (index, word) in wanted.into_iter().enumerate() {
+        words.store(index, words.load(index) | word);
+    }
+}
+
+fn set(words: &MappedWords, wanted: Vec<u64>) {
+    for (index, word) in wanted.into_iter().enumerate() {
+        words.store(index, word);
+    }
+}
+
+fn address_words(roles: &BTreeMap<IpAddr, Roles>) -> Vec<u64> {
+    let mut words = vec![0; address_bits::WORDS];
+    for address in roles.keys() {
+        let (word, shift) = address_bits::place((*address).into());
+        words[word] |= 1 << shift;
+    }
+    words
 }
 
 fn port_words(plan: &RolePlan) -> Vec<u64> {
