@@ -28,6 +28,27 @@ impl Deltas {
         let tcp = key.destination_port.change(other.source_port, tcp);
         Self { ip: addresses.ttl_decremented().folded(), tcp: tcp.folded() }
     }
+
+    /// Of the packets that answer: what was added is taken away again, but for the TTL.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        // Once for what is taken away, once of their own.
+        let ip = Delta::NONE.word(self.ip, 0).ttl_decremented().ttl_decremented().folded();
+        Self { ip, tcp: !self.tcp }
+    }
+
+    /// As a word, the IP header's in the upper half.
+    #[inline(always)]
+    pub const fn to_word(self) -> u32 {
+        (self.ip as u32) << 16 | self.tcp as u32
+    }
+
+    /// What [`Deltas::to_word`] returned.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        Self { ip: (word >> 16) as u16, tcp: word as u16 }
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +86,10 @@ mod tests {
         let back = Deltas::new(&backend.reversed(), &client.reversed());
         let field = field.to_ne_bytes();
         assert_eq!(checksum::apply(checksum::apply(field, there.tcp), back.tcp), field);
+        let reversed = there.reversed();
+        assert_eq!(checksum::apply(field, reversed.tcp), checksum::apply(field, back.tcp));
+        assert_eq!(checksum::apply(field, reversed.ip), checksum::apply(field, back.ip));
+        assert_eq!(Deltas::from_word(there.to_word()), there);
     }
 
     proptest! {

@@ -259,19 +259,11 @@ pub fn insert_if<T: Table>(
 /// [`Table::claim`].
 #[inline(always)]
 pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>> {
-    let [first, second] = hash.buckets(table.buckets());
-    let (in_first, in_second) = (table.tags(first)?, table.tags(second)?);
-    let used = WAYS - free_in(in_first);
-    let second_is_better = used >= PREFERRED && free_in(in_second) > free_in(in_first);
-    let (near, far) = if second_is_better {
-        ((second, in_second), (first, in_first))
-    } else {
-        ((first, in_first), (second, in_second))
-    };
-    // Each line of both buckets once.
-    for step in 0..2 * WAYS {
-        let (bucket, tags) = if step < WAYS { near } else { far };
-        let way = (hash.way() + step) % WAYS;
+    let [near, far] = choices(table, hash)?;
+    // The line that is tried first, then each of both buckets once.
+    for step in 0..=2 * WAYS {
+        let (bucket, tags) = if step <= WAYS { near } else { far };
+        let way = if step == 0 { free_way(tags, hash)? } else { (step - 1) % WAYS };
         if tag_of(tags, way) != 0 {
             continue;
         }
@@ -285,6 +277,29 @@ pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>>
     None
 }
 
+/// A key's buckets with their tags, the one first in which it would rather be.
+#[inline(always)]
+fn choices<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<[(u32, [u64; 2]); 2]> {
+    let [first, second] = hash.buckets(table.buckets());
+    let [first, second] = [(first, table.tags(first)?), (second, table.tags(second)?)];
+    let (free, free_in_second) = (free_in(first.1), free_in(second.1));
+    let second_is_better = WAYS - free >= PREFERRED && free_in_second > free;
+    Some(if second_is_better { [second, first] } else { [first, second] })
+}
+
+/// The line of a bucket that a key would have: the one where it is looked for first, or any that is free.
+#[inline(always)]
+fn free_way(tags: [u64; 2], hash: Hash) -> Option<u32> {
+    if tag_of(tags, hash.way()) == 0 { Some(hash.way()) } else { way_of(tags, 0) }
+}
+
+/// The line that [`claim`] would try first now, as far as tags tell. Whoever looks at it beforehand waits for its memory
+/// while he waits for other memory.
+#[inline(always)]
+pub fn likely<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<u32> {
+    let [(bucket, tags), _] = choices(table, hash)?;
+    Some(bucket * WAYS + free_way(tags, hash)?)
+}
 /// Who takes a line out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taker {
@@ -358,6 +373,12 @@ pub fn oldest<T: Table>(
     // Never a variant without its contents, which the verifier of older kernels would see copied.
     let (mut found, mut silent, mut index_of_oldest, mut state_of_oldest) = (false, 0, 0, State(0));
     for bucket in hash.buckets(table.buckets()) {
+        // All of them are fetched at once, before anything depends on one.
+        for way in 0..WAYS {
+            if let Some(line) = table.line(bucket * WAYS + way) {
+                table.state(line);
+            }
+        }
         for way in 0..WAYS {
             let index = bucket * WAYS + way;
             let Some(line) = table.line(index) else { continue };

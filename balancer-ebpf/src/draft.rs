@@ -16,7 +16,7 @@ use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table::{self, Refused, begin, direction, hashed, moment, release};
-use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
+use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier, touch};
 use crate::parse::{Packet, TCP_AT_MASK, header};
 use crate::subprograms::{Index, Made};
 use crate::words::load;
@@ -45,6 +45,8 @@ pub(crate) struct Draft<A> {
     pub(crate) backend_line: Cell<u32>,
     /// The index of the client's line, once it is made.
     pub(crate) client_line: Cell<u32>,
+    /// What the client's packets are changed by, a word of [`Deltas`].
+    pub(crate) deltas: Cell<u32>,
     /// The SYN, to be sent again.
     pub(crate) syn: Cell<SavedSyn>,
     /// Backends that did not take it, see `Handshake`.
@@ -136,6 +138,15 @@ pub(crate) fn forget_oldest<A: Family>() -> bool {
     }
 }
 
+/// [`Family::warm`]: has the processor fetch what both sides of the draft's flow will be written to, all of it at once, as
+/// every one of these may be far from its caches. Between the two claims it would wait for one after the other.
+#[inline(always)]
+pub(crate) fn warm<A: Family>() {
+    let Some(draft) = draft::<A>() else { return };
+    touch::<A, HalfOpen>(A::hash_of(draft.client()));
+    touch::<A, HalfOpen>(A::hash_of(draft.backend()));
+}
+
 /// Claims the draft's backend-side tuple, by making its line.
 #[inline(always)]
 pub(crate) fn claim<A: Family>() -> Result<(), Refused> {
@@ -153,8 +164,10 @@ fn claim_backend<A: Family>() -> Result<(), Refused> {
     let draft = draft::<A>().ok_or(Refused::Full)?;
     let hash = hashed::<A>(draft.backend());
     let (key, other) = (draft.backend(), draft.client());
+    draft.deltas.set(A::deltas());
     let line = insert_half_open(hash, key, Seen::FROM_BACKEND, |line, index| {
-        fill(line, index, key, other, draft, A::deltas(false), 0, u32::MAX);
+        let deltas = Deltas::from_word(draft.deltas.get()).reversed();
+        fill(line, index, key, other, draft, deltas, 0, u32::MAX);
         true
     })?;
     draft.backend_line.set(line);
@@ -179,7 +192,8 @@ fn complete_client<A: Family>() -> Result<(), Refused> {
     let hash = hashed::<A>(draft.client());
     let (key, other, twin) = (draft.client(), draft.backend(), draft.backend_line.get());
     let line = insert_half_open(hash, key, Seen::OPENED, |line, index| {
-        fill(line, index, key, other, draft, A::deltas(true), draft.first_sequence.get(), twin);
+        let deltas = Deltas::from_word(draft.deltas.get());
+        fill(line, index, key, other, draft, deltas, draft.first_sequence.get(), twin);
         keep_syn(draft, index);
         if let Some(past) = HalfOpen::past::<A>(twin) {
             // SAFETY: the past of the line that this CPU has made, as nobody takes out half a flow; an aligned word.
@@ -206,15 +220,13 @@ fn insert_half_open<A: Family>(
     Ok(table::insert_if(&HalfOpen::table::<A>(), hash, (seen.0, now()), fill)?.index)
 }
 
-/// [`Family::deltas`]: what the client's packets, or the backend's, are changed by; the IP header's in the upper half.
+/// [`Family::deltas`]: what the client's packets are changed by, a word of [`Deltas`].
 #[inline(always)]
-pub(crate) fn deltas<A: Family>(of_client: bool) -> u32 {
+pub(crate) fn deltas<A: Family>() -> u32 {
     let Some(draft) = draft::<A>() else { return 0 };
     let (client, backend) = (draft.client(), draft.backend());
-    let (key, other) = if of_client { (client, backend) } else { (backend, client) };
-    let addresses = change(&key.source, &other.destination, Delta::NONE);
-    let deltas = Deltas::with(change(&key.destination, &other.source, addresses), key, other);
-    u32::from(deltas.ip) << 16 | u32::from(deltas.tcp)
+    let addresses = change(&client.source, &backend.destination, Delta::NONE);
+    Deltas::with(change(&client.destination, &backend.source, addresses), client, backend).to_word()
 }
 
 /// As [`change`](balancer_common::abi::WireAddress::change), one word after the other: of all at once the compiler fills the stack, which older kernels
@@ -238,7 +250,7 @@ fn fill<A: Family>(
     key: &FlowKey<A>,
     other: &FlowKey<A>,
     draft: &Draft<A>,
-    deltas: u32,
+    deltas: Deltas,
     first_sequence: u32,
     twin: u32,
 ) {
@@ -249,8 +261,8 @@ fn fill<A: Family>(
         copy_words(from_ref(&other.source), &raw mut (*line).becomes.destination);
         (*line).becomes.source_port = other.destination_port;
         (*line).becomes.destination_port = other.source_port;
-        (*line).ip_delta = (deltas >> 16) as u16;
-        (*line).tcp_delta = deltas as u16;
+        (*line).ip_delta = deltas.ip;
+        (*line).tcp_delta = deltas.tcp;
         (*line).service = draft.service_slot.get();
         (*line).backend = draft.backend_slot.get();
         (*line).client = draft.hop.get();

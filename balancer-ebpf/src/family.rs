@@ -82,10 +82,12 @@ pub(crate) trait Family: Framed {
     fn closed() -> u64;
     fn is_over(index: u32, state: u64) -> bool;
     fn make_room() -> bool;
-    fn deltas(of_client: bool) -> u32;
+    fn deltas() -> u32;
     fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
+    fn warm() -> bool;
     fn claim() -> u32;
     fn complete() -> u32;
+    fn warm_promotion(client: u32) -> bool;
     fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32;
     fn make(pool: u32, backend: u32, port: u32) -> u64;
 }
@@ -140,7 +142,7 @@ macro_rules! maps {
 macro_rules! subprograms {
     ($hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $warm:ident, $claim:ident, $complete:ident, $warm_promotion:ident, $promote:ident, $make:ident) => {
         #[inline(always)]
         fn hash_word(key: &FlowKey<Self>) -> u64 {
             subprograms::$hash_word(key)
@@ -212,13 +214,18 @@ macro_rules! subprograms {
         }
 
         #[inline(always)]
-        fn deltas(of_client: bool) -> u32 {
-            subprograms::$deltas(of_client)
+        fn deltas() -> u32 {
+            subprograms::$deltas()
         }
 
         #[inline(always)]
         fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
             subprograms::$save_options(ctx, at, length)
+        }
+
+        #[inline(always)]
+        fn warm() -> bool {
+            subprograms::$warm()
         }
 
         #[inline(always)]
@@ -229,6 +236,11 @@ macro_rules! subprograms {
         #[inline(always)]
         fn complete() -> u32 {
             subprograms::$complete()
+        }
+
+        #[inline(always)]
+        fn warm_promotion(client: u32) -> bool {
+            subprograms::$warm_promotion(client)
         }
 
         #[inline(always)]
@@ -341,8 +353,10 @@ impl Family for Address4 {
         make_room_4,
         deltas_4,
         save_options_4,
+        warm_4,
         claim_4,
         complete_4,
+        warm_promotion_4,
         promote_4,
         make_4
     );
@@ -448,8 +462,10 @@ impl Family for Address6 {
         make_room_6,
         deltas_6,
         save_options_6,
+        warm_6,
         claim_6,
         complete_6,
+        warm_promotion_6,
         promote_6,
         make_6
     );

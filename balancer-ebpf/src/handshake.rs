@@ -18,6 +18,9 @@ use crate::{draft, promotion, report, retry, room, service};
 pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let packet = &mut packet;
+    if matches!(packet.kind(), Kind::Ack) {
+        A::warm_promotion(line);
+    }
     let key = packet.key();
     // Completed or ended by another CPU in this very moment; either way it may be an established flow's now.
     let Some(direction) = flow_table::direction_at(line, &key) else { return Verdict::next(Stage::Flow) };

@@ -47,6 +47,7 @@ pub(crate) fn hold<A: Family>(ctx: &XdpContext) -> Verdict {
 fn without_backend<A: Family>(draft: &Draft<A>) {
     let client = draft.client();
     draft.set_backend(&client.destination, client.destination_port, &client.source, client.source_port);
+    draft.deltas.set(A::deltas());
     draft.backend_slot.set(0);
     draft.backend_line.set(NOWHERE);
 }

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::ptr::from_ref;
 
 use balancer_common::abi::{Count, FlowKey, Line, Past, WireAddress};
-use balancer_common::table::{Hash, Lines, Locks, Place, Refused, State, Table, buckets_for};
+use balancer_common::table::{self, Hash, Lines, Locks, Place, Refused, State, Table, buckets_for};
 
 use crate::atomics::compare_exchange;
 use crate::family::Family;
@@ -40,6 +40,9 @@ pub(crate) trait Tier: Copy + Sized + 'static {
     /// Forgets the flow that has this line, if the line is still of the same life, see [`crate::subprograms`].
     fn release<A: Family>(index: u32, state: u64) -> bool;
 
+    /// Reads what is kept apart from the line at this index, as [`touch`] does.
+    fn touch_past<A: Family>(index: u32);
+
     /// A line's state now.
     #[inline(always)]
     fn state_of<A: Family>(line: *mut Line<A>) -> State {
@@ -65,6 +68,12 @@ impl Tier for Established {
     #[inline(always)]
     fn past<A: Family>(index: u32) -> Option<*mut Past> {
         A::pasts().get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn touch_past<A: Family>(index: u32) {
+        // SAFETY: an aligned word of the map.
+        A::pasts().get_ptr(index).map(|past| unsafe { (&raw const (*past).began).read_volatile() });
     }
 
     #[inline(always)]
@@ -118,6 +127,17 @@ impl Tier for HalfOpen {
     fn past<A: Family>(index: u32) -> Option<*mut Past> {
         // SAFETY: a whole handshake of the map, whose past it is.
         A::handshakes().get_ptr_mut(index).map(|handshake| unsafe { &raw mut (*handshake).past })
+    }
+
+    #[inline(always)]
+    fn touch_past<A: Family>(index: u32) {
+        if let Some(handshake) = A::handshakes().get_ptr(index) {
+            // SAFETY: aligned words of the map, the first and the last one: most handshakes are in two cache lines.
+            unsafe {
+                (&raw const (*handshake).past.began).read_volatile();
+                (&raw const (*handshake).tried).read_volatile();
+            }
+        }
     }
 
     #[inline(always)]
@@ -208,7 +228,7 @@ impl<A: Family, T: Tier> Lines for Maps<A, T> {
 
     #[inline(always)]
     fn set_tag(&self, index: u32, tag: u16) {
-        const WAYS: u32 = balancer_common::table::WAYS;
+        const WAYS: u32 = table::WAYS;
         if let Some(tags) = T::tags::<A>().get_ptr_mut(index / WAYS) {
             let way = (index % WAYS) as usize;
             // SAFETY: one of the eight half words of the element.
@@ -251,6 +271,28 @@ impl<A: Family, T: Tier> Table for Maps<A, T> {
         // What the claim has left there but for the kind, which the next life has of its own.
         Some(Place { line, index, state: self.state(line) })
     }
+}
+
+/// Reads the line that a new key will most likely have, so that it is near when it is written: the processor goes on
+/// meanwhile, and fetches several at once.
+#[inline(always)]
+pub(crate) fn touch<A: Family, T: Tier>(hash: Hash) {
+    if let Some(index) = table::likely(&T::table::<A>(), hash) {
+        touch_line::<A, T>(index);
+    }
+}
+
+/// The same of a line whose index is known.
+#[inline(always)]
+pub(crate) fn touch_line<A: Family, T: Tier>(index: u32) {
+    if let Some(line) = T::table::<A>().line(index) {
+        // SAFETY: aligned words of the map, in the first and the last of a line's cache lines.
+        unsafe {
+            (&raw const (*line).state).read_volatile();
+            (&raw const (*line).bytes).read_volatile();
+        }
+    }
+    T::touch_past::<A>(index);
 }
 
 /// [`FlowKey::ports`] of a key in a map, in one load.

@@ -131,7 +131,7 @@ pub(crate) extern "C" fn trace_went(ctx: *mut xdp_md, verdict: u64, action: u32)
 macro_rules! subprograms {
     ($family:ty, $hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $claim:ident, $complete:ident, $promote:ident, $make:ident) => {
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $warm:ident, $claim:ident, $complete:ident, $warm_promotion:ident, $promote:ident, $make:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
@@ -224,14 +224,21 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $deltas(of_client: bool) -> u32 {
-            draft::deltas::<$family>(of_client)
+        pub(crate) extern "C" fn $deltas() -> u32 {
+            draft::deltas::<$family>()
         }
 
         #[inline(never)]
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
             draft::save_options::<$family>(&XdpContext::new(ctx), at, length);
+            true
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $warm() -> bool {
+            draft::warm::<$family>();
             true
         }
 
@@ -245,6 +252,13 @@ macro_rules! subprograms {
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $complete() -> u32 {
             draft::try_complete::<$family>()
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $warm_promotion(client: u32) -> bool {
+            promotion::warm::<$family>(client);
+            true
         }
 
         #[inline(never)]
@@ -287,8 +301,10 @@ subprograms!(
     make_room_4,
     deltas_4,
     save_options_4,
+    warm_4,
     claim_4,
     complete_4,
+    warm_promotion_4,
     promote_4,
     make_4
 );
@@ -310,8 +326,10 @@ subprograms!(
     make_room_6,
     deltas_6,
     save_options_6,
+    warm_6,
     claim_6,
     complete_6,
+    warm_promotion_6,
     promote_6,
     make_6
 );

@@ -132,7 +132,10 @@ fn first<A: Family>(ctx: &XdpContext) -> Verdict {
 /// The way that the client's packets come is the way to it; `false`: through an interface that isn't known.
 #[inline(always)]
 fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) -> bool {
-    let Some(interface) = service::ingress_slot(ctx) else { return false };
+    // As a rule it is where the last new flow on this CPU came from, which is still in the draft.
+    let last = NextHop::from_word(draft.hop.get()).interface;
+    let found = if service::came_through(ctx, last) { Some(last) } else { service::ingress_slot(ctx) };
+    let Some(interface) = found else { return false };
     draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     true
 }
@@ -202,7 +205,9 @@ impl Source<'_> {
     /// flow: the client's own port first, then those of the pool's cycle. A closed flow's, if nothing free is near.
     #[inline(always)]
     fn claim<A: Family>(&self, draft: &Draft<A>) -> Result<(), Reason> {
-        if self.own(draft) {
+        let may_keep_port = self.own(draft);
+        A::warm();
+        if may_keep_port {
             match draft::claim::<A>() {
                 Ok(()) => return Ok(()),
                 Err(Refused::Taken) => {}
