@@ -119,12 +119,12 @@ impl Config {
     }
 
     /// Puts those that are given by name where the answers say; tells of whom they don't. `own`: this machine's addresses.
-    /// `goes`: whether one that is somewhere goes to another address; given are the names of its pool and of itself.
+    /// `goes`: whether one that is somewhere goes to another address; given are its pool's name and itself as it is.
     pub fn settle(
         &mut self,
         answers: &Answers,
         own: &BTreeSet<IpAddr>,
-        mut goes: impl FnMut(&str, &str, IpAddr) -> bool,
+        mut goes: impl FnMut(&str, &Backend, IpAddr) -> bool,
     ) -> Vec<Unsettled> {
         let refusal = Refusal::of(self, own);
         let mut unsettled = Vec::new();
@@ -135,7 +135,7 @@ impl Config {
                 let Some(host) = &backend.host else { continue };
                 match found(answers.get(host), Some(backend.address), is_ipv4, &refusal) {
                     Ok(address) if address == backend.address => {}
-                    Ok(address) if !backend.is_settled() || goes(&pool.name, &backend.name, address) => {
+                    Ok(address) if !backend.is_settled() || goes(&pool.name, backend, address) => {
                         backend.address = address;
                     }
                     Ok(_) => {}

@@ -2,9 +2,10 @@
 //! what has changed is taken over as a reload would take it: the old address drains, the new one is somebody new.
 //!
 //! A name without an answer keeps its last good address, over restarts too; so does one that leads nowhere that a backend can
-//! be. One answer may be wrong: an address in use is left only when two rounds in a row say so, and lead to the same other one.
-//! Deliberately not here: which of several addresses it is (`config`), and how to ask (`resolver`).
+//! be. Deliberately not here: which of several addresses it is (`config`), when one in use is left (`elsewhere`), and how to ask
+//! (`resolver`).
 
+mod elsewhere;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::resolver::{Answers, Resolver};
 use crate::store::State;
 use crate::store::state::Host;
 
+use self::elsewhere::Elsewhere;
 use super::accepted::Accepted;
 use super::reload::Cause;
 use super::steps::Done;
@@ -53,8 +55,8 @@ pub(super) struct Names {
     pub(super) resolver: Resolver,
     next: Moment,
     is_asking: bool,
-    /// Where else names led in the last round that had an answer; by pool and backend.
-    elsewhere: BTreeMap<(String, String), IpAddr>,
+    /// Backends whose names led elsewhere in the last round that had an answer; by pool and name.
+    elsewhere: BTreeMap<(String, String), Elsewhere>,
     /// Names without an answer: for how many rounds, and why.
     silent: BTreeMap<String, (u32, String)>,
     /// Why a backend stays where it was though its name has an answer, or is left out; by pool and backend.
@@ -123,20 +125,18 @@ impl Names {
     fn hear(&mut self, config: &mut Config, answers: &Answers, own: &BTreeSet<IpAddr>, now: Moment) {
         let mut elsewhere = BTreeMap::new();
         let unsettled = config.settle(answers, own, |pool, backend, to| {
-            let key = (pool.to_owned(), backend.to_owned());
-            let is_said_again = self.elsewhere.get(&key) == Some(&to);
-            if !is_said_again {
-                info!(event = "address", pool, backend, %to, "its name leads there now: it goes there if the next answer says so, too");
-            }
-            elsewhere.insert(key, to);
-            is_said_again
+            let key = (pool.to_owned(), backend.name.clone());
+            let seen = Elsewhere::seen(self.elsewhere.get(&key), backend.address, to);
+            seen.tell(pool, &backend.name);
+            elsewhere.insert(key, seen);
+            seen.is_believed()
         });
         for Unsettled { pool, backend, why } in &unsettled {
             let pool = &config.pools[*pool];
             let key = (pool.name.clone(), pool.backends[*backend].name.clone());
             // Silence says nothing for or against it.
-            if let (Why::NoAnswer(_), Some(to)) = (why, self.elsewhere.get(&key)) {
-                elsewhere.insert(key, *to);
+            if let (Why::NoAnswer(_), Some(seen)) = (why, self.elsewhere.get(&key)) {
+                elsewhere.insert(key, *seen);
             }
         }
         self.elsewhere = elsewhere;

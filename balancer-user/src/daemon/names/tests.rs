@@ -53,6 +53,34 @@ fn an_address_in_use_is_left_only_when_two_rounds_in_a_row_lead_to_the_same_othe
 }
 
 #[test]
+fn an_address_that_is_in_no_answer_any_more_is_left_even_if_each_leads_to_another_one() {
+    let present = [10, 0, 2, 11];
+    let other = |last: u8| Ok([10, 0, 2, last]);
+    let silence = Err("no answer within 20s");
+    let (mut names, mut config) = (names(), named());
+    for round in [other(13), other(14), silence, other(15), Ok(present), other(16), other(13), other(14)] {
+        assert_eq!(heard(&mut names, &mut config, round), IpAddr::from(present), "{round:?}");
+    }
+    assert_eq!(heard(&mut names, &mut config, other(15)), IpAddr::from([10, 0, 2, 15]));
+    // Of the new one it is known anew.
+    for last in [13, 14, 16] {
+        assert_eq!(heard(&mut names, &mut config, other(last)), IpAddr::from([10, 0, 2, 15]));
+    }
+    assert_eq!(heard(&mut names, &mut config, other(13)), IpAddr::from([10, 0, 2, 13]));
+}
+
+#[test]
+fn what_could_not_be_taken_over_is_believed_in_the_next_round_whatever_that_leads_to() {
+    let (mut names, config) = (names(), named());
+    for (last, is_moved) in [(13, false), (14, false), (15, false), (16, true), (13, true)] {
+        // Nothing of it is carried out.
+        let mut wanted = config.clone();
+        let at = heard(&mut names, &mut wanted, Ok([10, 0, 2, last]));
+        assert_eq!(at == IpAddr::from([10, 0, 2, last]), is_moved, "{last}");
+    }
+}
+
+#[test]
 fn a_reload_between_two_rounds_makes_the_second_one_the_first() {
     let (mut names, mut config) = (names(), named());
     heard(&mut names, &mut config, Ok([10, 0, 2, 13]));
