@@ -121,6 +121,30 @@ impl Names {
         self.refused = Some(reason);
     }
 
+    /// What a round has found out; handed back is what is to take the place of what is `wanted`, if anything is. `is_busy`: a
+    /// reload is under way; only if it asks by itself, and is accepted, is what was heard forgotten ([`Names::was_read`]).
+    fn take(
+        &mut self,
+        wanted: &Config,
+        answers: &Answers,
+        own: &BTreeSet<IpAddr>,
+        is_busy: bool,
+        now: Moment,
+    ) -> Option<Config> {
+        let mut config = wanted.clone();
+        self.hear(&mut config, answers, own, now);
+        if config == *wanted {
+            self.refused = None;
+            return None;
+        }
+        if is_busy {
+            // One at a time: it is as true in the next round.
+            self.next = now + AGAIN;
+            return None;
+        }
+        Some(config)
+    }
+
     /// What a round has found out is put into the configuration, as far as it is believed.
     fn hear(&mut self, config: &mut Config, answers: &Answers, own: &BTreeSet<IpAddr>, now: Moment) {
         let mut elsewhere = BTreeMap::new();
@@ -301,13 +325,7 @@ impl Daemon {
 
     /// A round of questions has ended.
     pub(super) fn asked(&mut self, round: Round) {
-        let now = self.clock.now();
         self.names.is_asking = false;
-        if self.reloads.is_under_way() {
-            // It asks by itself.
-            self.names.was_read(now);
-            return;
-        }
         let Round { answers, own } = round;
         let own = match own {
             Ok(own) => own,
@@ -319,11 +337,8 @@ impl Daemon {
                 return;
             }
         };
-        let mut config = self.reloads.wanted().clone();
-        self.names.hear(&mut config, &answers, &own, now);
-        if config == *self.reloads.wanted() {
-            self.names.refused = None;
-        } else {
+        let (wanted, is_busy) = (self.reloads.wanted(), self.reloads.is_under_way());
+        if let Some(config) = self.names.take(wanted, &answers, &own, is_busy, self.clock.now()) {
             self.take_addresses(config);
         }
     }

@@ -91,6 +91,22 @@ fn a_reload_between_two_rounds_makes_the_second_one_the_first() {
 }
 
 #[test]
+fn a_round_beside_a_reload_counts_and_what_it_moves_is_moved_by_the_next_one() {
+    let (mut names, wanted) = (names(), named());
+    let answers = answered(&[("db1.example.org", Ok([10, 0, 2, 13]))]);
+    let mut round = |is_busy| {
+        let config = names.take(&wanted, &answers, &BTreeSet::new(), is_busy, NOW);
+        (config.map(|config| config.pools[0].backends[0].address), names.next())
+    };
+    assert_eq!(round(true), (None, Some(NOW + EVERY)), "the first says so");
+    assert_eq!(round(true), (None, Some(NOW + AGAIN)), "the second does, and has to wait");
+    assert_eq!(round(false).0, Some([10, 0, 2, 13].into()));
+    // One that has asked by itself, and was accepted.
+    names.was_read(NOW);
+    assert_eq!(names.take(&wanted, &answers, &BTreeSet::new(), false, NOW), None);
+}
+
+#[test]
 fn one_that_must_not_go_there_yet_keeps_its_own_place_from_others() {
     let (mut names, mut config) = (names(), named());
     config.pools[0].backends[1].host = Some("db2.example.org".to_owned());
