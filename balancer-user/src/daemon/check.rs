@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::resolver::Resolver;
 
 use super::accepted::{Asking, Unfit, checked};
-use super::{memory, names};
+use super::names;
 
 /// How a configuration is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Checkup {
 pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Result<Checkup, Failure> {
     let parsed = config::load(file);
     let defaults = parsed.as_ref().map(Parsed::defaults).unwrap_or_default();
-    let known = names::remembered(parsed.as_ref().ok(), memory::earlier(state_dir).as_ref(), pin_dir);
+    let known = names::last_good(parsed.as_ref().ok(), state_dir, pin_dir);
     let resolver = Resolver::system();
     let names = (!how.no_resolve).then(|| Asking::at_a_start(&resolver, &known, pin_dir));
     let found = |findings, more, pools: Option<_>| Checked {

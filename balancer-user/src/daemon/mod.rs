@@ -108,6 +108,7 @@ use self::watchdog::Watchdog;
 use self::ways::{Wanted, Ways};
 
 pub use self::check::{Checking, Checkup, check};
+pub(crate) use self::names::last_good;
 pub(crate) use self::plan::wanted;
 
 /// Requests of clients that wait for the loop; the server bounds them, too.

@@ -32,7 +32,7 @@ use self::elsewhere::Elsewhere;
 use super::accepted::Accepted;
 use super::reload::Cause;
 use super::steps::Done;
-use super::{Daemon, Entry};
+use super::{Daemon, Entry, memory};
 
 /// From one round of questions to the next; long enough for a cache to have forgotten a wrong answer, mostly.
 const EVERY: Duration = Duration::from_secs(30);
@@ -230,6 +230,11 @@ fn left_out(backend: &Backend, why: &str) -> String {
 /// Asks for what a configuration names before it is taken; `known`: last good addresses. Waits.
 pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) -> Answers {
     resolver.look_up(hosts, |host| if known.contains_key(host) { KNOWN_LIMIT } else { NEEDED_LIMIT })
+}
+
+/// What a start would know of the names of a configuration, from what an earlier life has left in these directories.
+pub(crate) fn last_good(parsed: Option<&Parsed>, state_dir: &Path, pin_dir: &Path) -> Known {
+    remembered(parsed, memory::earlier(state_dir).as_ref(), pin_dir)
 }
 
 /// What an earlier life knew of the names of a configuration: by what it remembered, or else by its maps.

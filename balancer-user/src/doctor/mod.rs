@@ -11,6 +11,7 @@ mod clock;
 mod configuration;
 mod files;
 mod finding;
+mod host_names;
 mod interfaces;
 mod kernel;
 mod programs;
@@ -91,7 +92,7 @@ pub fn examine(places: &Places) -> Doctor {
     let now = SystemTime::now();
     let again = places.command("doctor");
     let mut unseen = Unseen::default();
-    let configuration = Configuration::look(&places.config);
+    let configuration = Configuration::look(places);
     let config = configuration.config.as_ref();
     let mut kernel = Kernel::look(again.clone(), &mut unseen);
     let wanted = config.map(daemon::wanted);
@@ -100,6 +101,7 @@ pub fn examine(places: &Places) -> Doctor {
     let network = network(places, config, &mut kernel, &mut unseen);
 
     let mut findings = vec![configuration.judge(places)];
+    findings.extend(configuration.host_names.judge());
     findings.extend(kernel.judge());
     findings.extend(files.judge());
     findings.extend(network);
