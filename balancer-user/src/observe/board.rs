@@ -62,25 +62,25 @@ impl Piece {
     }
 }
 
-/// Where pictures are had.
-#[derive(Clone, Debug)]
+/// Where pictures are had, until their maker ends.
+#[derive(Debug)]
 pub(super) struct Board {
-    shots: Arc<watch::Sender<Option<Arc<Shot>>>>,
+    shots: watch::Receiver<Option<Arc<Shot>>>,
     wanted: Arc<Notify>,
 }
 
 impl Board {
     /// With whoever makes the pictures, to be run.
     pub(super) fn new(requests: mpsc::Sender<Request>) -> (Self, impl Future<Output = ()>) {
-        let shots = Arc::new(watch::channel(None).0);
-        let board = Self { shots, wanted: Arc::default() };
-        let maker = Maker { board: board.clone(), requests, news: VecDeque::new(), edition: 0 };
-        (board, maker.run())
+        let (shots, seen) = watch::channel(None);
+        let wanted = Arc::<Notify>::default();
+        let maker = Maker { shots, wanted: wanted.clone(), requests, news: VecDeque::new(), edition: 0 };
+        (Self { shots: seen, wanted }, maker.run())
     }
 
     /// One that is not older than the next would be; none: the daemon is starting, stopping or stuck.
     pub(super) async fn shot(&self) -> Option<Arc<Shot>> {
-        let mut seen = self.shots.subscribe();
+        let mut seen = self.shots.clone();
         // As old as the last may be now: one that takes its time to be made is as good.
         let asked = Instant::now();
         let is_fresh = |shot: &Option<Arc<Shot>>| shot.as_ref().is_some_and(|shot| shot.made + TICK > asked);
@@ -96,7 +96,7 @@ impl Board {
         &self,
         took: T,
     ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<T> {
-        let mut seen = self.shots.subscribe();
+        let mut seen = self.shots.clone();
         seen.mark_changed();
         // The first is as old as the last may be, and then there is one every second.
         self.wanted.notify_one();
@@ -133,7 +133,8 @@ impl Shot {
 
 /// Makes the pictures.
 struct Maker {
-    board: Board,
+    shots: watch::Sender<Option<Arc<Shot>>>,
+    wanted: Arc<Notify>,
     requests: mpsc::Sender<Request>,
     news: VecDeque<Arc<Record>>,
     edition: u64,
@@ -152,10 +153,10 @@ impl Maker {
             if live.is_none() {
                 live = self.follow().await;
             }
-            let is_seen = self.board.shots.receiver_count() > 0;
+            let is_seen = self.is_seen();
             tokio::select! {
                 _ = tick.tick(), if is_seen || live.is_none() => {}
-                () = self.board.wanted.notified() => {}
+                () = self.wanted.notified() => {}
                 record = heard(&mut live), if live.is_some() => {
                     live = live.filter(|_| self.takes(record));
                     if !is_seen {
@@ -167,13 +168,18 @@ impl Maker {
             while let Some(record) = live.as_mut().and_then(|live| live.try_recv().ok()) {
                 live = live.filter(|_| self.takes(Some(record)));
             }
-            if self.board.shots.receiver_count() > 0
+            if self.is_seen()
                 && let Some(shot) = self.shoot().await
             {
-                self.board.shots.send_replace(Some(Arc::new(shot)));
+                self.shots.send_replace(Some(Arc::new(shot)));
             }
             next = Instant::now() + GAP;
         }
+    }
+
+    /// Whether anybody looks, beside the board.
+    fn is_seen(&self) -> bool {
+        self.shots.receiver_count() > 1
     }
 
     /// Keeps a record; false: some are missing, and it has to be begun anew.

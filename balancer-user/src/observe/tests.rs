@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::config::Token;
@@ -34,6 +34,8 @@ const FOLLOW: &str = "GET /events HTTP/1.1\r\nHost: HERE\r\n\r\n";
 struct Stand {
     address: SocketAddr,
     serving: JoinHandle<()>,
+    /// Whose questions are answered from a script, if there is one.
+    daemon: Option<AbortHandle>,
     /// Who hears of what happens.
     followers: Followers,
     /// What was wanted, and by whom.
@@ -50,8 +52,10 @@ impl Stand {
     async fn showing(status: Status, token: Option<&str>) -> Self {
         let (requests, asked) = mpsc::channel(64);
         let (followers, commands) = (Followers::default(), Arc::default());
-        tokio::spawn(daemon(asked, status, followers.clone(), Arc::clone(&commands)));
-        Self::with(requests, token, followers, commands).await
+        let answering = tokio::spawn(daemon(asked, status, followers.clone(), Arc::clone(&commands)));
+        let mut stand = Self::with(requests, token, followers, commands).await;
+        stand.daemon = Some(answering.abort_handle());
+        stand
     }
 
     async fn with(
@@ -64,7 +68,7 @@ impl Stand {
         let address = listener.local_addr().unwrap();
         let (_, token) = watch::channel(token.map(|token| Token::of(token.as_bytes())));
         let serving = tokio::spawn(serve(listener, requests, Arc::default(), token));
-        Self { address, serving, followers, commands }
+        Self { address, serving, daemon: None, followers, commands }
     }
 
     /// A connection from this address.
@@ -238,6 +242,21 @@ async fn who_follows_gets_what_there_is_and_at_once_what_happens() {
     read_until(&mut stream, &mut text, "event: state").await;
     read_until(&mut stream, &mut text, "\n\n").await;
     assert!(!text.contains("event: news"), "{text}");
+}
+
+#[tokio::test]
+async fn who_follows_sees_the_end_when_the_dashboard_or_its_daemon_ends() {
+    for whose in ["the dashboard", "the daemon"] {
+        let stand = Stand::start(None).await;
+        let mut stream = stand.send(FOLLOW).await;
+        read_until(&mut stream, &mut String::new(), "event: state").await;
+        match &stand.daemon {
+            Some(daemon) if whose == "the daemon" => daemon.abort(),
+            _ => stand.serving.abort(),
+        }
+        let end = timeout(SLOW / 3, stream.read_to_end(&mut Vec::new())).await;
+        assert!(end.is_ok(), "it goes on after the end of {whose}");
+    }
 }
 
 #[tokio::test]
