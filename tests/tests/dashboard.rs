@@ -268,6 +268,15 @@ fn with_the_token_a_command_is_confirmed_done_and_told() -> Result<()> {
     click(&browser, "[data-do=failback]")?;
     answer(&browser, &[])?;
     browser.wait_until("server1 to be lit", &is_lit("server1"))?;
+
+    // A reload takes the token away and gives it back: the page that is open has its buttons accordingly.
+    let acts = fs::read_to_string(site.gateway.configuration())?;
+    let looks: String = acts.split_inclusive('\n').filter(|line| !line.starts_with("token_file")).collect();
+    let buttons = "[...document.querySelectorAll('button')].filter(button => button.offsetParent).length";
+    for (text, wanted) in [(looks, "=== 0"), (acts, "> 1")] {
+        site.gateway.reload(&text)?;
+        browser.wait_until("the buttons to be right", &format!("{buttons} {wanted}"))?;
+    }
     // The refusal of the wrong token is the browser's own line about it.
     let lines = browser.console()?;
     ensure!(lines.len() == 1 && lines[0].to_string().contains("401"), "{lines:?}");

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use crate::config::Token;
 use crate::control::protocol::{EventsQuery, Record};
 use crate::control::server::{Request, Told};
 
@@ -71,10 +72,14 @@ pub(super) struct Board {
 
 impl Board {
     /// With whoever makes the pictures, to be run.
-    pub(super) fn new(requests: mpsc::Sender<Request>) -> (Self, impl Future<Output = ()>) {
+    pub(super) fn new(
+        requests: mpsc::Sender<Request>,
+        token: watch::Receiver<Option<Token>>,
+    ) -> (Self, impl Future<Output = ()>) {
         let (shots, seen) = watch::channel(None);
         let wanted = Arc::<Notify>::default();
-        let maker = Maker { shots, wanted: wanted.clone(), requests, news: VecDeque::new(), edition: 0 };
+        let maker =
+            Maker { shots, wanted: wanted.clone(), requests, token, news: VecDeque::new(), edition: 0 };
         (Self { shots: seen, wanted }, maker.run())
     }
 
@@ -136,6 +141,7 @@ struct Maker {
     shots: watch::Sender<Option<Arc<Shot>>>,
     wanted: Arc<Notify>,
     requests: mpsc::Sender<Request>,
+    token: watch::Receiver<Option<Token>>,
     news: VecDeque<Arc<Record>>,
     edition: u64,
 }
@@ -214,10 +220,11 @@ impl Maker {
         let made = Instant::now();
         let (status, stats) = timeout(ANSWER, ask(&self.requests, Request::Picture)).await.ok()??;
         let (news, edition) = (self.news.clone(), self.edition);
+        let may_act = self.token.borrow().is_some();
         // Of thousands of backends that takes its time, and the loop has none.
         let drawn = spawn_blocking(move || {
             let news = picture::news(news.iter().map(AsRef::as_ref), &status);
-            (Piece::new("state", &picture::state(&status, &stats)), Piece::new("news", &news))
+            (Piece::new("state", &picture::state(&status, &stats, may_act)), Piece::new("news", &news))
         });
         let (state, news) = drawn.await.ok()?;
         Some(Shot { made, state, news, edition })

@@ -18,9 +18,9 @@ const PAGE: &str = include_str!("page.html");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The page for one who looks, and what it may do by its `Content-Security-Policy`.
-pub(super) fn page(shot: &Shot, may_act: bool) -> (Bytes, String) {
+pub(super) fn page(shot: &Shot) -> (Bytes, String) {
     let nonce = nonce();
-    let about = picture::inert(&picture::about(may_act));
+    let about = picture::inert(&picture::about());
     let [first, news] =
         [shot.state(), shot.news()].map(|json| picture::inert(&String::from_utf8_lossy(&json)));
     let mut page = String::with_capacity(PAGE.len() + about.len() + first.len() + news.len() + 256);

@@ -21,14 +21,16 @@ const ABOUT_THE_CONFIGURATION: [&str; 2] = ["reload", "address"];
 #[derive(Serialize)]
 struct Picture<'a> {
     schema: &'static str,
+    /// There is a token with which the dashboard acts: a reload may give it one, or take it away.
+    may_act: bool,
     status: &'a Status,
     stats: &'a Stats,
 }
 
 /// The state of everything.
-pub(super) fn state(status: &Status, stats: &Stats) -> String {
+pub(super) fn state(status: &Status, stats: &Stats, may_act: bool) -> String {
     // Numbers and texts: nothing that JSON can't say.
-    serde_json::to_string(&Picture { schema: SCHEMA, status, stats }).unwrap_or_default()
+    serde_json::to_string(&Picture { schema: SCHEMA, may_act, status, stats }).unwrap_or_default()
 }
 
 /// What happened, oldest first.
@@ -47,10 +49,10 @@ pub(super) fn news<'r>(records: impl Iterator<Item = &'r Record>, status: &Statu
 }
 
 /// What doesn't change while the daemon runs.
-pub(super) fn about(may_act: bool) -> String {
+pub(super) fn about() -> String {
     let meanings = Reason::ALL.iter().map(|reason| (reason.name().to_owned(), reason.meaning().into()));
     let meanings: serde_json::Map<_, _> = meanings.collect();
-    json!({ "schema": SCHEMA, "may_act": may_act, "meanings": meanings }).to_string()
+    json!({ "schema": SCHEMA, "meanings": meanings }).to_string()
 }
 
 /// JSON that can stand in a page: nothing in it ends the element that holds it.
@@ -148,10 +150,9 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_meaning() {
-        let about: serde_json::Value = serde_json::from_str(&about(false)).unwrap();
+        let about: serde_json::Value = serde_json::from_str(&about()).unwrap();
         for reason in Reason::ALL {
             assert_eq!(about["meanings"][reason.name()], reason.meaning());
         }
-        assert_eq!(about["may_act"], false);
     }
 }

@@ -91,7 +91,7 @@ pub async fn serve(
     tallies: Arc<Tallies>,
     token: watch::Receiver<Option<Token>>,
 ) {
-    let (board, making) = Board::new(requests.clone());
+    let (board, making) = Board::new(requests.clone(), token.clone());
     let subscribers = Crowd::new(SUBSCRIBERS, SUBSCRIBERS_AT_ONE_PLACE);
     let site = Arc::new(Site { requests, token, tallies, board, guesses: Mutex::default(), subscribers });
     tokio::join!(making, accept(listener, site));
@@ -230,7 +230,7 @@ async fn scrape(site: &Site) -> Result<Response<Body>, Refusal> {
 
 async fn show(site: &Site) -> Result<Response<Body>, Refusal> {
     let shot = site.board.shot().await.ok_or_else(silent)?;
-    let (page, policy) = page::page(&shot, site.token().is_some());
+    let (page, policy) = page::page(&shot);
     let mut response = response(StatusCode::OK, "text/html; charset=utf-8", page);
     // Made of letters, digits and signs.
     if let Ok(policy) = HeaderValue::from_str(&policy) {

@@ -36,6 +36,8 @@ struct Stand {
     serving: JoinHandle<()>,
     /// Whose questions are answered from a script, if there is one.
     daemon: Option<AbortHandle>,
+    /// With which it acts.
+    token: watch::Sender<Option<Token>>,
     /// Who hears of what happens.
     followers: Followers,
     /// What was wanted, and by whom.
@@ -66,9 +68,9 @@ impl Stand {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (_, token) = watch::channel(token.map(|token| Token::of(token.as_bytes())));
-        let serving = tokio::spawn(serve(listener, requests, Arc::default(), token));
-        Self { address, serving, daemon: None, followers, commands }
+        let (token, shown) = watch::channel(token.map(|token| Token::of(token.as_bytes())));
+        let serving = tokio::spawn(serve(listener, requests, Arc::default(), shown));
+        Self { address, serving, daemon: None, token, followers, commands }
     }
 
     /// A connection from this address.
@@ -352,6 +354,20 @@ async fn nothing_is_done_without_a_token_file() {
     let shown = format!("X-Balancer-Dashboard: 1\r\nAuthorization: Bearer {SECRET}\r\n");
     assert_eq!(stand.posted("/v1/failover", &shown, r#"{"pool":"p"}"#).await, "403");
     assert!(stand.commands.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_open_page_learns_that_a_token_comes_and_goes() {
+    let stand = Stand::start(None).await;
+    let page = stand.said("GET / HTTP/1.1\r\nHost: HERE\r\n\r\n").await;
+    assert_eq!(page.matches("\"may_act\":").count(), 1, "with the first picture: {page}");
+    let (mut stream, mut text) = (stand.send(FOLLOW).await, String::new());
+    read_until(&mut stream, &mut text, "\"may_act\":false").await;
+    for (token, told) in [(Some(SECRET), "\"may_act\":true"), (None, "\"may_act\":false")] {
+        stand.token.send_replace(token.map(|token| Token::of(token.as_bytes())));
+        text.clear();
+        read_until(&mut stream, &mut text, told).await;
+    }
 }
 
 #[tokio::test]
