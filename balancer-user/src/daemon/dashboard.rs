@@ -181,8 +181,12 @@ mod tests {
         Dashboard::new(mpsc::channel(1).0)
     }
 
-    fn bound() -> (SocketAddr, TcpListener) {
-        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    /// At an address that only this test of this run uses: a port that it lets go of stays free, and whoever asks there comes
+    /// from another address.
+    fn bound(test: u8) -> (SocketAddr, TcpListener) {
+        let [_, high, middle, low] = std::process::id().to_be_bytes();
+        // Process ids have 22 bits at the most.
+        let listener = bind(([127, ((test + 1) << 6) | high, middle, low], 0).into()).unwrap();
         (listener.local_addr().unwrap(), listener)
     }
 
@@ -211,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn it_takes_another_token_and_another_address_and_goes() {
         let mut dashboard = dashboard();
-        let (first, listener) = bound();
+        let (first, listener) = bound(0);
         dashboard.become_this(Some(&http(first, None)), Some(listener));
         assert_eq!(shown(first, "one").await.as_deref(), Some("403"), "it only shows");
         for (token, is_right, is_wrong) in [("one", "204", "401"), ("two", "204", "401")] {
@@ -219,7 +223,7 @@ mod tests {
             assert_eq!(shown(first, token).await.as_deref(), Some(is_right));
             assert_eq!(shown(first, "three").await.as_deref(), Some(is_wrong));
         }
-        let (second, listener) = bound();
+        let (second, listener) = bound(0);
         dashboard.become_this(Some(&http(second, Some(b"two"))), Some(listener));
         assert_eq!(shown(second, "two").await.as_deref(), Some("204"));
         until_nobody_answers(first).await;
@@ -231,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_somebody_has_is_refused_and_what_must_be_comes_when_it_is_free() {
-        let (address, somebody) = bound();
+        let (address, somebody) = bound(1);
         let config = |listen| {
             let mut config = crate::daemon::example::config(crate::daemon::example::BASE);
             config.http = Some(http(listen, None));
