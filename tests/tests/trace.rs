@@ -1,5 +1,6 @@
 //! `balancer trace`: what became of each packet, as it happens, in a gateway with real clients and servers.
 
+use std::fs;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use balancer_tests::{
     lab::{Process, Topology},
     poll::poll_until,
     schema::Schema,
-    site::{API, Options, PASSWORDS, POOL, Programs, Site, WEB},
+    site::{API, Options, PASSWORDS, POOL, Pool, Programs, Service, Site, WEB},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -128,6 +129,32 @@ fn a_services_packets_are_shown_alone_and_a_name_must_be_one() -> Result<()> {
     }
     let refused = site.gateway.verb(&["trace", "--service", "smtp"])?.expect(1)?;
     ensure!(refused.stderr.contains("there is no service \"smtp\""), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn a_service_is_followed_by_its_name_over_reloads_and_its_trace_ends_with_it() -> Result<()> {
+    const MOVED: Service = Service { port: 8878, ..API };
+    let site = site("trace_reload")?;
+    let before = fs::read_to_string(site.gateway.configuration())?;
+    let mut trace = start(&site, &["--service", "api", "-o", "json"])?;
+    // It has another slot at another port, and its old one drains.
+    site.gateway.reload(&before.replace(":8877\"", ":8878\""))?;
+    let held = site.hold(PASSWORDS, MOVED)?;
+    let from = held.local.to_string();
+    let syn =
+        wait_for(&trace, "a SYN", |packet| packet["flags"] == "syn" && packet["from"] == from.as_str())?;
+    ensure!(syn["service"] == "api" && syn["to"] == format!("{}:8878", site.vip(PASSWORDS)), "{syn}");
+
+    let others = Options { pools: &[Pool { services: &[WEB], ..PASSWORDS }], ..Options::default() };
+    site.gateway.reload(&site.configuration(others))?;
+    ensure!(trace.wait(PATIENCE)?.success(), "{}", trace.stderr());
+    let why = "service passwords/api is not in the configuration any more";
+    ensure!(trace.stderr().contains(why), "{}", trace.stderr());
+    let said = site.gateway.verb(&["schema", "trace"])?.expect(0)?.json()?;
+    let (schema, shown) = (Schema::closed(&said)?, shown(&trace)?);
+    let last = shown.last().context("a line")?;
+    ensure!(last["ended"] == why && schema.errors(last).is_empty(), "{last}: {:?}", schema.errors(last));
     Ok(())
 }
 

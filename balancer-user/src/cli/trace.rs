@@ -1,12 +1,12 @@
-//! `balancer trace`: packets as they are decided about, a line each.
+//! `balancer trace`: packets as they are decided about, a line each, and how many are not shown.
 
 use super::layout::{Colour, Palette, printable};
 use super::{Output, Paths, TraceArgs, ask};
 use crate::control::client::Client;
-use crate::control::protocol::{TraceQuery, Traced, Verdict};
+use crate::control::protocol::{TraceLine, TraceNote, TraceQuery, Traced, Verdict};
 use crate::exit::{self, Exit, Failure, say};
 
-/// Asks and prints, until so many were shown, the daemon has ended or nobody reads any more.
+/// Asks and prints, until so many were shown, the daemon or the service has gone, or nobody reads any more.
 ///
 /// # Errors
 /// No daemon, or refused: no such service, or too many traces already.
@@ -23,33 +23,43 @@ async fn show(
     output: Output,
 ) -> Result<Exit, Failure> {
     let palette = Palette::of_stdout();
-    let mut packets = client.trace(query).await?;
+    let mut lines = client.trace(query).await?;
     say("packets are shown as they come; Ctrl-C ends it");
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
-        let Some(packet) = packets.next().await? else {
+        let Some(told) = lines.next().await? else {
             say("the daemon has ended, and with it the trace");
             return Ok(Exit::Ok);
         };
-        let text = match output {
-            Output::Json => ask::json_line(&packet)?,
-            Output::Table => line(&packet, palette),
+        let text = match (output, &told) {
+            (Output::Json, _) => ask::json_line(&told)?,
+            (Output::Table, TraceLine::Packet(packet)) => line(packet, palette),
+            (Output::Table, TraceLine::Note(note)) => missed(note.missed),
         };
         if !exit::offer(&text)? {
             return Ok(Exit::Ok);
         }
-        left -= 1;
+        match told {
+            TraceLine::Packet(_) => left -= 1,
+            TraceLine::Note(TraceNote { ended: Some(why), .. }) => {
+                say(&format!("the trace has ended: {}", printable(&why)));
+                return Ok(Exit::Ok);
+            }
+            TraceLine::Note(_) => {}
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// A line, if there are any.
+fn missed(count: u64) -> String {
+    if count > 0 { format!("... {count} more that are not shown\n") } else { String::new() }
 }
 
 /// As in `… wan0 192.0.2.7:40000 > 203.0.113.10:443 tcp syn … 60 B: forwarded (passwords/web), server1, as 10.0.2.1:… > …`.
 pub(super) fn line(packet: &Traced, palette: Palette) -> String {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let mut text = String::new();
-    if packet.missed > 0 {
-        text += &format!("... {} more that are not shown\n", packet.missed);
-    }
+    let mut text = missed(packet.missed);
     let head = [
         Some(packet.at.to_string()),
         Some(or_dash(&packet.interface)),

@@ -14,7 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::protocol::{Record, Traced};
+use super::protocol::{Record, TraceLine};
 use super::server::Phase;
 
 /// The body of any answer.
@@ -38,7 +38,7 @@ pub(super) struct Feed {
 #[derive(Debug)]
 enum Lines {
     Records(Records),
-    Packets(mpsc::Receiver<Traced>),
+    Packets(mpsc::Receiver<TraceLine>),
 }
 
 /// Records as they happen.
@@ -100,7 +100,7 @@ impl Feed {
     }
 
     /// What is missing of them they say themselves.
-    pub(super) const fn of_packets(packets: mpsc::Receiver<Traced>, phase: watch::Sender<Phase>) -> Self {
+    pub(super) const fn of_packets(packets: mpsc::Receiver<TraceLine>, phase: watch::Sender<Phase>) -> Self {
         Self { lines: Lines::Packets(packets), phase }
     }
 

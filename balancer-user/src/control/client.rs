@@ -24,7 +24,7 @@ use super::arriving::{Misread, PATIENCE, Pieces};
 use super::listing::MAX_LISTING_BYTES;
 use super::protocol::{
     Document, ErrorBody, Events, EventsQuery, Flows, FlowsQuery, Order, Outcome, Record, ReloadCommand,
-    Reloaded, TRACE_PATH, TraceQuery, Traced, Why, WhyQuery,
+    Reloaded, TRACE_PATH, TraceLine, TraceQuery, Why, WhyQuery,
 };
 
 /// The daemon's loop answers questions at once; a daemon that doesn't is stuck or stopped.
@@ -198,7 +198,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn trace(&self, query: &TraceQuery) -> Result<Following<'_, Traced>, ClientError> {
+    pub async fn trace(&self, query: &TraceQuery) -> Result<Following<'_, TraceLine>, ClientError> {
         self.feed(&format!("{TRACE_PATH}?{query}")).await
     }
 

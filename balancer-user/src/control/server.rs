@@ -26,7 +26,7 @@ use super::body::{Body, Feed};
 use super::listing::Listing;
 use super::protocol::{
     Command, Events, EventsQuery, EventsSchema, FlowsQuery, Outcome, Record, ReloadCommand, Reloaded, Stats,
-    Status, Timestamp, TraceQuery, Traced, Why, WhyQuery,
+    Status, Timestamp, TraceLine, TraceQuery, Why, WhyQuery,
 };
 use super::route::{self, Peer};
 use super::spare::Spare;
@@ -48,7 +48,7 @@ pub enum Request {
     /// What led to a pool's active backend; refused as above.
     Why(WhyQuery, oneshot::Sender<Result<Why, String>>),
     /// Packets from now on; refused as above.
-    Trace(TraceQuery, oneshot::Sender<Result<mpsc::Receiver<Traced>, String>>),
+    Trace(TraceQuery, oneshot::Sender<Result<mpsc::Receiver<TraceLine>, String>>),
     /// Something that somebody wants done; answered when it is, or refused with a sentence that says why.
     Command(Command, Asker, oneshot::Sender<Result<Outcome, String>>),
     /// The configuration once more, wanted by this user.

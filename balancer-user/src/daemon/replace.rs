@@ -98,6 +98,7 @@ impl Daemon {
             self.reloads.is_behind = true;
         }
         self.parts.slots.iter_mut().for_each(PoolSlots::settle);
+        self.lead_traces();
         let names = self.parts.config.gateway.interfaces.clone();
         if let Err(error) = self.want_interfaces(&names) {
             error!(event = "dataplane", error = %error, "the program stays on an interface that is not configured");

@@ -2,8 +2,12 @@
 //!
 //! A trace lasts as long as its client reads, which is looked at every second; the packet path stops by itself soon after
 //! a daemon that is gone. Bounded: so many traces at once, so many packets a second (the packet path), so many that wait for
-//! a reader; what is left out is counted, and told with the next one. Deliberately not here: how a packet is shown.
+//! a reader; what is left out is counted, and told. Deliberately not here: what each reader is told (`readers`), and how a packet
+//! is shown.
 
+mod readers;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,59 +19,36 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::control::protocol::{Ends, TraceQuery, Traced, Verdict};
+use crate::control::protocol::{Ends, TraceLine, TraceQuery, Traced, Verdict};
+use crate::dataplane::DataplaneError;
 use crate::dataplane::clock::monotonic_ns;
 use crate::dataplane::ring::{self, Ring};
 use crate::dataplane::traces::{Tracer, Wish};
-
 use crate::policy::{BackendIndex, PoolIndex, ServiceIndex};
 
+use self::readers::{Reader, Readers, ServiceName};
 use super::Daemon;
+use super::start::Parts;
 
 /// How often it is looked whether anybody still reads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For how long the packet path goes on by itself: some looks that come late.
 const LASTS: Duration = Duration::from_secs(5);
-/// Packets that wait for one reader.
-const WAITING: usize = 512;
 
 /// The way to whoever wants to see packets.
-pub(super) type Reply = oneshot::Sender<Result<mpsc::Receiver<Traced>, String>>;
+pub(super) type Reply = oneshot::Sender<Result<mpsc::Receiver<TraceLine>, String>>;
 
 /// Who sees packets.
 pub(super) struct Traces {
     tracer: Tracer,
     told: AsyncFd<Ring<abi::Traced>>,
-    readers: [Option<Reader>; MAX_TRACES],
+    readers: Readers,
     next_look: Option<Instant>,
-}
-
-struct Reader {
-    packets: mpsc::Sender<Traced>,
-    /// What came before was for somebody else in this place.
-    since_ns: u64,
-    /// As the packet path counted up to the last look.
-    missed_there: u64,
-    /// What the next packet says of those before it.
-    missed: u64,
-}
-
-impl Reader {
-    fn is_gone(&self) -> bool {
-        self.packets.is_closed()
-    }
-
-    fn show(&mut self, packet: &Traced) {
-        match self.packets.try_send(Traced { missed: self.missed, ..packet.clone() }) {
-            Ok(()) => self.missed = 0,
-            Err(_) => self.missed += 1,
-        }
-    }
 }
 
 impl Traces {
     pub(super) fn new(tracer: Tracer, told: AsyncFd<Ring<abi::Traced>>) -> Self {
-        Self { tracer, told, readers: [const { None }; MAX_TRACES], next_look: None }
+        Self { tracer, told, readers: Readers::default(), next_look: None }
     }
 
     /// What the packet path tells next; waits until there is something.
@@ -80,53 +61,66 @@ impl Traces {
         self.next_look
     }
 
-    fn begin(&mut self, wish: Wish) -> Result<mpsc::Receiver<Traced>, String> {
+    /// `service`: only its packets are wanted, and it is in this slot.
+    fn begin(
+        &mut self,
+        client: Option<IpAddr>,
+        service: Option<(ServiceName, u16)>,
+    ) -> Result<mpsc::Receiver<TraceLine>, String> {
         self.look();
+        let (service, slot) = service.unzip();
         let since_ns = monotonic_ns();
         let tracer = &mut self.tracer;
         let missed = tracer.missed().map_err(|error| error.to_string())?;
+        let wish = Wish { client, service: slot };
         let place = tracer.begin(wish, LASTS).map_err(|error| error.to_string())?;
         let place = place.ok_or_else(|| {
             format!("{MAX_TRACES} traces are under way, as many as there may be at once: end one of them")
         })?;
-        let (packets, receiver) = mpsc::channel(WAITING);
-        self.readers[place] = Some(Reader { packets, since_ns, missed_there: missed[place], missed: 0 });
+        let (reader, lines) = Reader::new(service, since_ns, missed[place]);
+        self.readers.put(place, reader);
         self.next_look.get_or_insert_with(|| Instant::now() + LOOK_EVERY);
-        Ok(receiver)
+        Ok(lines)
     }
 
     /// Who is gone is forgotten, and for all others it goes on.
     fn look(&mut self) {
-        let tracer = &mut self.tracer;
+        let Self { tracer, readers, .. } = self;
         let mut outcome = Ok(());
-        for (place, reader) in self.readers.iter_mut().enumerate() {
-            if reader.as_ref().is_some_and(Reader::is_gone) {
-                *reader = None;
-                outcome = outcome.and(tracer.end(place, LASTS));
-            }
+        for place in readers.forget_gone() {
+            outcome = outcome.and(tracer.end(place, LASTS));
         }
-        let is_any_left = self.readers.iter().any(Option::is_some);
+        let is_any_left = !readers.is_empty();
         if is_any_left {
-            outcome = outcome.and(tracer.extend(LASTS)).and(tracer.missed().map(|missed| {
-                for (reader, missed) in self.readers.iter_mut().zip(missed) {
-                    let Some(reader) = reader else { continue };
-                    reader.missed += missed.saturating_sub(reader.missed_there);
-                    reader.missed_there = missed;
-                }
-            }));
+            let missed = tracer.extend(LASTS).and_then(|()| tracer.missed());
+            outcome = outcome.and(missed.map(|missed| readers.count(missed, SystemTime::now().into())));
         }
         self.next_look = is_any_left.then(|| Instant::now() + LOOK_EVERY);
-        if let Err(error) = outcome {
-            warn!(event = "trace", error = %error, "traces may show less than there is");
+        warn_of(outcome);
+    }
+
+    /// Services are in these slots now.
+    fn follow(&mut self, slots: &BTreeMap<ServiceName, u16>) {
+        for (place, slot) in self.readers.follow(slots, SystemTime::now().into()) {
+            warn_of(match slot {
+                Some(slot) => self.tracer.lead(place, slot, LASTS),
+                None => self.tracer.end(place, LASTS),
+            });
         }
+    }
+}
+
+fn warn_of(outcome: Result<(), DataplaneError>) {
+    if let Err(error) = outcome {
+        warn!(event = "trace", error = %error, "traces may show less than there is");
     }
 }
 
 impl Daemon {
     /// Somebody wants to see packets.
     pub(super) fn begin_trace(&mut self, query: &TraceQuery, reply: Reply) {
-        let service = query.service.as_ref().map(|service| self.service_slot(service)).transpose();
-        let begun = service.and_then(|service| self.traces.begin(Wish { client: query.client, service }));
+        let service = query.service.as_ref().map(|service| named(&slots(&self.parts), service)).transpose();
+        let begun = service.and_then(|service| self.traces.begin(query.client, service));
         if begun.is_ok() {
             let client = query.client.map(|client| client.to_string());
             info!(
@@ -145,39 +139,21 @@ impl Daemon {
         self.traces.look();
     }
 
+    /// Services may be in other slots, or not be there any more.
+    pub(super) fn lead_traces(&mut self) {
+        self.traces.follow(&slots(&self.parts));
+    }
+
     /// Packets came for those who want to see them.
     pub(super) fn traced(&mut self, packets: &[abi::Traced]) {
         let (now, now_ns) = (SystemTime::now(), monotonic_ns());
         for packet in packets {
+            if !self.traces.readers.want(packet) {
+                continue;
+            }
             let age = Duration::from_nanos(now_ns.saturating_sub(packet.at_ns));
             let shown = self.shown(packet, now.checked_sub(age).unwrap_or(now));
-            for (place, reader) in self.traces.readers.iter_mut().enumerate() {
-                if let Some(reader) = reader
-                    && packet.filters >> place & 1 != 0
-                    && packet.at_ns >= reader.since_ns
-                {
-                    reader.show(&shown);
-                }
-            }
-        }
-    }
-
-    /// The slot of the service with this name, or this pool's and this name.
-    fn service_slot(&self, wanted: &str) -> Result<u16, String> {
-        let pools = self.parts.config.pools.iter().zip(&self.parts.slots);
-        let all = pools.flat_map(|(pool, slots)| {
-            let services = pool.services.iter().zip(&slots.services);
-            services
-                .map(|(service, slot)| (format!("{}/{}", pool.name, service.name), &service.name, slot.index))
-        });
-        let found: Vec<_> = all.filter(|(full, name, _)| full == wanted || *name == wanted).collect();
-        match &found[..] {
-            [] => Err(format!("there is no service {wanted:?}; `balancer status` lists them")),
-            [(_, _, slot)] => Ok(*slot),
-            several => {
-                let names: Vec<_> = several.iter().map(|(full, ..)| full.as_str()).collect();
-                Err(format!("several services are called {wanted:?}: name one of {}", names.join(", ")))
-            }
+            self.traces.readers.show(packet, &shown);
         }
     }
 
@@ -222,6 +198,30 @@ impl Daemon {
             let backend = pool.backends.iter().position(|backend| ends.contains(&backend.address))?;
             Some((index, BackendIndex(backend)))
         })
+    }
+}
+
+/// Where services are.
+fn slots(parts: &Parts) -> BTreeMap<ServiceName, u16> {
+    let pools = parts.config.pools.iter().zip(&parts.slots);
+    let all = pools.flat_map(|(pool, slots)| {
+        let services = pool.services.iter().zip(&slots.services);
+        services.map(|(service, slot)| ((pool.name.clone(), service.name.clone()), slot.index))
+    });
+    all.collect()
+}
+
+/// The service with this name, or this pool's and this name.
+fn named(slots: &BTreeMap<ServiceName, u16>, wanted: &str) -> Result<(ServiceName, u16), String> {
+    let full = |(pool, service): &ServiceName| format!("{pool}/{service}");
+    let found: Vec<_> = slots.iter().filter(|(name, _)| name.1 == wanted || full(name) == wanted).collect();
+    match &found[..] {
+        [] => Err(format!("there is no service {wanted:?}; `balancer status` lists them")),
+        [(name, slot)] => Ok(((*name).clone(), **slot)),
+        several => {
+            let names: Vec<_> = several.iter().map(|(name, _)| full(name)).collect();
+            Err(format!("several services are called {wanted:?}: name one of {}", names.join(", ")))
+        }
     }
 }
 
@@ -351,15 +351,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_slow_is_told_how_much_it_missed() {
-        let (packets, mut receiver) = mpsc::channel(1);
-        let mut reader = Reader { packets, since_ns: 0, missed_there: 0, missed: 2 };
-        let packet = crate::control::protocol::example::traced();
-        (0..4).for_each(|_| reader.show(&packet));
-        assert_eq!(receiver.try_recv().unwrap().missed, 2);
-        reader.show(&packet);
-        assert_eq!(receiver.try_recv().unwrap().missed, 3);
-        drop(receiver);
-        assert!(reader.is_gone());
+    fn a_service_is_named_by_its_own_name_if_there_is_one_of_it_or_with_its_pools() {
+        let slots = [("passwords", "web", 1), ("passwords", "api", 2), ("mails", "web", 3)];
+        let name = |pool: &str, service: &str| (pool.to_owned(), service.to_owned());
+        let slots = slots.map(|(pool, service, slot)| (name(pool, service), slot)).into();
+        assert_eq!(named(&slots, "api"), Ok((name("passwords", "api"), 2)));
+        assert_eq!(named(&slots, "mails/web"), Ok((name("mails", "web"), 3)));
+        let several = named(&slots, "web").unwrap_err();
+        assert!(several.ends_with("name one of mails/web, passwords/web"), "{several}");
+        assert!(named(&slots, "smtp").unwrap_err().starts_with("there is no service \"smtp\""));
     }
 }

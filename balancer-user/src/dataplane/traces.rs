@@ -68,6 +68,17 @@ impl Tracer {
         Ok(Some(place))
     }
 
+    /// The service that this one wants to see is in another slot now, or in the same.
+    ///
+    /// # Errors
+    /// The program can't be told.
+    pub fn lead(&mut self, place: usize, slot: u16, lasts: Duration) -> Result<(), DataplaneError> {
+        if let Some(wish) = &mut self.wishes[place] {
+            wish.service = Some(slot);
+        }
+        self.extend(lasts)
+    }
+
     /// Nobody looks at this one any more.
     ///
     /// # Errors

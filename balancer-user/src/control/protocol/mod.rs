@@ -41,7 +41,7 @@ pub use self::status::{
     PoolState, Service, Status, StatusSchema, Transition, XdpMode,
 };
 pub use self::timestamp::Timestamp;
-pub use self::trace::{Ends, TRACE_PATH, TraceQuery, Traced, Verdict};
+pub use self::trace::{Ends, TRACE_PATH, TraceLine, TraceNote, TraceQuery, Traced, Verdict};
 
 /// A document with a name and version of its own, which a client checks before it reads the rest.
 pub trait Document: Serialize + DeserializeOwned {
@@ -95,6 +95,19 @@ mod tests {
     #[test]
     fn a_traced_packet_has_its_keys_in_this_order_and_nothing_else() {
         assert_eq!(serde_json::to_string(&example::traced()).unwrap(), compact(example::TRACED));
+    }
+
+    #[test]
+    fn a_line_of_a_trace_is_a_packet_or_what_only_a_note_has() {
+        let packet = TraceLine::Packet(Box::new(example::traced()));
+        assert_eq!(serde_json::to_string(&packet).unwrap(), compact(example::TRACED));
+        let note = r#"{"at":"2026-01-02T03:04:05.678Z","missed":7,"ended":null}"#;
+        let read = serde_json::from_str(note).unwrap();
+        assert!(matches!(read, TraceLine::Note(TraceNote { missed: 7, ended: None, .. })), "{read:?}");
+        assert_eq!(serde_json::to_string(&read).unwrap(), note);
+        assert_eq!(serde_json::from_str::<TraceLine>(example::TRACED).unwrap(), packet);
+        let newer = compact(example::TRACED).replace("forwarded", "beamed");
+        assert!(serde_json::from_str::<TraceLine>(&newer).is_err(), "a packet is never taken for a note");
     }
 
     #[test]

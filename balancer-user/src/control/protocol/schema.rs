@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{Checked, Doctor, Events, Flows, Outcome, Record, Reloaded, Stats, Status, Traced, Why};
+use super::{Checked, Doctor, Events, Flows, Outcome, Record, Reloaded, Stats, Status, TraceLine, Why};
 
 /// What verbs print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,7 +46,7 @@ impl Shown {
             Self::Stats => of::<Stats>(),
             Self::Events => of::<Events>(),
             Self::Event => of::<Record>(),
-            Self::Trace => of::<Traced>(),
+            Self::Trace => of::<TraceLine>(),
             Self::Why => of::<Why>(),
             Self::Doctor => of::<Doctor>(),
             Self::Check => of::<Checked>(),

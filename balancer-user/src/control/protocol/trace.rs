@@ -11,6 +11,29 @@ use super::{Timestamp, query};
 /// `GET /v1/trace`: packets from now on, one a line, without an end.
 pub const TRACE_PATH: &str = "/v1/trace";
 
+/// A line of a trace.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TraceLine {
+    /// A packet.
+    Packet(Box<Traced>),
+    /// What is to be said without one.
+    Note(TraceNote),
+}
+
+/// What a trace says where no packet is shown that would say it.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct TraceNote {
+    /// When.
+    pub at: Timestamp,
+    /// As in [`Traced`].
+    pub missed: u64,
+    /// Why the trace ends with this; `None`: it goes on.
+    // Never left out: no packet has it, and so none is taken for this.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub ended: Option<String>,
+}
+
 /// A packet and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Traced {
@@ -44,7 +67,8 @@ pub struct Traced {
     pub service: Option<String>,
     /// The backend at one of its ends.
     pub backend: Option<String>,
-    /// Packets that were wanted and were left out, as there were too many, since this was last told; a second late at most.
+    /// Packets that were wanted and were left out, as there were too many, since this was last told; a second late at most. Where
+    /// no packet is shown for a second, a [`TraceNote`] tells.
     pub missed: u64,
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::Value;
 
 use super::*;
-use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats, TraceQuery, Traced, WhyQuery};
+use crate::control::protocol::{FailbackCommand, FlowsQuery, Stats, TraceQuery, WhyQuery};
 
 /// A user without any rights on most systems.
 const NOBODY: u32 = 65534;
@@ -216,8 +216,8 @@ async fn packets_come_one_by_one_until_there_are_no_more() {
     let client = lab.client();
     let mut packets = client.trace(&TraceQuery::default()).await.unwrap();
     for missed in 0..3 {
-        let packet = timeout(DEADLINE, packets.next()).await.expect("a packet").unwrap().unwrap();
-        assert_eq!(packet, Traced { missed, ..example::traced() });
+        let line = timeout(DEADLINE, packets.next()).await.expect("a packet").unwrap().unwrap();
+        assert_eq!(line, packet(missed));
     }
     assert_eq!(timeout(DEADLINE, packets.next()).await.expect("the end").unwrap(), None);
     let query = TraceQuery { service: Some("mail".to_owned()), client: None };

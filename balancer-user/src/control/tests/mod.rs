@@ -18,8 +18,8 @@ use super::arriving;
 use super::client::{Client, ClientError};
 use super::listing::{Listing, ListingWriter};
 use super::protocol::{
-    Command, Events, EventsQuery, FailoverCommand, Flows, FlowsQuery, Outcome, Record, Status, TraceQuery,
-    Traced, example,
+    Command, Events, EventsQuery, FailoverCommand, Flows, FlowsQuery, Outcome, Record, Status, TraceLine,
+    TraceQuery, Traced, example,
 };
 use super::server::{Limits, NotReloaded, Request, Told, serve_within};
 use super::socket::ControlSocket;
@@ -155,14 +155,19 @@ async fn daemon(mut inbox: mpsc::Receiver<Request>, status: Status, stuck: Arc<N
     }
 }
 
+/// The example, after so many that are not shown.
+fn packet(missed: u64) -> TraceLine {
+    TraceLine::Packet(Box::new(Traced { missed, ..example::traced() }))
+}
+
 /// The example, three times.
-fn packets(query: &TraceQuery) -> Result<mpsc::Receiver<Traced>, String> {
+fn packets(query: &TraceQuery) -> Result<mpsc::Receiver<TraceLine>, String> {
     let (sender, packets) = mpsc::channel(8);
     if let Some(service) = &query.service {
         return Err(format!("there is no service {service:?}"));
     }
     for missed in 0..3 {
-        sender.try_send(Traced { missed, ..example::traced() }).unwrap();
+        sender.try_send(packet(missed)).unwrap();
     }
     Ok(packets)
 }
