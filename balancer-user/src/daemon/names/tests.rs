@@ -122,6 +122,17 @@ fn one_that_must_not_go_there_yet_keeps_its_own_place_from_others() {
 }
 
 #[test]
+fn one_that_leads_to_anothers_place_stays_is_told_when_it_would_go_and_until_it_leads_elsewhere() {
+    let (mut names, mut config) = (names(), named());
+    for (answer, is_told) in [(12, false), (12, true), (12, true), (11, false)] {
+        assert_eq!(heard(&mut names, &mut config, Ok([10, 0, 2, answer])), IpAddr::from([10, 0, 2, 11]));
+        let told: Vec<String> = names.troubles().map(|(_, words)| words).collect();
+        assert_eq!(told.len(), usize::from(is_told), "{told:?}");
+        assert!(told.iter().all(|words| words.contains("where server2 is already: it stays at 10.0.2.11")));
+    }
+}
+
+#[test]
 fn one_round_without_an_answer_is_asked_again_soon_and_told_to_nobody() {
     let (mut names, mut config) = (names(), named());
     let silent = answered(&[("db1.example.org", Err("no answer within 20s"))]);
