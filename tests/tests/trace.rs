@@ -177,6 +177,26 @@ fn for_people_it_is_a_line_a_packet_and_so_many_as_are_wanted() -> Result<()> {
 }
 
 #[test]
+fn what_is_left_out_is_told_though_no_packet_follows() -> Result<()> {
+    /// For it to be counted, and told.
+    const SOON: Duration = Duration::from_secs(4);
+    let site = site("trace_missed")?;
+    let trace = start(&site, &["--client", &site.lab().client().address().to_string(), "-o", "json"])?;
+    let is_note = |line: &Value| line["verdict"].is_null() && line["missed"].as_u64() > Some(0);
+    let note = poll_until(PATIENCE, "a line without a packet", || {
+        // More at once than is told: unless the last of them are, nothing follows what was left out.
+        let report = site.load(WEB, &["--connections", "200"]).map_err(|error| format!("{error:#}"))?;
+        poll_until(SOON, "what was left out", || {
+            let shown = shown(&trace).map_err(|error| format!("{error:#}"))?;
+            shown.into_iter().find(is_note).ok_or_else(|| "no such line".to_owned())
+        })
+        .map_err(|error| format!("{error:#} after {report}"))
+    })?;
+    ensure!(note["ended"].is_null(), "{note}");
+    Ok(())
+}
+
+#[test]
 fn as_many_traces_as_there_may_be_leave_room_when_one_ends() -> Result<()> {
     let site = site("trace_many")?;
     let mut traces = (0..MAX_TRACES).map(|_| start(&site, &["-o", "json"])).collect::<Result<Vec<_>>>()?;
