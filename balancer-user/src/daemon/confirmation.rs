@@ -17,7 +17,7 @@ use crate::policy::Moment;
 use crate::store::state;
 
 use super::accepted::Accepted;
-use super::choice::TakenBack;
+use super::choice::{TakenBack, Why};
 use super::memory::{boot_moment, left, ms};
 use super::prepare::Source;
 use super::reload::Reloads;
@@ -86,7 +86,7 @@ impl Reloads {
 }
 
 /// How much is left of it, `passed` after it was written down; what was left before a reboot is left again.
-fn time_left(saved: &state::Confirmation, passed: Duration) -> Duration {
+pub(super) fn time_left(saved: &state::Confirmation, passed: Duration) -> Duration {
     left(saved.ends_in_ms, passed).min(LONGEST)
 }
 
@@ -94,10 +94,15 @@ impl Daemon {
     /// What a person has to know, by name.
     pub(super) fn reload_troubles(&self) -> Option<(String, String)> {
         let TakenBack { why, .. } = self.reloads.taken_back.as_ref()?;
-        let words = format!(
-            "the configuration is the one before the last reload, which was not confirmed: no start can be made with what the file \
-             says ({why}): correct it, and `balancer reload`"
-        );
+        let words = match why {
+            Why::NoStart(problem) => format!(
+                "the configuration is the one before the last reload, which was not confirmed: no start can be made with what the \
+                 file says ({problem}): correct it, and `balancer reload`"
+            ),
+            Why::Late => "the configuration is the one before the last reload, which was not confirmed in time: correct what the \
+                          file says, and `balancer reload`"
+                .to_owned(),
+        };
         Some(("configuration".to_owned(), words))
     }
 
@@ -112,10 +117,12 @@ impl Daemon {
     /// A reload of an earlier life may still wait for it, or have been taken back by the start.
     pub(super) fn wait_on(&mut self, taken_back: Option<TakenBack>) {
         if let Some(taken_back) = taken_back {
-            let evidence = format!(
-                "the last reload was not confirmed, and no start can be made with what it brought: {}",
-                taken_back.why
-            );
+            let evidence = match &taken_back.why {
+                Why::NoStart(problem) => format!(
+                    "the last reload was not confirmed, and no start can be made with what it brought: {problem}"
+                ),
+                Why::Late => "the last reload was not confirmed in time".to_owned(),
+            };
             self.alarm(Entry::reload("rolled_back", evidence));
             self.reloads.taken_back = Some(taken_back);
             return;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::config::{Config, Http, Token};
@@ -39,7 +39,7 @@ pub(super) struct Dashboard {
 struct Open {
     listen: SocketAddr,
     token: watch::Sender<Option<Token>>,
-    serving: AbortHandle,
+    serving: JoinHandle<()>,
 }
 
 impl Drop for Open {
@@ -123,6 +123,16 @@ impl Dashboard {
         }
     }
 
+    /// Ends it; behind this its address is free.
+    pub(super) async fn close(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.serving.abort();
+            // It ends by that, or has ended.
+            let _ = (&mut open.serving).await;
+        }
+        self.become_this(None, None);
+    }
+
     /// Tries once more what could not be.
     pub(super) fn try_again(&mut self) {
         if let Some(http) = self.wanted.clone().filter(|_| self.open.is_none()) {
@@ -136,8 +146,7 @@ impl Dashboard {
     fn open(&mut self, http: &Http, listener: TcpListener) {
         let tallies = self.tallies.get_or_insert_default().clone();
         let (token, now) = watch::channel(http.token.clone());
-        let serving =
-            tokio::spawn(observe::serve(listener, self.requests.clone(), tallies, now)).abort_handle();
+        let serving = tokio::spawn(observe::serve(listener, self.requests.clone(), tallies, now));
         self.problem = None;
         self.open = Some(Open { listen: http.listen, token, serving });
     }

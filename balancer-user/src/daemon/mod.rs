@@ -26,6 +26,7 @@ mod interfaces;
 mod journal;
 mod kin;
 mod leaving;
+mod life;
 mod listing;
 mod live;
 mod memory;
@@ -58,12 +59,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::info;
 
-use crate::control::server::{self, Request};
+use crate::control::server::Request;
 use crate::control::socket::SocketError;
 use crate::dataplane::attach::Attachment;
 use crate::dataplane::failures::Attempt;
@@ -95,24 +95,23 @@ use self::filling::Filling;
 use self::interfaces::Interfaces;
 use self::journal::{Entry, Journal};
 use self::leaving::Leaving;
+use self::life::Signals;
 use self::live::Live;
 use self::names::Names;
 use self::orders::Waiting;
 use self::probe_log::ProbeLog;
 use self::reload::{Cause, Reloads};
-use self::start::{Parts, Started};
+use self::start::Parts;
 use self::steps::Done;
 use self::traces::Traces;
 use self::trials::Trials;
 use self::watchdog::Watchdog;
-use self::ways::{Wanted, Ways};
+use self::ways::Ways;
 
 pub use self::check::{Checking, Checkup, check};
 pub(crate) use self::names::last_good;
 pub(crate) use self::plan::wanted;
 
-/// Requests of clients that wait for the loop; the server bounds them, too.
-const REQUESTS: usize = 64;
 /// Outcomes of probes that wait for the loop: as many as can be in flight.
 const OUTCOMES: usize = crate::policy::MAX_IN_FLIGHT;
 /// How often flows are looked at for those whose time is over: a third of the shortest lifetime.
@@ -121,8 +120,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(3600);
 /// Threads for what isn't a program: a walk over the flows, a look at handshakes, cuts and replays of several pools at once.
 const SPARE_THREADS: usize = 64;
-/// For the disk to take what is left at the end; a disk that works takes milliseconds.
-const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What the packet path tells, and where to tell of it.
 type Packets = (Arc<FlowTable>, mpsc::Sender<Walked>, AsyncFd<Ring<Attempt>>, Traces);
@@ -158,80 +155,10 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
         .max_blocking_threads(program::AT_ONCE + SPARE_THREADS)
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("starting the runtime: {error}")))?;
-    let result = runtime.block_on(live(options));
+    let result = runtime.block_on(life::live(options));
     // A sweep that is under way only reads and removes; nobody has to wait for it.
     runtime.shutdown_background();
     result
-}
-
-async fn live(options: &Options) -> Result<Exit, Failure> {
-    // Before anything is changed, so that a signal never meets the default action with half of it done.
-    let mut signals = Signals::new().map_err(failed)?;
-    let resolver = Resolver::system();
-    let Started {
-        parts,
-        accepted,
-        taken_back,
-        interfaces,
-        found,
-        watcher,
-        flows,
-        failures,
-        tracer,
-        traced,
-        listener,
-        socket,
-        http,
-        store,
-        remembered,
-    } = start::start(options, &resolver).await?;
-    let (walked, from_counter) = mpsc::channel(1);
-    let (requests, from_clients) = mpsc::channel(REQUESTS);
-    let (stop_serving, stopped) = oneshot::channel::<()>();
-    let dashboard = Dashboard::new(requests.clone());
-    let serving = tokio::spawn(server::serve(listener, requests, async {
-        let _ = stopped.await;
-    }));
-    let flows = (Arc::new(flows), walked, failures, Traces::new(tracer, traced));
-    let wanted = Wanted { interfaces: interfaces.places(), backends: parts.backends() };
-    let kernel = (interfaces, Ways::start(watcher, wanted));
-    let files = (store, remembered);
-    let mut daemon = Daemon::new(parts, kernel, flows, files, (resolver, accepted), dashboard, options);
-    daemon.show(http);
-    daemon.find_leaving(&found);
-    daemon.wait_on(taken_back);
-    daemon.redirect();
-    let outcome = daemon.serve(&mut signals, from_clients, from_counter).await;
-
-    daemon.dashboard.become_this(None, None);
-    daemon.tell_the_end(outcome.as_ref().err(), options.detach_on_exit);
-    let _ = stop_serving.send(());
-    let _ = serving.await;
-    let _ = socket.remove();
-    match outcome {
-        Ok(()) => daemon.leave(options.detach_on_exit),
-        Err(failure) => {
-            daemon.give_up();
-            Err(failure)
-        }
-    }
-}
-
-/// The signals that the daemon knows.
-struct Signals {
-    terminate: UnixSignal,
-    interrupt: UnixSignal,
-    hang_up: UnixSignal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
 }
 
 /// Everything that the loop owns.
@@ -386,7 +313,7 @@ impl Daemon {
     async fn serve(
         &mut self,
         signals: &mut Signals,
-        mut requests: mpsc::Receiver<Request>,
+        requests: &mut mpsc::Receiver<Request>,
         mut walked: mpsc::Receiver<Walked>,
     ) -> Result<(), Failure> {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -465,38 +392,6 @@ impl Daemon {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         info!(event = "ready", pid = std::process::id());
         Ok(())
-    }
-
-    /// For the journal, and for those who follow it.
-    fn tell_the_end(&mut self, failure: Option<&Failure>, detach: bool) {
-        let evidence = match failure {
-            Some(failure) => failure.to_string(),
-            None if detach => "programs and maps are removed with it".to_owned(),
-            None => "traffic goes on without it".to_owned(),
-        };
-        self.journal.note(Entry::stopped(&evidence), &self.store);
-        self.journal.end();
-    }
-
-    /// Ends without ending the traffic, unless that is what was asked for.
-    fn leave(self, detach: bool) -> Result<Exit, Failure> {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        self.store.finish(LAST_WRITES);
-        if detach {
-            let removed = self.parts.pins.remove()?;
-            info!(event = "detached", pins = removed, "programs and maps are removed; traffic has ended");
-        } else {
-            info!(event = "stopped", "traffic goes on without the daemon; `balancer detach` would end it");
-        }
-        Ok(Exit::Ok)
-    }
-
-    /// The start failed: what it made goes.
-    fn give_up(self) {
-        self.store.finish(LAST_WRITES);
-        if self.parts.fresh {
-            start::abandon(self.parts.pins);
-        }
     }
 }
 

@@ -25,7 +25,6 @@ use crate::dataplane::slots::Occupied;
 use crate::dataplane::tables::Tables;
 use crate::policy::Moment;
 use crate::resolver::{Answers, Resolver};
-use crate::store::State;
 use crate::store::state::Host;
 
 use self::elsewhere::Elsewhere;
@@ -234,12 +233,13 @@ pub(super) fn ask(resolver: &Resolver, hosts: &BTreeSet<String>, known: &Known) 
 
 /// What a start would know of the names of a configuration, from what an earlier life has left in these directories.
 pub(crate) fn last_good(parsed: Option<&Parsed>, state_dir: &Path, pin_dir: &Path) -> Known {
-    remembered(parsed, memory::earlier(state_dir).as_ref(), pin_dir)
+    let hosts = memory::earlier(state_dir).map(|state| state.hosts).unwrap_or_default();
+    remembered(parsed, &hosts, pin_dir)
 }
 
-/// What an earlier life knew of the names of a configuration: by what it remembered, or else by its maps.
-pub(super) fn remembered(parsed: Option<&Parsed>, earlier: Option<&State>, pin_dir: &Path) -> Known {
-    let mut known = earlier.map(|state| known(&state.hosts)).unwrap_or_default();
+/// What an earlier life knew of the names of a configuration: by what it remembered (`hosts`), or else by its maps.
+pub(super) fn remembered(parsed: Option<&Parsed>, hosts: &[Host], pin_dir: &Path) -> Known {
+    let mut known = known(hosts);
     let Some(parsed) = parsed.filter(|parsed| parsed.hosts().iter().any(|host| !known.contains_key(host)))
     else {
         return known;

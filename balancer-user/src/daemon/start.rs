@@ -1,7 +1,7 @@
 //! From a configuration to a data plane that is ready to be decided about: locks, adopted or new maps, slots, probers.
 //!
 //! Nothing here touches traffic: services become reachable and programs are attached only after the first decision,
-//! by [`Parts::open_for_traffic`]. Deliberately not here: which configuration it is (`choice`).
+//! by [`Parts::open_for_traffic`]. Deliberately not here: which configuration it is (`choice`), and what comes after it (`life`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,12 +11,11 @@ use std::sync::Arc;
 use balancer_common::abi::Interface;
 use balancer_common::abi::Traced;
 use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::control::socket::ControlSocket;
 use crate::dataplane::attach::{self, Attachment, Holder, ModeChoice, Target};
 use crate::dataplane::failures::{self, Attempt};
 use crate::dataplane::flows::{FlowTable, Lifetimes};
@@ -32,12 +31,9 @@ use crate::dataplane::{DataplaneError, layout_version};
 use crate::descriptors;
 use crate::directory::LockedDirectory;
 use crate::exit::Failure;
-use crate::privileges;
-use crate::resolver::Resolver;
 use crate::store::{Remembered, Store};
 
-use super::accepted::Accepted;
-use super::choice::{Choice, TakenBack};
+use super::choice::Choice;
 use super::interfaces::Interfaces;
 use super::replace::Probers;
 use super::{Options, dashboard, failed, memory, plan};
@@ -78,13 +74,34 @@ impl Families {
     }
 }
 
+/// What this daemon alone may use, and what was there before it.
+pub(super) struct Ground {
+    state: LockedDirectory,
+    pins: PinDirectory,
+    /// Nothing had been pinned for this layout.
+    fresh: bool,
+    former: Vec<OtherLayout>,
+}
+
+impl Ground {
+    pub(super) fn open(options: &Options) -> Result<Self, Failure> {
+        let state = LockedDirectory::open(&options.state_dir)?;
+        let pins = PinDirectory::open(&options.pin_dir)?;
+        let (fresh, former) = (pins.is_empty()?, pins.other_layouts()?);
+        Ok(Self { state, pins, fresh, former })
+    }
+
+    /// The start failed: what it made goes.
+    pub(super) fn give_up(self) {
+        if self.fresh {
+            abandon(self.pins);
+        }
+    }
+}
+
 /// A start that went well.
 pub(super) struct Started {
     pub(super) parts: Parts,
-    /// The configuration, with those of whom nobody knows where they are.
-    pub(super) accepted: Accepted,
-    /// It isn't the file's.
-    pub(super) taken_back: Option<TakenBack>,
     pub(super) flows: FlowTable,
     pub(super) failures: AsyncFd<Ring<Attempt>>,
     pub(super) tracer: Tracer,
@@ -94,46 +111,39 @@ pub(super) struct Started {
     pub(super) watcher: Neighbours,
     /// Who was there, and had flows, before anybody was written.
     pub(super) found: (Occupied, Busy),
-    pub(super) listener: UnixListener,
-    pub(super) socket: ControlSocket,
     /// For `[http]`.
     pub(super) http: Option<TcpListener>,
     pub(super) store: Store,
     pub(super) remembered: Remembered,
 }
 
-pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Started, Failure> {
-    let choice = Choice::make(options, resolver)?;
-    // Before the first file is touched: everything below would only say "permission denied".
-    object::require_capabilities()?;
-    let state = LockedDirectory::open(&options.state_dir)?;
-    let pins = PinDirectory::open(&options.pin_dir)?;
-    let fresh = pins.is_empty()?;
-    let former = pins.other_layouts()?;
+pub(super) async fn start(
+    choice: &Choice<'_>,
+    ground: Ground,
+    options: &Options,
+) -> Result<Started, Failure> {
+    let config = choice.accepted().config.settled();
     let room = descriptors::room();
-    let assembly = match Assembly::new(choice, &pins, (fresh, &former), options).await {
-        Ok(assembly) => assembly,
+    let (dataplane, kernel, http) = match assemble(&config, &ground, options.replace).await {
+        Ok(assembled) => assembled,
         Err(failure) => {
-            if fresh {
-                abandon(pins);
-            }
+            ground.give_up();
             return Err(failure);
         }
     };
     drop(room);
+    let Ground { state, pins, fresh, former } = ground;
     for layout in former.iter().filter(|_| !options.replace) {
         let path = layout.path.display();
         warn!(event = "left_behind", path = %path, "another version has pinned this, and it does nothing here; \
              `balancer run --replace` or `balancer detach` removes it");
     }
-    let Assembly { accepted, taken_back, dataplane, kernel, listener, socket, http } = assembly;
     let Dataplane { plan, slots, tables, flows, failures, tracer, traced, program, interfaces, found } =
         dataplane;
-    let (config, probers) = (accepted.config.settled(), accepted.probers.clone());
     info!(event = "started", adopted = !fresh, pools = config.pools.len());
     let (store, remembered) = Store::open(state).map_err(failed)?;
     if let Some(state) = &remembered.state {
-        memory::tell_forgotten(&accepted.config, state);
+        memory::tell_forgotten(&choice.accepted().config, state);
     }
     let can_feed = program.live_frames.is_ok();
     let program = Arc::new(Mutex::new(program));
@@ -143,7 +153,7 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
         config,
         plan,
         slots,
-        probers,
+        probers: choice.accepted().probers.clone(),
         tables,
         pins,
         fresh,
@@ -155,8 +165,6 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
     };
     Ok(Started {
         parts,
-        accepted,
-        taken_back,
         interfaces,
         found,
         watcher,
@@ -164,8 +172,6 @@ pub(super) async fn start(options: &Options, resolver: &Resolver) -> Result<Star
         failures,
         tracer,
         traced,
-        listener,
-        socket,
         http,
         store,
         remembered,
@@ -177,16 +183,6 @@ pub(super) fn abandon(pins: PinDirectory) {
     if let Err(error) = pins.abandon() {
         warn!(event = "cleanup", error = %error, "pins are left behind; `balancer detach` removes them");
     }
-}
-
-struct Assembly {
-    accepted: Accepted,
-    taken_back: Option<TakenBack>,
-    dataplane: Dataplane,
-    kernel: Neighbours,
-    listener: UnixListener,
-    socket: ControlSocket,
-    http: Option<TcpListener>,
 }
 
 /// What there is in the kernel, and what it was told.
@@ -203,71 +199,27 @@ struct Dataplane {
     found: (Occupied, Busy),
 }
 
-impl Assembly {
-    /// `fresh`: nothing had been pinned for this layout.
+/// All that needs no decision; what is bound for `[http]`, too.
+async fn assemble(
+    config: &Config,
+    ground: &Ground,
+    replace: bool,
+) -> Result<(Dataplane, Neighbours, Option<TcpListener>), Failure> {
+    let Ground { pins, former, .. } = ground;
+    let kernel = Neighbours::connect()?;
+    refuse_foreign_programs(config, pins, former, replace, &kernel).await?;
+    let http = dashboard::listen(config, None).map_err(failed)?;
+    let dataplane = Dataplane::new(config, pins, &kernel, replace).await?;
+    Ok((dataplane, kernel, http))
+}
+
+impl Dataplane {
     async fn new(
-        choice: Choice<'_>,
-        pins: &PinDirectory,
-        (fresh, former): (bool, &[OtherLayout]),
-        options: &Options,
-    ) -> Result<Self, Failure> {
-        let kernel = Neighbours::connect()?;
-        let (socket, listener) = ControlSocket::bind(&options.socket)?;
-        // The last that took more: bpffs is mounted, and the socket is its group's.
-        let made = match privileges::drop_unneeded() {
-            Ok(()) => Self::by_choice(choice, pins, (fresh, former), &kernel, options.replace).await,
-            Err(error) => Err(failed(error)),
-        };
-        match made {
-            Ok((Choice { accepted, taken_back, .. }, dataplane, http)) => {
-                Ok(Self { accepted, taken_back, dataplane, kernel, listener, socket, http })
-            }
-            Err(failure) => {
-                let _ = socket.remove();
-                Err(failure)
-            }
-        }
-    }
-
-    /// With the file's configuration, or else with the one before, if that may take its place.
-    async fn by_choice<'a>(
-        mut choice: Choice<'a>,
-        pins: &PinDirectory,
-        (fresh, former): (bool, &[OtherLayout]),
-        kernel: &Neighbours,
-        replace: bool,
-    ) -> Result<(Choice<'a>, Dataplane, Option<TcpListener>), Failure> {
-        loop {
-            let config = choice.accepted.config.settled();
-            match Self::with(&config, pins, former, kernel, replace).await {
-                Ok((dataplane, http)) => return Ok((choice, dataplane, http)),
-                Err(failure) => choice.go_back(failure)?,
-            }
-            if fresh {
-                // Of the sizes that the other one wanted.
-                pins.clear_maps()?;
-            }
-        }
-    }
-
-    async fn with(
-        config: &Config,
-        pins: &PinDirectory,
-        former: &[OtherLayout],
-        kernel: &Neighbours,
-        replace: bool,
-    ) -> Result<(Dataplane, Option<TcpListener>), Failure> {
-        refuse_foreign_programs(config, pins, former, replace, kernel).await?;
-        let http = dashboard::listen(config, None).map_err(failed)?;
-        Ok((Self::dataplane(config, pins, kernel, replace).await?, http))
-    }
-
-    async fn dataplane(
         config: &Config,
         pins: &PinDirectory,
         neighbours: &Neighbours,
         replace: bool,
-    ) -> Result<Dataplane, DataplaneError> {
+    ) -> Result<Self, DataplaneError> {
         let plan = plan::for_dataplane(config);
         let wanted = plan::wanted(config);
         let mut program = match object::load(wanted, Some(pins.versioned())) {
@@ -300,7 +252,7 @@ impl Assembly {
         let slots = slots::assign(&plan, &found.0, &found.1)?;
         tables.write_pools(&plan, &slots)?;
         let interfaces = Self::interfaces(config, &mut tables, neighbours).await?;
-        Ok(Dataplane { plan, slots, tables, flows, failures, tracer, traced, program, interfaces, found })
+        Ok(Self { plan, slots, tables, flows, failures, tracer, traced, program, interfaces, found })
     }
 
     /// Gives those that are there a slot.

@@ -80,11 +80,16 @@ fn a_confirmation_is_waited_for_over_a_restart() -> Result<()> {
             thread::sleep(Duration::from_millis(1500));
         }
         site.gateway.start(&[])?;
-        let taken_back = |status: &Status| status.0["daemon"]["config_generation"] == 2;
+        let (generation, told) = if within == "1s" {
+            (1, "was not confirmed in time")
+        } else {
+            (2, "max_fails of server1 5 -> 1")
+        };
+        let taken_back = |status: &Status| status.0["daemon"]["config_generation"] == generation;
         let status = site.gateway.wait_until("it to be taken back", taken_back)?;
         assert_eq!(status.0["pending"], serde_json::json!([]), "{status}");
-        let events = site.gateway.verb(&["events"])?.expect(0)?.stdout;
-        assert!(events.contains("rolled_back") && events.contains("max_fails of server1 5 -> 1"), "{events}");
+        let events = site.gateway.verb(&["events", "--limit", "20"])?.expect(0)?.stdout;
+        assert!(events.contains("rolled_back") && events.contains(told), "{events}");
         site.gateway.verb(&["reload", "--confirmed"])?.expect(1)?;
     }
     // What was confirmed, or is in the file by now instead, stays.
@@ -191,6 +196,43 @@ fn what_only_the_kernel_refuses_and_a_file_that_is_gone_are_taken_back_by_a_star
     assert!(degraded.contains("can't read the configuration"), "{degraded}");
     assert_eq!(site.gateway.reload(&right)?[1], "nothing changed");
     assert_eq!(held.ask()?, "server1");
+    Ok(())
+}
+
+#[test]
+fn what_can_not_be_attached_is_taken_back_by_the_same_start_and_stays_so() -> Result<()> {
+    let mut site = site("unattachable", &Topology::two_armed())?;
+    let http = "\n[http]\nlisten = \"127.0.0.1:9464\"\n";
+    let right = format!("{}{http}", site.configuration(Options::default()));
+    site.gateway.reload(&right)?;
+    // Links that are there keep their mode.
+    unconfirmed(&mut site, &right.replace("[gateway]\n", "[gateway]\nxdp_mode = \"native\"\n"))?;
+    // What a native program sends to the client is lost from now on.
+    site.lab().client().run(["ethtool", "-K", "eth0", "gro", "off"])?;
+    for (reboots, why) in [
+        (true, "native mode is not possible"),
+        (false, "not confirmed in time"),
+        (true, "not confirmed in time"),
+    ] {
+        if reboots {
+            site.gateway.verb(&["detach"])?.expect(0)?;
+        }
+        site.gateway.start(&[])?;
+        let status = site.gateway.status()?;
+        let degraded = status.0["degraded"].to_string();
+        assert!(degraded.contains("was not confirmed") && degraded.contains(why), "{status}");
+        assert!(!degraded.contains("[http]"), "its address is free for the second try: {status}");
+        let modes: Vec<_> = (0..2).map(|at| status.0["attachments"][at]["mode"].clone()).collect();
+        assert_eq!(modes, ["generic", "generic"], "{status}");
+        assert_eq!((status.active(), &status.0["pending"]), ("server1", &serde_json::json!([])), "{status}");
+        let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+        assert_eq!(report["failed"], 0, "{report}");
+        site.gateway.kill();
+    }
+    site.gateway.start(&[])?;
+    assert_eq!(site.gateway.reload(&right)?[1], "nothing changed");
+    let status = site.gateway.status()?;
+    assert_eq!(status.0["degraded"], serde_json::json!([]), "{status}");
     Ok(())
 }
 
