@@ -32,6 +32,8 @@ struct Chosen<T> {
     taken_back: Option<TakenBack>,
     /// What comes in its place if no start can be made with it.
     other: Option<Other<T>>,
+    /// Why no start can be made with the one in whose place it is.
+    failed: Option<Failure>,
 }
 
 enum Other<T> {
@@ -119,7 +121,7 @@ impl<T> Chosen<T> {
             (Err(failure), Some(unconfirmed)) => unconfirmed.take_back(failure, accept),
             (Ok(file), Some(unconfirmed)) if unconfirmed.is_late => Ok(unconfirmed.end(file, accept)),
             (Ok(now), unconfirmed) => {
-                Ok(Self { now, taken_back: None, other: unconfirmed.map(Other::Before) })
+                Ok(Self { now, taken_back: None, other: unconfirmed.map(Other::Before), failed: None })
             }
         }
     }
@@ -129,17 +131,18 @@ impl<T> Chosen<T> {
         failure: Failure,
         accept: impl FnOnce(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
     ) -> Result<(), Failure> {
-        *self = match self.other.take() {
-            None => return Err(failure),
-            Some(Other::Before(unconfirmed)) => unconfirmed.take_back(failure, accept)?,
-            Some(Other::File(now)) => {
+        *self = match (self.failed.take(), self.other.take()) {
+            (Some(first), _) => return Err(both(&first, self.taken_back.is_some(), &failure)),
+            (None, None) => return Err(failure),
+            (None, Some(Other::Before(unconfirmed))) => unconfirmed.take_back(failure, accept)?,
+            (None, Some(Other::File(now))) => {
                 tell(&failure);
                 error!(
                     event = "reload",
-                    "no start can be made with the configuration before the last reload either, to which nobody confirmed \
-                     that: the start goes on with what the file says"
+                    "no start can be made with the configuration before the last reload, which nobody has confirmed: what the \
+                     file says is tried"
                 );
-                Self { now, taken_back: None, other: None }
+                Self { now, taken_back: None, other: None, failed: Some(failure) }
             }
         };
         Ok(())
@@ -180,25 +183,23 @@ impl Unconfirmed {
         failure: Failure,
         accept: impl FnOnce(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
     ) -> Result<Chosen<T>, Failure> {
-        let said = tell(&failure);
         let now = match accept(config::parse(BEFORE, &self.before)) {
             Ok(accepted) => accepted,
-            Err(other) => {
-                tell(&other);
-                error!(
-                    event = "reload",
-                    "the configuration before that one, to which nobody confirmed the reload, can't be used either"
-                );
-                return Err(failure);
-            }
+            Err(second) => return Err(both(&failure, true, &second)),
         };
+        let said = tell(&failure);
         error!(
             event = "reload",
             "no start can be made with what the file says, and nobody has confirmed the reload to it: the configuration before is \
-             back; the file still holds that one"
+             tried"
         );
         let why = Why::NoStart(said.lines().next().unwrap_or_default().to_owned());
-        Ok(Chosen { now, taken_back: Some(TakenBack { of: self.of, why }), other: None })
+        Ok(Chosen {
+            now,
+            taken_back: Some(TakenBack { of: self.of, why }),
+            other: None,
+            failed: Some(failure),
+        })
     }
 
     /// The same, as the time is over; or else the file's.
@@ -212,6 +213,7 @@ impl Unconfirmed {
                 now,
                 taken_back: Some(TakenBack { of: self.of, why: Why::Late }),
                 other: Some(Other::File(file)),
+                failed: None,
             },
             Err(failure) => {
                 tell(&failure);
@@ -220,10 +222,21 @@ impl Unconfirmed {
                     "nobody has confirmed the last reload in time, but the configuration before it can't be used: what the file \
                      says stays"
                 );
-                Chosen { now: file, taken_back: None, other: None }
+                Chosen { now: file, taken_back: None, other: None, failed: None }
             }
         }
     }
+}
+
+/// What ends a start that neither can be made with: the failure of the one that came first. `is_before`: the second one is the
+/// configuration before.
+fn both(first: &Failure, is_before: bool, second: &Failure) -> Failure {
+    let which = if is_before {
+        "the configuration before, to which it would go back as nobody has confirmed the last reload"
+    } else {
+        "what the file says"
+    };
+    Failure::new(first.exit, format_args!("{first}\nno start can be made either with {which}: {second}"))
 }
 
 /// Line by line.
@@ -312,8 +325,27 @@ mod tests {
     }
 
     #[test]
-    fn where_the_one_before_can_not_be_used_either_the_files_error_ends_the_start() {
+    fn where_no_start_can_be_made_with_either_the_first_ones_error_ends_it_and_the_second_is_named() {
+        let is_both = |failed: &Failure, first: &str, second: &str| {
+            let said = failed.to_string();
+            assert!(
+                failed.exit == Exit::Config && said.starts_with(first) && said.ends_with(second),
+                "{said}"
+            );
+        };
         let Err(failed) = Chosen::of(Err(failure(GONE)), waiting(false), refuse) else { panic!("refused") };
-        assert!(failed.exit == Exit::Config && failed.to_string().contains("gone0"), "{failed}");
+        is_both(&failed, GONE, "nor the other");
+        let second = || Failure::new(Exit::Failed, "nor can this be attached");
+        let mut chosen = Chosen::of(Err(failure(GONE)), waiting(false), accept).unwrap();
+        is_both(&chosen.go_on_after(second(), accept).unwrap_err(), GONE, "nor can this be attached");
+        for is_late in [false, true] {
+            let mut chosen = Chosen::of(file(), waiting(is_late), accept).unwrap();
+            chosen.go_on_after(failure("no native mode"), accept).unwrap();
+            let failed = chosen.go_on_after(second(), accept).unwrap_err();
+            is_both(&failed, "no native mode", "nor can this be attached");
+            assert_eq!(failed.to_string().contains("what the file says"), is_late, "{failed}");
+        }
+        let mut chosen = Chosen::of(file(), waiting(false), accept).unwrap();
+        is_both(&chosen.go_on_after(failure(GONE), refuse).unwrap_err(), GONE, "nor the other");
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Known;
 use crate::control::protocol::Reloaded;
@@ -93,7 +93,7 @@ pub(super) fn time_left(saved: &state::Confirmation, passed: Duration) -> Durati
 impl Daemon {
     /// What a person has to know, by name.
     pub(super) fn reload_troubles(&self) -> Option<(String, String)> {
-        let TakenBack { why, .. } = self.reloads.taken_back.as_ref()?;
+        let TakenBack { why, .. } = self.reloads.taken_back.as_ref().filter(|_| self.ready)?;
         let words = match why {
             Why::NoStart(problem) => format!(
                 "the configuration is the one before the last reload, which was not confirmed: no start can be made with what the \
@@ -116,15 +116,8 @@ impl Daemon {
 
     /// A reload of an earlier life may still wait for it, or have been taken back by the start.
     pub(super) fn wait_on(&mut self, taken_back: Option<TakenBack>) {
-        if let Some(taken_back) = taken_back {
-            let evidence = match &taken_back.why {
-                Why::NoStart(problem) => format!(
-                    "the last reload was not confirmed, and no start can be made with what it brought: {problem}"
-                ),
-                Why::Late => "the last reload was not confirmed in time".to_owned(),
-            };
-            self.alarm(Entry::reload("rolled_back", evidence));
-            self.reloads.taken_back = Some(taken_back);
+        if taken_back.is_some() {
+            self.reloads.taken_back = taken_back;
             return;
         }
         let Some(state) = &self.saved else { return };
@@ -142,6 +135,24 @@ impl Daemon {
         let before =
             Before::Written { text: saved.before.as_str().into(), known: names::known(&state.hosts) };
         self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
+    }
+
+    /// The start has taken a reload back, and it is over.
+    pub(super) fn tell_taken_back(&mut self) {
+        let Some(TakenBack { why, .. }) = &self.reloads.taken_back else { return };
+        let evidence = match why {
+            Why::NoStart(problem) => {
+                format!(
+                    "the last reload was not confirmed, and no start can be made with what it brought: {problem}"
+                )
+            }
+            Why::Late => "the last reload was not confirmed in time".to_owned(),
+        };
+        error!(
+            event = "reload",
+            "the configuration before is back: {evidence}; the file still holds that one"
+        );
+        self.alarm(Entry::reload("rolled_back", evidence));
     }
 
     /// What to go back to; `None`: it was confirmed.

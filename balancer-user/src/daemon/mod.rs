@@ -391,6 +391,7 @@ impl Daemon {
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         info!(event = "ready", pid = std::process::id());
+        self.tell_taken_back();
         Ok(())
     }
 }

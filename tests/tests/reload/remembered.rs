@@ -236,6 +236,29 @@ fn what_can_not_be_attached_is_taken_back_by_the_same_start_and_stays_so() -> Re
     Ok(())
 }
 
+#[test]
+fn where_no_start_can_be_made_with_the_configuration_before_either_both_errors_are_told() -> Result<()> {
+    let mut site = site("neither", &Topology::two_armed())?;
+    let right =
+        site.configuration(Options::default()).replace("[gateway]\n", "[gateway]\nxdp_mode = \"native\"\n");
+    site.gateway.reload(&right)?;
+    unconfirmed(&mut site, &right.replace("max_fails = 1", "max_fails = 5"))?;
+    site.gateway.verb(&["detach"])?.expect(0)?;
+    site.lab().client().run(["ethtool", "-K", "eth0", "gro", "off"])?;
+    let said = site.gateway.verb(&["run"])?.expect(1)?;
+    let (_, ending) = said.stderr.rsplit_once("balancer: ").context("an error")?;
+    assert_eq!(ending.matches("native mode is not possible").count(), 2, "{said:?}");
+    assert!(ending.contains("either with the configuration before"), "{said:?}");
+    assert!(!said.stderr.contains("before is back"), "{said:?}");
+    assert!(!site.lab().pin_dir().exists());
+    // Nothing of it is forgotten.
+    site.lab().client().run(["ethtool", "-K", "eth0", "gro", "on"])?;
+    site.gateway.start(&[])?;
+    let events = site.gateway.verb(&["events", "--limit", "20"])?.expect(0)?.stdout;
+    assert!(events.contains("rolled_back"), "{events}");
+    Ok(())
+}
+
 /// A reload that waits for its confirmation, and the daemon's end.
 fn unconfirmed(site: &mut Site, configuration: &str) -> Result<()> {
     site.gateway.configure(configuration)?;
