@@ -41,7 +41,7 @@ enum Other<T> {
     Before(Unconfirmed),
 }
 
-/// A reload that was taken back by a start.
+/// A reload that was taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TakenBack {
     /// The SHA-256, in hex, of the configuration that it had brought.

@@ -20,9 +20,10 @@ use crate::control::protocol::{ReloadCommand, Reloaded, Timestamp};
 use crate::control::server::NotReloaded;
 use crate::dataplane::slots::Busy;
 use crate::policy::{Moment, PoolIndex};
+use crate::store::state;
 
 use super::accepted::Accepted;
-use super::choice::TakenBack;
+use super::choice::{TakenBack, Why};
 use super::confirmation::Confirmation;
 use super::difference::difference;
 use super::first_ways::FirstWay;
@@ -82,7 +83,7 @@ pub(super) struct Reloads {
     is_rolling_back: bool,
     waiting: VecDeque<Cause>,
     pub(super) confirmation: Option<Confirmation>,
-    /// The file's, by the start.
+    /// The file's, by the start or when its time was over.
     pub(super) taken_back: Option<TakenBack>,
     /// Bound for what is being carried out.
     pub(super) listeners: Listeners,
@@ -337,6 +338,11 @@ impl Daemon {
         }
         if matches!(cause, Cause::Expired) {
             self.reloads.confirmation = None;
+            // The file still holds it: the next start leaves it there.
+            if before.text != self.reloads.wanted.text {
+                let of = state::digest(before.text.as_bytes());
+                self.reloads.taken_back = Some(TakenBack { of, why: Why::Late });
+            }
         }
         if let Cause::Verb(asked, ..) = &cause
             && let Some(within) = asked.confirm()

@@ -90,6 +90,12 @@ fn a_confirmation_is_waited_for_over_a_restart() -> Result<()> {
         assert_eq!(status.0["pending"], serde_json::json!([]), "{status}");
         let events = site.gateway.verb(&["events", "--limit", "20"])?.expect(0)?.stdout;
         assert!(events.contains("rolled_back") && events.contains(told), "{events}");
+        // The file still says it.
+        site.gateway.kill();
+        site.gateway.start(&[])?;
+        let status = site.gateway.status()?;
+        assert_eq!(status.0["daemon"]["config_generation"], 1, "{status}");
+        assert!(status.0["degraded"].to_string().contains("was not confirmed in time"), "{status}");
         site.gateway.verb(&["reload", "--confirmed"])?.expect(1)?;
     }
     // What was confirmed, or is in the file by now instead, stays.
