@@ -188,6 +188,32 @@ fn a_reload_takes_it_elsewhere_gives_it_another_token_and_turns_it_off_and_on() 
 }
 
 #[test]
+fn beside_traffic_a_start_goes_on_without_an_address_that_somebody_has_and_takes_it_when_it_is_free()
+-> Result<()> {
+    let mut site = site("dashtaken", "", "")?;
+    let somebody = |site: &Site| site.lab().gateway().enter(|| TcpListener::bind(LISTEN))?.context("listen");
+    site.gateway.kill();
+    let first = somebody(&site)?;
+    site.gateway.start(&[])?;
+    let status = site.gateway.status()?;
+    let degraded = status.0["degraded"].to_string();
+    ensure!(degraded.contains(&format!("[http] listen {LISTEN}: nobody answers there")), "{status}");
+    ensure!(site.load(WEB, &["--connections", "20"])?["failed"] == 0);
+    drop(first);
+    site.gateway.wait_until("it to have its address", |status| status.0["degraded"] == json!([]))?;
+    ensure!(page(&site)?.starts_with("HTTP/1.1 200"));
+
+    // Where nothing is lost by it, whoever starts it is told.
+    site.gateway.kill();
+    site.gateway.verb(&["detach"])?.expect(0)?;
+    let _second = somebody(&site)?;
+    let said = site.gateway.verb(&["run"])?.expect(1)?;
+    ensure!(said.stderr.contains(&format!("[http] listen: {LISTEN}: ")), "{said:?}");
+    ensure!(!site.lab().pin_dir().exists(), "nothing is left");
+    Ok(())
+}
+
+#[test]
 fn without_a_token_it_shows_no_client_and_does_nothing() -> Result<()> {
     let site = site("dashlooks", "", "")?;
     ensure!(site.load(WEB, &["--connections", "5"])?["failed"] == 0);

@@ -1,8 +1,8 @@
 //! `[http]`: where the dashboard and `/metrics` are, and how they come to be elsewhere, or to know another token, while the daemon
 //! runs.
 //!
-//! What an operator wants and can't have is refused before anything is changed; what comes by itself goes on without, and is
-//! tried again, as nothing of the traffic depends on it. Deliberately not here: what is shown (`observe`).
+//! What an operator wants and can't have is refused before anything is changed; what comes by itself, or beside traffic, goes on
+//! without, and is tried again, as nothing of the traffic depends on it. Deliberately not here: what is shown (`observe`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -68,6 +68,14 @@ pub(super) fn listen(config: &Config, known: Option<SocketAddr>) -> Result<Optio
              who{own})"
         )
     })
+}
+
+/// The same at a start. With traffic to take over it goes on without: that is tried again, and told by `status`.
+pub(super) fn listen_at_a_start(config: &Config, fresh: bool) -> Result<Option<TcpListener>, String> {
+    match listen(config, None) {
+        Err(_) if !fresh => Ok(None),
+        listened => listened,
+    }
 }
 
 /// The same before a configuration is accepted.
@@ -253,6 +261,8 @@ mod tests {
         let said = listen(&config(address), None).unwrap_err();
         assert!(said.contains(&format!("[http] listen: {address}: ")), "{said}");
         assert!(listen(&config(address), Some(address)).unwrap().is_none(), "it is there already");
+        assert_eq!(listen_at_a_start(&config(address), true).unwrap_err(), said);
+        assert!(listen_at_a_start(&config(address), false).is_ok_and(|bound| bound.is_none()));
         let Err(NotReloaded::Refused(_)) = listen_for(&config(address), None, &Cause::Signal) else {
             panic!("it was accepted")
         };

@@ -205,10 +205,10 @@ async fn assemble(
     ground: &Ground,
     replace: bool,
 ) -> Result<(Dataplane, Neighbours, Option<TcpListener>), Failure> {
-    let Ground { pins, former, .. } = ground;
+    let Ground { pins, fresh, former, .. } = ground;
     let kernel = Neighbours::connect()?;
     refuse_foreign_programs(config, pins, former, replace, &kernel).await?;
-    let http = dashboard::listen(config, None).map_err(failed)?;
+    let http = dashboard::listen_at_a_start(config, *fresh).map_err(failed)?;
     let dataplane = Dataplane::new(config, pins, &kernel, replace).await?;
     Ok((dataplane, kernel, http))
 }
