@@ -1,7 +1,7 @@
 //! `state.json` on the disk: written whole or not at all, read with suspicion, set aside when it can't be trusted.
 //!
 //! A damaged state never stops a start: in the kernel's maps everything may still be as it was, and a gateway without a
-//! memory is better than none. Deliberately not here: when to write (`writer`), and what the document says (`state`).
+//! memory is better than none. Of one that another version has written all is used that this one can read (`parts`). Deliberately not here: when to write (`writer`), and what the document says (`state`).
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::Deserialize;
-use tracing::error;
+use tracing::{error, warn};
 
-use super::FILE_MODE;
-use super::state::{FORMAT, State};
+use super::parts::Lost;
+use super::state::{self, FORMAT, State};
+use super::{FILE_MODE, parts};
 use crate::directory::LockedDirectory;
 
 pub(super) const NAME: &str = "state.json";
@@ -55,7 +56,11 @@ pub enum Unreadable {
 #[derive(Debug)]
 pub(super) enum Found {
     Nothing,
-    State(Box<State>),
+    /// Not all of it may be readable; `lacks_pools`: of some pool it is not known any more how it was.
+    State {
+        state: Box<State>,
+        lacks_pools: bool,
+    },
     Damaged,
 }
 
@@ -65,11 +70,16 @@ struct FormatOf {
     format: String,
 }
 
-/// Reads the state in this directory, if there is one; changes nothing.
+/// Reads the state in this directory, if there is one, as far as this version can; changes nothing.
 ///
 /// # Errors
 /// See [`Unreadable`].
 pub fn read_state(directory: impl AsFd) -> Result<Option<State>, Unreadable> {
+    Ok(read(directory)?.map(|(state, _)| state))
+}
+
+/// The same, and what is left out.
+fn read(directory: impl AsFd) -> Result<Option<(State, Vec<Lost>)>, Unreadable> {
     // Whatever stands there, opening it neither waits nor leads elsewhere.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match openat(directory, NAME, flags, Mode::empty()) {
@@ -90,23 +100,40 @@ pub fn read_state(directory: impl AsFd) -> Result<Option<State>, Unreadable> {
     if format != FORMAT {
         return Err(Unreadable::Format(format.chars().take(FORMAT.len() * 2).collect()));
     }
-    let mut state: State = serde_json::from_slice(&text)?;
+    let is_whole = state::is_whole(&text);
+    let (state, lost) = match serde_json::from_slice::<State>(&text) {
+        Ok(state) => (state, Vec::new()),
+        // Another version's words.
+        Err(_) if is_whole => parts::readable(&text)?,
+        Err(error) => return Err(error.into()),
+    };
     if let Some(what) = state.excess() {
         return Err(Unreadable::TooMany(what));
     }
-    if state.sum()? != state.checksum {
+    if !is_whole {
         return Err(Unreadable::Checksum);
     }
-    Ok(Some(state))
+    Ok(Some((state, lost)))
 }
 
 /// Reads the state for a start: one that can't be used is set aside, and told.
 pub(super) fn take(directory: &LockedDirectory) -> Found {
-    match read_state(directory) {
+    let path = directory.path().join(NAME);
+    match read(directory) {
         Ok(None) => Found::Nothing,
-        Ok(Some(state)) => Found::State(Box::new(state)),
+        Ok(Some((state, lost))) => {
+            for lost in &lost {
+                warn!(
+                    event = "state_of_another_version",
+                    path = %path.display(),
+                    lost = %lost,
+                    "another version of balancer has written that, and this one can't read it: it is forgotten",
+                );
+            }
+            let lacks_pools = lost.iter().any(Lost::is_of_pools);
+            Found::State { state: Box::new(state), lacks_pools }
+        }
         Err(problem) => {
-            let path = directory.path().join(NAME);
             let kept = match set_aside(directory.as_fd()) {
                 Ok(()) => format!("it is kept as {} for you to look at", DAMAGED[0]),
                 Err(error) => format!("it could not be set aside as {}: {error}", DAMAGED[0]),

@@ -10,6 +10,7 @@ mod file;
 mod journal;
 mod lines;
 mod mailbox;
+mod parts;
 mod past;
 mod readers;
 pub mod state;

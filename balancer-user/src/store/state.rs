@@ -21,9 +21,13 @@ const MAX_MEMBERS: usize = 64;
 /// As many as the kernel's maps have slots for backends and services together.
 const MAX_LEAVERS: usize = MAX_BACKENDS + MAX_SERVICES;
 
-/// Everything that is remembered.
+/// What is behind the checksum, and before it; and how long it is.
+const END: &[u8] = b"\"\n}\n";
+const CHECKSUM: &[u8] = b"\n  \"checksum\": \"";
+const DIGITS: usize = 64;
+
+/// Everything that is remembered. What another version says beside it is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct State {
     /// [`FORMAT`].
     pub format: String,
@@ -281,16 +285,9 @@ impl State {
 
     /// The text to be written, with its checksum in it.
     pub(super) fn sealed(mut self) -> serde_json::Result<String> {
-        self.checksum = self.sum()?;
+        self.checksum.clear();
+        self.checksum = digest(self.text()?.as_bytes());
         self.text()
-    }
-
-    /// The SHA-256 of the text with an empty checksum.
-    pub(super) fn sum(&mut self) -> serde_json::Result<String> {
-        let kept = std::mem::take(&mut self.checksum);
-        let text = self.text();
-        self.checksum = kept;
-        Ok(digest(text?.as_bytes()))
     }
 
     fn text(&self) -> serde_json::Result<String> {
@@ -320,6 +317,15 @@ impl State {
             None
         }
     }
+}
+
+/// Whether a text is as some version has written it, whatever it knew: its checksum is that of the same text with none in it.
+pub(super) fn is_whole(text: &[u8]) -> bool {
+    let split = text.strip_suffix(END).and_then(<[u8]>::split_last_chunk::<DIGITS>);
+    let is_it = |(head, sum): (&[u8], &[u8; DIGITS])| {
+        head.ends_with(CHECKSUM) && digest(&[head, END].concat()).as_bytes() == sum
+    };
+    split.is_some_and(is_it)
 }
 
 /// The SHA-256 in hex.

@@ -83,7 +83,7 @@ pub struct Store {
 pub struct Remembered {
     /// The state, if there is one that can be used.
     pub state: Option<State>,
-    /// There was one that can't be used; it was set aside, and told.
+    /// There was one that can't be used, or a part of it about a pool; that was told.
     pub was_damaged: bool,
     /// The id of the last record ever made, as far as anything tells.
     pub last_event: u64,
@@ -96,7 +96,7 @@ impl Store {
     /// When the kernel has no thread for it. What is wrong with files is told, and no error.
     pub fn open(directory: LockedDirectory) -> io::Result<(Self, Remembered)> {
         let (state, was_damaged) = match file::take(&directory) {
-            file::Found::State(state) => (Some(*state), false),
+            file::Found::State { state, lacks_pools } => (Some(*state), lacks_pools),
             file::Found::Nothing => (None, false),
             file::Found::Damaged => (None, true),
         };

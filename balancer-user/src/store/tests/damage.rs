@@ -34,8 +34,7 @@ fn a_state_is_read_as_it_was_written() {
     // Anybody can check it: the same text with an empty checksum.
     let unsealed = text.replace(&read.checksum, "");
     assert!(unsealed.contains("\"checksum\": \"\"\n}\n"), "{unsealed}");
-    let mut unsealed: State = serde_json::from_str(&unsealed).unwrap();
-    assert_eq!(unsealed.sum().unwrap(), read.checksum);
+    assert_eq!(digest(unsealed.as_bytes()), read.checksum);
 }
 
 #[test]
@@ -77,6 +76,46 @@ fn each_kind_of_damage_has_its_name() {
         assert!(problem.contains(words), "{words:?} in {problem:?}");
     }
     assert!(problem(text).is_none());
+}
+
+/// Replaced in a state, as another version could have written it.
+fn of_another_version(from: &str, to: &str) -> Place {
+    let place = Place::new();
+    let text = written(&place);
+    let (head, _) = text.rsplit_once("\"checksum\": \"").unwrap();
+    assert_eq!(head.matches(from).count(), 1, "{from} in {head}");
+    let unsealed = format!("{}\"checksum\": \"\"\n}}\n", head.replace(from, to));
+    let sum = digest(unsealed.as_bytes());
+    let sealed = unsealed.replace("\"checksum\": \"\"", &format!("\"checksum\": \"{sum}\""));
+    fs::write(place.path().join(NAME), sealed).unwrap();
+    place
+}
+
+#[test]
+fn of_what_another_version_has_written_only_that_is_lost_which_can_not_be_read() {
+    type Without = fn(&mut State);
+    let first_pool = "\"pools\": [\n    {\n      \"name\"";
+    let cases: [(&str, &str, Without); 6] = [
+        ("\"ends_in_ms\": 30000,", "\"until\": \"2026-01-02T03:04:35.678Z\",", |_| {}),
+        ("\"last_event\": 41,", "\"last_event\": 41,\n  \"novelty\": [1],", |_| {}),
+        ("\"of\": \"2c26\"", "\"off\": \"2c26\"", |state| state.confirmation = None),
+        ("\"name\": \"db1.example.org\"", "\"names\": []", |state| state.hosts.clear()),
+        ("\"is_service\": true", "\"is_service\": 1", |state| state.leaving.clear()),
+        (first_pool, "\"pools\": [\n    {\n      \"called\"", |state| state.pools.clear()),
+    ];
+    for (from, to, without) in cases {
+        let place = of_another_version(from, to);
+        let file::Found::State { state: found, lacks_pools } = file::take(&place.open()) else {
+            panic!("{to}: nothing of it is used")
+        };
+        let mut wanted = state();
+        without(&mut wanted);
+        assert_eq!(lacks_pools, wanted.pools.is_empty(), "{to}");
+        assert_eq!(State { checksum: String::new(), ..*found }, wanted, "{to}");
+        assert_eq!(place.names(), [NAME], "{to}");
+    }
+    let place = of_another_version("\"last_event\"", "\"latest_event\"");
+    assert!(matches!(read_state(place.open()), Err(Unreadable::Malformed(_))));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::state::{
     Admin, Backend, BootMoment, Confirmation, Departed, FORMAT, Host, Leaver, Pool, Reached, Service, State,
-    Stop, Transition, Wish,
+    Stop, Transition, Wish, digest,
 };
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
