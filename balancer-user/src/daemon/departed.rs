@@ -146,7 +146,7 @@ mod tests {
         departed.add(pool("passwords"), now);
         let later = now + Duration::from_secs(4);
         let (passed, past) = departed.take("passwords", later).unwrap();
-        let clock = Clock { started: std::time::Instant::now(), started_wall: std::time::SystemTime::now() };
+        let clock = Clock::start();
         let history = memory::of_pool(&config(BASE).pools[0], &past, passed, &clock);
         assert_eq!((history.active, history.wish), (Some(BackendIndex(1)), Wish::Stay));
         let server1 = &history.backends[0];
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn nobody_can_tell_who_has_a_role_that_steps_hand_over() {
-        let clock = Clock { started: std::time::Instant::now(), started_wall: std::time::SystemTime::now() };
+        let clock = Clock::start();
         let hook = "[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [\"/usr/bin/true\"]\n";
         let mut departed = Departed::default();
         departed.add(pool("passwords"), clock.now());

@@ -10,6 +10,7 @@ mod census;
 mod certificates;
 mod check;
 mod choice;
+mod clock;
 mod confirmation;
 mod cuts;
 mod dashboard;
@@ -18,6 +19,7 @@ mod departed;
 mod difference;
 #[cfg(test)]
 mod example;
+mod exits;
 mod failovers;
 mod filling;
 mod first_ways;
@@ -64,19 +66,16 @@ use tokio::time::sleep_until;
 use tracing::info;
 
 use crate::control::server::Request;
-use crate::control::socket::SocketError;
 use crate::dataplane::attach::Attachment;
 use crate::dataplane::failures::Attempt;
 use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
 use crate::dataplane::rescue::Rescuer;
 use crate::dataplane::ring::Ring;
-use crate::dataplane::{DataplaneError, Kind};
 use crate::descriptors;
-use crate::directory::DirectoryError;
 use crate::exit::{Exit, Failure, say};
 use crate::notify::Notifier;
-use crate::policy::{Moment, Policy, PoolIndex, ProbeTicket};
+use crate::policy::{Policy, PoolIndex, ProbeTicket};
 use crate::probe::{LocalFault, Outcome};
 use crate::program;
 use crate::redirect::Redirects;
@@ -86,10 +85,12 @@ use crate::store::{Remembered, State, Store};
 use self::accepted::Accepted;
 use self::census::{Counter, Walked};
 use self::certificates::Certificates;
+use self::clock::Clock;
 use self::cuts::Cuts;
 use self::dashboard::Dashboard;
 use self::degraded::Told;
 use self::departed::Departed;
+use self::exits::failed;
 use self::failovers::Failovers;
 use self::filling::Filling;
 use self::interfaces::Interfaces;
@@ -209,42 +210,6 @@ struct Daemon {
     ready: bool,
 }
 
-/// The only reader of time: monotonic for decisions, wall time for people.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    started: Instant,
-    /// The same moment as people write it: taken once, so that what was told of a moment stays what it was.
-    started_wall: SystemTime,
-}
-
-impl Clock {
-    /// The daemon's start, as a moment. What was before it has moments, too: an earlier daemon's changes.
-    const START: Moment = Moment::after_zero(Duration::from_secs(100 * 365 * 86_400));
-
-    fn now(&self) -> Moment {
-        Self::START + self.started.elapsed()
-    }
-
-    /// What was before the start is taken for it.
-    fn instant(&self, moment: Moment) -> Instant {
-        self.started + (moment - Self::START)
-    }
-
-    /// When something was, as people write it.
-    fn wall(&self, moment: Moment) -> SystemTime {
-        self.started_wall + (moment - Self::START) - (Self::START - moment)
-    }
-
-    /// How long ago something was that people wrote down.
-    fn age(&self, wall: SystemTime) -> Duration {
-        self.started_wall.duration_since(wall).unwrap_or_default() + self.started.elapsed()
-    }
-
-    fn uptime(&self) -> Duration {
-        self.started.elapsed()
-    }
-}
-
 impl Daemon {
     fn new(
         parts: Parts,
@@ -256,7 +221,7 @@ impl Daemon {
         options: &Options,
     ) -> Self {
         let version = options.version;
-        let clock = Clock { started: Instant::now(), started_wall: SystemTime::now() };
+        let clock = Clock::start();
         let settings = plan::for_policy(&parts.config);
         let gateway = &parts.config.gateway;
         let filling = Filling::new(gateway.max_flows, gateway.max_half_open);
@@ -406,53 +371,4 @@ pub fn detach(pin_dir: &Path) -> Result<Exit, Failure> {
     let removed = pins.remove()?;
     say(&format!("removed {removed} pins of programs and maps from {}", pin_dir.display()));
     Ok(Exit::Ok)
-}
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failed, error)
-}
-
-impl From<DataplaneError> for Failure {
-    fn from(error: DataplaneError) -> Self {
-        let exit = match error.kind() {
-            Kind::Permission => Exit::Permission,
-            Kind::Conflict => Exit::Conflict,
-            Kind::Configuration => Exit::Config,
-            Kind::Failed => Exit::Failed,
-        };
-        match error {
-            DataplaneError::Directory(error) => error.into(),
-            error => Self::new(exit, error),
-        }
-    }
-}
-
-impl From<DirectoryError> for Failure {
-    fn from(error: DirectoryError) -> Self {
-        let exit = match &error {
-            DirectoryError::InUse { .. } => Exit::Conflict,
-            DirectoryError::Unsafe { .. } => Exit::Permission,
-            DirectoryError::Io { source, .. } => exit_of(source),
-        };
-        Self::new(exit, error)
-    }
-}
-
-impl From<SocketError> for Failure {
-    fn from(error: SocketError) -> Self {
-        let exit = match error {
-            SocketError::Directory(error) => return error.into(),
-            SocketError::InUse { .. } | SocketError::Foreign { .. } => Exit::Conflict,
-            SocketError::Path { .. } => Exit::Usage,
-            SocketError::Io { ref source, .. } => exit_of(source),
-        };
-        Self::new(exit, error)
-    }
-}
-
-fn exit_of(error: &std::io::Error) -> Exit {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Exit::Permission,
-        _ => Exit::Failed,
-    }
 }

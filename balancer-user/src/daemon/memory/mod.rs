@@ -1,13 +1,18 @@
-//! From what was remembered to the policy's history, and from what the policy does to what is to be remembered.
+//! From what was remembered to the policy's history; and back (`written`).
 //!
 //! Who is active: the kernel's maps win, as they are never older than the file; without them (a reboot, a detach) the
 //! file's word counts. A change that was under way is the file's, unless the maps tell of a later one: of that nobody knows
 //! whether the hooks behind it have run. Where there was something and nobody can tell any more what, the policy is told that. Names that the configuration doesn't have any more
 //! are left out.
 
+mod written;
+
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use balancer_common::abi::{ActiveWord, Route};
 use rustix::time::{ClockId, clock_gettime};
@@ -17,17 +22,16 @@ use crate::config::{self, Config};
 use crate::control::protocol::PoolReason;
 use crate::dataplane::slots::PoolSlots;
 use crate::policy::{
-    self, ActiveReason, BackendHistory, BackendIndex, History, PoolHistory, PoolIndex, ServiceIndex,
-    TransitionHistory,
+    self, ActiveReason, BackendHistory, BackendIndex, History, PoolHistory, ServiceIndex, TransitionHistory,
 };
-use crate::store::state::{
-    Admin, Backend, BootMoment, FORMAT, Next, Pool, Reached, Service, Stop, Transition, Wish,
-};
+use crate::store::state::{Admin, Backend, BootMoment, Next, Pool, Reached, Service, Stop, Transition, Wish};
 use crate::store::{Remembered, State, read_state};
 
 use super::departed::Departed;
 use super::start::Parts;
-use super::{Clock, Daemon, names, plan, view};
+use super::{Clock, plan};
+
+pub(super) use self::written::{pool, state};
 
 /// The kernel's random name of this boot; no file on a disk.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -289,108 +293,6 @@ pub(super) fn tell_forgotten(config: &Config, state: &State) {
     }
 }
 
-/// What is to be remembered now.
-pub(super) fn state(daemon: &Daemon) -> State {
-    let now = boot_moment();
-    let history = daemon.policy.history(daemon.clock.now());
-    let pools = daemon.parts.config.pools.iter().zip(history.pools).enumerate();
-    State {
-        format: FORMAT.to_owned(),
-        written: SystemTime::now().into(),
-        boot_id: now.boot_id,
-        boottime_ms: ms(now.boottime),
-        last_transition: history.last_transition,
-        last_event: daemon.journal.last_event(),
-        pools: pools.map(|(index, (pool, past))| self::pool(daemon, PoolIndex(index), pool, past)).collect(),
-        leaving: daemon.leaving.written(daemon.clock.now()),
-        departed: daemon.departed.written(daemon.clock.now()),
-        confirmation: daemon.reloads.unconfirmed(daemon.clock.now()),
-        hosts: names::written(daemon.reloads.known()),
-        checksum: String::new(),
-    }
-}
-
-/// What is to be remembered of a pool.
-pub(super) fn pool(daemon: &Daemon, index: PoolIndex, config: &config::Pool, past: PoolHistory) -> Pool {
-    let view = daemon.policy.snapshot(index, daemon.clock.now());
-    let name = |backend: BackendIndex| config.backends[backend.0].name.clone();
-    let started = view.transition.as_ref().map_or(view.since, |change| change.started);
-    Pool {
-        name: config.name.clone(),
-        active: past.active.map(name),
-        since: daemon.clock.wall(view.since).into(),
-        reason: view::pool_reason(view.reason),
-        wish: match past.wish {
-            policy::Wish::Automatic => Wish::Automatic,
-            policy::Wish::Stay => Wish::Stay,
-            policy::Wish::Forced => Wish::Forced,
-        },
-        backends: config
-            .backends
-            .iter()
-            .zip(past.backends)
-            .map(|(of, past)| backend(config, of, past))
-            .collect(),
-        transition: past.transition.map(|change| Transition {
-            id: change.id,
-            from: change.from.map(name),
-            to: name(change.to),
-            reason: view::pool_reason(change.reason),
-            evidence: change.evidence,
-            started: daemon.clock.wall(started).into(),
-            forced: change.forced,
-            switched: change.switched,
-            hooks: hooks(config),
-            reached: written(change.reached),
-        }),
-        doubtful: past.doubtful,
-    }
-}
-
-fn backend(pool: &config::Pool, config: &config::Backend, past: BackendHistory) -> Backend {
-    let service = |(service, past): (ServiceIndex, policy::Past)| Service {
-        name: pool.services[service.0].name.clone(),
-        down_for_ms: past.down_left.map(ms),
-        last_down_ms: ms(past.last_down),
-        relapse_until_ms: past.relapse_left.map(ms),
-    };
-    Backend {
-        name: config.name.clone(),
-        admin: match past.admin {
-            // Disabled is the configuration's word, and not to be remembered.
-            policy::Admin::Ready | policy::Admin::Disabled => Admin::Ready,
-            policy::Admin::Drain => Admin::Drain,
-            policy::Admin::Maint => Admin::Maint,
-        },
-        drain_ends_in_ms: past.drain_left.map(ms),
-        services: past.services.into_iter().map(service).collect(),
-    }
-}
-
-fn written(reached: policy::Reached) -> Reached {
-    // A pool has few hooks.
-    let next = |next: policy::Next| match next {
-        policy::Next::Hook(step) => Next::Hook(step as u32),
-        policy::Next::Start => Next::Start,
-        policy::Next::Switch => Next::Switch,
-    };
-    match reached {
-        policy::Reached::Cutting => Reached::Cutting,
-        policy::Reached::Next(what) => Reached::Next(next(what)),
-        policy::Reached::Running(step) => Reached::Running(step as u32),
-        policy::Reached::Held(stop, why) => Reached::Held {
-            stop: match stop {
-                policy::Stop::Uncut => Stop::Uncut,
-                policy::Stop::Failed(step) => Stop::Failed(step as u32),
-                policy::Stop::Lost(what) => Stop::Lost(next(what)),
-                policy::Stop::Late => Stop::Late,
-                policy::Stop::Unrecorded => Stop::Unrecorded,
-            },
-            why,
-        },
-    }
-}
-
 pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -404,83 +306,4 @@ pub(super) fn boot_moment() -> BootMoment {
     let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
     let now = clock_gettime(ClockId::Boottime);
     BootMoment { boot_id, boottime: Duration::new(now.tv_sec as u64, now.tv_nsec as u32) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dataplane::slots::Slot;
-
-    const A: BackendIndex = BackendIndex(0);
-    const B: BackendIndex = BackendIndex(1);
-
-    const UP_TO_7: Written = Written { last_transition: 7, is_lost: false };
-
-    /// Backends in the slots 1 and 2.
-    fn slots() -> PoolSlots {
-        let slot = |index| Slot { index, fresh: false };
-        PoolSlots { pool: slot(0), services: vec![slot(1)], backends: vec![slot(1), slot(2)] }
-    }
-
-    /// The change 7 from A to B ran a hook when the file was written.
-    fn running() -> PoolHistory {
-        let transition = TransitionHistory {
-            id: 7,
-            from: Some(A),
-            to: B,
-            reason: ActiveReason::BackendDown,
-            evidence: String::new(),
-            age: Duration::ZERO,
-            forced: false,
-            switched: false,
-            reached: policy::Reached::Running(0),
-        };
-        PoolHistory { active: Some(A), transition: Some(transition), ..PoolHistory::default() }
-    }
-
-    /// Who is active, the change that goes on, and whether anybody knows.
-    fn merged(word: ActiveWord) -> (Option<BackendIndex>, Option<u64>, bool) {
-        let merged = with_maps(running(), word, &slots(), UP_TO_7);
-        (merged.active, merged.transition.map(|change| change.id), merged.doubtful)
-    }
-
-    #[test]
-    fn a_change_under_way_goes_on_where_the_maps_hold_for_it_or_have_made_it() {
-        assert_eq!(merged(ActiveWord::hold(0, 7)), (Some(A), Some(7), false));
-        assert_eq!(merged(ActiveWord::new(2, 0, 7)), (Some(B), Some(7), false));
-        assert_eq!(merged(ActiveWord::default()), (Some(A), Some(7), false), "after a reboot");
-    }
-
-    #[test]
-    fn a_change_that_was_given_up_never_comes_back() {
-        assert_eq!(merged(ActiveWord::new(1, 0, 7)), (Some(A), None, false));
-        assert_eq!(merged(ActiveWord::new(2, 0, 8)), (Some(B), Some(8), false), "a later one was made");
-    }
-
-    #[test]
-    fn a_file_that_is_behind_the_maps_leaves_it_to_the_operator() {
-        assert_eq!(merged(ActiveWord::hold(0, 8)), (Some(A), None, true));
-        let unknown = with_maps(PoolHistory::default(), ActiveWord::hold(0, 8), &slots(), UP_TO_7);
-        assert!(unknown.doubtful, "nothing tells what is held for");
-        let elsewhere = with_maps(PoolHistory::default(), ActiveWord::new(9, 0, 8), &slots(), UP_TO_7);
-        assert!(elsewhere.doubtful, "who has the role is not in the configuration");
-    }
-
-    /// [42] The daemon was killed between the flip and the file.
-    #[test]
-    fn of_a_change_that_only_the_maps_know_the_hooks_behind_are_the_operators() {
-        let on_a = PoolHistory { active: Some(A), ..PoolHistory::default() };
-        let change = |past: &PoolHistory, word| with_maps(past.clone(), word, &slots(), UP_TO_7).transition;
-        let found = change(&on_a, ActiveWord::new(2, 0, 8)).unwrap();
-        assert_eq!((found.id, found.from, found.to, found.switched), (8, Some(A), B, true));
-        assert!(matches!(found.reached, policy::Reached::Held(policy::Stop::Unrecorded, _)), "{found:?}");
-        assert_eq!(
-            change(&on_a, ActiveWord::new(2, 0, 7)),
-            None,
-            "the file knows of it, and that it is over"
-        );
-        assert_eq!(change(&PoolHistory::default(), ActiveWord::new(2, 0, 8)), None, "the first decision");
-        let twice = change(&on_a, ActiveWord::new(1, 0, 9)).unwrap();
-        assert_eq!((twice.from, twice.to), (None, A), "there and back");
-    }
 }
