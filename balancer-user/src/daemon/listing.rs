@@ -16,7 +16,7 @@ use crate::dataplane::flows::{self, FlowTable};
 use crate::policy::Refusal;
 
 use super::leaving::{Leaving, Slot};
-use super::start::Parts;
+use super::parts::Parts;
 
 /// A name, and its pool's, by slot.
 pub(super) type Names = BTreeMap<u16, (String, String)>;

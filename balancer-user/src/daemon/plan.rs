@@ -15,7 +15,7 @@ use crate::policy::{
 };
 use crate::probe::{HttpSettings, ProbeSetupError, Prober, TlsSettings, Verify};
 
-use super::start::Parts;
+use super::parts::Parts;
 
 /// What the data plane has to know.
 pub(super) fn for_dataplane(config: &Config) -> Vec<PoolPlan> {

@@ -22,7 +22,7 @@ use super::first_ways::FirstWay;
 use super::kin::{is_doubtful, kin};
 use super::leaving::{Leaving, Slot};
 use super::memory::{self, boot_moment};
-use super::start::Families;
+use super::parts::Families;
 use super::trials::Trials;
 use super::{Daemon, plan};
 

@@ -28,7 +28,7 @@ use crate::policy::{BackendIndex, PoolIndex, ServiceIndex};
 
 use self::readers::{Reader, Readers, ServiceName};
 use super::Daemon;
-use super::start::Parts;
+use super::parts::Parts;
 
 /// How often it is looked whether anybody still reads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -28,7 +28,7 @@ use crate::store::state::{Admin, Backend, BootMoment, Next, Pool, Reached, Servi
 use crate::store::{Remembered, State, read_state};
 
 use super::departed::Departed;
-use super::start::Parts;
+use super::parts::Parts;
 use super::{Clock, plan};
 
 pub(super) use self::written::{pool, state};
