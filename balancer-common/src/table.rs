@@ -300,6 +300,7 @@ pub fn likely<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<u32> {
     let [(bucket, tags), _] = choices(table, hash)?;
     Some(bucket * WAYS + free_way(tags, hash)?)
 }
+
 /// Who takes a line out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taker {

@@ -164,8 +164,8 @@ fn claim_backend<A: Family>() -> Result<(), Refused> {
     let draft = draft::<A>().ok_or(Refused::Full)?;
     let hash = hashed::<A>(draft.backend());
     let (key, other) = (draft.backend(), draft.client());
-    draft.deltas.set(A::deltas());
     let line = insert_half_open(hash, key, Seen::FROM_BACKEND, |line, index| {
+        draft.deltas.set(A::deltas());
         let deltas = Deltas::from_word(draft.deltas.get()).reversed();
         fill(line, index, key, other, draft, deltas, 0, u32::MAX);
         true

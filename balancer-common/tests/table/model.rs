@@ -149,6 +149,9 @@ impl Pair {
         let (untagged, untagged_in_other) = (self.untagged(first), self.untagged(second));
         let preferred = if untagged > 2 || untagged >= untagged_in_other { first } else { second };
         let has_place = self.free(preferred) > 0;
+        // Of a line that a dead controller has left the tags say that it is free.
+        let is_free = |index: &u32| self.table.state(*index).kind() == Kind::Free;
+        let likely = table::likely(&self.table, hash).filter(is_free);
         let made = insert(&self.table, hash, (marks, self.now), |line, index| {
             assert_eq!(line, index);
             assert_eq!(self.table.state(line).kind(), Kind::Claimed, "filled by its owner");
@@ -159,6 +162,10 @@ impl Pair {
                 let bucket = place.index / WAYS;
                 assert!(bucket == first || bucket == second);
                 assert!(!has_place || bucket == preferred, "{untagged} and {untagged_in_other} seemed free");
+                assert!(
+                    likely.is_none_or(|likely| likely == place.index),
+                    "another line was likely: {likely:?}"
+                );
                 assert_eq!(place.state, self.table.state(place.line));
                 assert!(
                     self.model.values().all(|known| known.place.index != place.index),
