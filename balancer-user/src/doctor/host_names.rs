@@ -3,7 +3,7 @@
 //! Where a start would fail for it that is the configuration's own finding. Deliberately not here: asking (`resolver`), and which
 //! answers are taken (`config`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::finding::about;
@@ -22,6 +22,8 @@ struct HostName {
     host: String,
     /// Where it is, or was last; `None`: nobody knows.
     at: Option<IpAddr>,
+    /// Where the name leads instead, and nobody goes at once.
+    elsewhere: Option<IpAddr>,
     /// What the name doesn't say.
     why: Option<Why>,
 }
@@ -30,7 +32,11 @@ impl HostNames {
     /// Of a configuration that was held against these answers, and against a machine with its `own` addresses. `stay`: as then.
     pub(super) fn of(config: &Config, answers: &Answers, own: &BTreeSet<IpAddr>, stay: bool) -> Self {
         // Once more, it says the same.
-        let unsettled = config.clone().settle(answers, own, |_, _, _| !stay);
+        let mut elsewhere = BTreeMap::new();
+        let unsettled = config.clone().settle(answers, own, |pool, backend, address| {
+            elsewhere.insert((pool.to_owned(), backend.name.clone()), address);
+            !stay
+        });
         let why = |pool: usize, backend: usize| {
             let mut all = unsettled.iter();
             all.find(|one| (one.pool, one.backend) == (pool, backend))
@@ -43,6 +49,7 @@ impl HostNames {
                     backend: format!("{}/{}", pool.name, backend.name),
                     host: host.clone(),
                     at: backend.is_settled().then_some(backend.address),
+                    elsewhere: elsewhere.get(&(pool.name.clone(), backend.name.clone())).copied(),
                     why: why(pool_index, index),
                 }));
             }
@@ -57,11 +64,17 @@ impl HostNames {
 
 impl HostName {
     fn judge(&self) -> Finding {
-        let Self { backend, host, at, why } = self;
+        let Self { backend, host, at, elsewhere, why } = self;
         let about = about("host_name", Severity::Warning, backend);
         let Some(why) = why else {
             let at = at.map_or_else(|| "nowhere".to_owned(), |at| at.to_string());
-            return about.well(format!("{host} is resolved: it is at {at}"));
+            return about.well(match elsewhere {
+                Some(elsewhere) => format!(
+                    "{host} leads to {elsewhere} now, and was at {at}: there it stays until the name has said so twice, \
+                     or until a reload"
+                ),
+                None => format!("{host} is resolved: it is at {at}"),
+            });
         };
         let then = match at {
             Some(at) => format!("its last good address {at} is used"),
@@ -95,7 +108,7 @@ mod tests {
         let judged = |config: &Config, answer: Result<[u8; 4], &str>| {
             let answer = answer.map(|address| vec![address.into()]).map_err(ToOwned::to_owned);
             let answers = [("db1.example.org".to_owned(), answer)].into();
-            let findings: Vec<_> = HostNames::of(config, &answers, &BTreeSet::new(), false).judge().collect();
+            let findings: Vec<_> = HostNames::of(config, &answers, &BTreeSet::new(), true).judge().collect();
             let [finding] = &findings[..] else { panic!("{findings:?}") };
             assert_eq!((finding.id, finding.subject.as_str()), ("host_name", "p/b"));
             (finding.ok, finding.cause.clone())
@@ -116,5 +129,10 @@ mod tests {
         );
         let resolved = "db1.example.org is resolved: it is at 10.0.2.11".to_owned();
         assert_eq!(judged(&config, Ok([10, 0, 2, 11])), (true, resolved));
+        let (ok, cause) = judged(&config, Ok([10, 0, 2, 13]));
+        assert!(
+            ok && cause.starts_with("db1.example.org leads to 10.0.2.13 now, and was at 10.0.2.11"),
+            "{cause}"
+        );
     }
 }
