@@ -3,7 +3,7 @@
 //! Two steps, as everywhere: what is new is known before anything leads to it ([`RoleTables::widen`]), and what is not
 //! wanted any more goes after nothing does ([`RoleTables::set`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData};
@@ -72,7 +72,8 @@ fn add(all: &mut BTreeMap<IpAddr, Roles>, address: IpAddr, role: u16) -> &mut Ro
 /// The maps that hold it.
 pub(super) struct RoleTables {
     addresses: HashMap<MapData, Address, Roles>,
-    /// Which addresses have roles. Never too few: set before they are there, and cleared after they are gone.
+    /// Which addresses have roles. Never too few: set before they are there, and cleared after they are gone. Without one no
+    /// service is looked for, either.
     address_bits: MappedWords,
     ports: MappedWords,
 }
@@ -107,13 +108,18 @@ impl RoleTables {
         Ok(())
     }
 
-    /// Makes what is there what is wanted.
+    /// Makes what is there what is wanted. Addresses where services are still published (`listening`) stay known as that,
+    /// whatever the plan says.
     pub(super) fn set(
         &mut self,
         plan: &RolePlan,
         sources: &BTreeMap<u16, IpAddr>,
+        listening: &BTreeSet<IpAddr>,
     ) -> Result<(), DataplaneError> {
-        let wanted = plan.with_sources(sources);
+        let mut wanted = plan.with_sources(sources);
+        for address in listening {
+            add(&mut wanted, *address, Roles::LISTEN);
+        }
         widen(&self.address_bits, address_words(&wanted));
         for (address, roles) in &wanted {
             self.write(*address, *roles)?;

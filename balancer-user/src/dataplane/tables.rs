@@ -6,22 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use aya::Pod;
-use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use balancer_common::abi::{
     ActiveWord, Address, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Interface, NextHop, Pool, Port,
     RETRY_HELD, RETRY_INSTANT, RETRY_OFF, RETRY_REPEATED, Service, ServiceKey, Signals, Tally, Traffic,
     name_bytes, name_text,
 };
-use balancer_common::limits::{
-    MAX_BACKENDS, MAX_INTERFACES, MAX_POOLS, MAX_PORT_RANGES, MAX_SERVICES, MAX_SNAT_ADDRESSES,
-};
+use balancer_common::limits::{MAX_BACKENDS, MAX_POOLS, MAX_PORT_RANGES, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 use balancer_common::ports;
 use balancer_common::verdict::Reason;
 
 use super::DataplaneError;
 use super::clock::Jiffies;
 use super::exits::Exits;
+use super::interfaces::InterfaceTables;
 use super::maps::Maps;
 use super::roles::{RolePlan, RoleTables};
 use super::signals::SignalTables;
@@ -39,9 +37,7 @@ pub struct Tables {
     active: MappedWords,
     backends: Array<MapData, Backend>,
     next_hops: MappedWords,
-    interfaces: Array<MapData, Interface>,
-    interface_slots: HashMap<MapData, u32, u32>,
-    devices: DevMap<MapData>,
+    interfaces: InterfaceTables,
     reasons: PerCpuArray<MapData, Tally>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
@@ -90,9 +86,7 @@ impl Tables {
             active: take_words(maps, "ACTIVE", MAX_POOLS)?,
             backends: take(maps, "BACKENDS")?,
             next_hops: take_words(maps, "NEXT_HOPS", MAX_BACKENDS)?,
-            interfaces: take(maps, "INTERFACES")?,
-            interface_slots: take(maps, "INTERFACE_SLOTS")?,
-            devices: take(maps, "DEVICES")?,
+            interfaces: InterfaceTables::take(maps)?,
             reasons: take(maps, "REASONS")?,
             service_traffic: take(maps, "SERVICE_TRAFFIC")?,
             backend_traffic: take(maps, "BACKEND_TRAFFIC")?,
@@ -242,7 +236,9 @@ impl Tables {
         if self.keeps_roles {
             self.roles.widen(&self.role_plan, &sources)
         } else {
-            self.roles.set(&self.role_plan, &sources)
+            let services = self.services.keys().filter_map(Result::ok);
+            let listening = services.map(|service| SocketAddr::from(service).ip()).collect();
+            self.roles.set(&self.role_plan, &sources, &listening)
         }
     }
 
@@ -292,47 +288,18 @@ impl Tables {
 
     /// An interface's facts, and the kernel's device in the same slot.
     pub fn set_interface(&mut self, slot: u16, interface: Interface) -> Result<(), DataplaneError> {
-        self.forget_interfaces(slot, interface.ifindex)?;
-        self.interface_slots
-            .insert(interface.ifindex, u32::from(slot), 0)
-            .map_err(DataplaneError::map("writing", "INTERFACE_SLOTS"))?;
-        self.put_interface(slot, interface)
+        self.interfaces.set(slot, interface)
     }
 
     /// Nothing leaves through the interface in this slot any more, and the slot is free.
     pub fn release_interface(&mut self, slot: u16) -> Result<(), DataplaneError> {
-        self.forget_interfaces(slot, 0)?;
-        // The kernel empties the slot of index 0.
-        self.put_interface(slot, Interface::default())
-    }
-
-    /// Of those that were known by this slot all but one.
-    fn forget_interfaces(&mut self, slot: u16, kept: u32) -> Result<(), DataplaneError> {
-        let known = self.interface_slots.iter().filter_map(Result::ok);
-        let earlier = known.filter(|(ifindex, held)| *held == u32::from(slot) && *ifindex != kept);
-        for (ifindex, _) in earlier.collect::<Vec<_>>() {
-            self.interface_slots
-                .remove(&ifindex)
-                .map_err(DataplaneError::map("removing from", "INTERFACE_SLOTS"))?;
-        }
-        Ok(())
-    }
-
-    fn put_interface(&mut self, slot: u16, interface: Interface) -> Result<(), DataplaneError> {
-        self.interfaces
-            .set(slot.into(), interface, 0)
-            .map_err(DataplaneError::map("writing", "INTERFACES"))?;
-        self.devices.set(slot.into(), interface.ifindex, None, 0).map_err(|error| match error {
-            XdpMapError::MapError(error) => DataplaneError::map("writing", "DEVICES")(error),
-            XdpMapError::ChainedProgramNotSupported => DataplaneError::ObjectLacks("DEVICES"),
-        })
+        self.interfaces.release(slot)
     }
 
     /// What frames of our own leave by: interfaces, and the way to this backend as it is now.
     pub fn exits(&self, backend: u16) -> Result<Exits, DataplaneError> {
-        let interfaces = self.interfaces.iter().collect::<Result<_, _>>();
         Ok(Exits {
-            interfaces: interfaces.map_err(DataplaneError::map("reading", "INTERFACES"))?,
+            interfaces: self.interfaces.all()?,
             backend: NextHop::from_word(self.next_hops.load(backend.into())),
         })
     }
@@ -350,21 +317,7 @@ impl Tables {
         interface: &Interface,
         taken: &BTreeSet<u16>,
     ) -> Result<u16, DataplaneError> {
-        let (mut free, mut same) = (None, None);
-        for slot in (1..MAX_INTERFACES as u16).rev() {
-            let known =
-                self.interfaces.get(&slot.into(), 0).map_err(DataplaneError::map("reading", "INTERFACES"))?;
-            // The kernel empties a device's slot when the device goes.
-            let gone = self.devices.get(slot.into(), 0).is_err();
-            if known.ifindex == interface.ifindex && !gone {
-                return Ok(slot);
-            }
-            if gone && !taken.contains(&slot) {
-                free = Some(slot);
-                same = if known.mac == interface.mac { free } else { same };
-            }
-        }
-        same.or(free).ok_or(DataplaneError::NoSlot { what: "an interface", limit: MAX_INTERFACES - 1 })
+        self.interfaces.slot(interface, taken)
     }
 
     /// What became of packets that were neither forwarded nor simply passed, by reason, zero included.

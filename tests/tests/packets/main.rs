@@ -17,6 +17,7 @@ mod jumbo;
 mod limits;
 mod nonsense;
 mod partial;
+mod published;
 mod refused;
 mod relearning;
 mod retry;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use balancer_common::abi::ActiveWord;
+use balancer_user::dataplane::slots::{Busy, assign};
 
 use super::Gateway;
 use crate::case::scene::{Member, Scene, Side};
@@ -20,6 +21,28 @@ impl Gateway {
         self.is_as_given = false;
         self.set_active(scene, Some(member));
         Ok(())
+    }
+
+    /// Does what a reload does first that takes a pool away: only the plan is another one, and nobody of the pool is known for
+    /// its flows any more.
+    ///
+    /// # Errors
+    /// When the tables can't be read or written.
+    pub fn plan_without(&mut self, scene: &Scene) -> Result<()> {
+        self.is_as_given = false;
+        self.plan.retain(|pool| pool.name != scene.name);
+        self.slots = assign(&self.plan, &self.tables.occupied()?, &Busy::default())?;
+        self.tables.write_pools(&self.plan, &self.slots)?;
+        self.tables.keep_roles(true)?;
+        Ok(self.tables.keep_roles(false)?)
+    }
+
+    /// And what it does last: publishes the services of the plan, and no others.
+    ///
+    /// # Errors
+    /// When the tables can't be read or written.
+    pub fn publish(&mut self) -> Result<()> {
+        Ok(self.tables.publish_services(&self.plan, &self.slots)?)
     }
 
     /// Has the next connection of its pool's services try a backend.

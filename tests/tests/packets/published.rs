@@ -1,0 +1,30 @@
+//! What is published stays a service's until it is taken back, in whatever order the controller writes its tables.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use balancer_tests::case::{Action, Gateway, SCENES, Scene, Side, on_a_gateway, usual};
+
+/// What becomes of a new client's SYN.
+fn asked_by(gateway: &mut Gateway, scene: &'static Scene, client_port: u16) -> Result<Action> {
+    let flow = scene.flow().of(SocketAddr::new(scene.client.ip(), client_port));
+    Ok(gateway.run(Side::Wan, &flow.syn().to_frame())?.action)
+}
+
+fn leaves(scene: &'static Scene) -> Result<()> {
+    let mut gateway = Gateway::told(&usual())?;
+    gateway.begin_anew()?;
+    let before = asked_by(&mut gateway, scene, 40_001)?;
+    gateway.plan_without(scene)?;
+    let meanwhile = asked_by(&mut gateway, scene, 40_002)?;
+    gateway.publish()?;
+    let after = asked_by(&mut gateway, scene, 40_003)?;
+    let expected = [Action::Redirect, Action::Redirect, Action::Pass];
+    ensure!([before, meanwhile, after] == expected, "{}: {before:?}, {meanwhile:?}, {after:?}", scene.name);
+    Ok(())
+}
+
+#[test]
+fn a_service_is_one_until_it_is_published_no_more() {
+    on_a_gateway("published", || SCENES.into_iter().try_for_each(leaves)).unwrap();
+}
