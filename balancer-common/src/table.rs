@@ -374,12 +374,6 @@ pub fn oldest<T: Table>(
     // Never a variant without its contents, which the verifier of older kernels would see copied.
     let (mut found, mut silent, mut index_of_oldest, mut state_of_oldest) = (false, 0, 0, State(0));
     for bucket in hash.buckets(table.buckets()) {
-        // All of them are fetched at once, before anything depends on one.
-        for way in 0..WAYS {
-            if let Some(line) = table.line(bucket * WAYS + way) {
-                table.state(line);
-            }
-        }
         for way in 0..WAYS {
             let index = bucket * WAYS + way;
             let Some(line) = table.line(index) else { continue };
