@@ -1,20 +1,25 @@
 //! Which configuration a start is made with: the file's. Or the one before it, where a reload to what the file says still waits for
-//! its confirmation, and there can be no start with that; or where the time for that is over. Whoever may have locked himself out
+//! its confirmation, and there can be no start with that; or where it was taken back before. Whoever may have locked himself out
 //! waits for the one before.
+//!
+//! A time that has run out while there was no daemon takes nothing back here: a start knows backends by their names, and hands
+//! nothing over. So who is active might be nobody's of the configuration before, or be elsewhere in it, and no hook would run. The
+//! start is made with the file's, and a reload takes it back right behind it (`confirmation`).
 //!
 //! A file that says something else by now was written by somebody who is there: what is wrong with it ends the start, as ever. One
 //! that can't be read says nothing. The file itself is left alone, and so is what is remembered of the reload, for the next start.
-//! Deliberately not here: a confirmation that doesn't come in time (`confirmation`), and what a start is (`life`).
+//! Deliberately not here: what a start is (`life`).
 
 use tracing::{error, warn};
 
 use crate::config::{self, ConfigErrors, Parsed, Text};
 use crate::exit::Failure;
 use crate::resolver::Resolver;
-use crate::store::state::{self, Host, State};
+use crate::store::state::{self, Host, Why};
 
 use super::accepted::{Accepted, Asking, accepted};
-use super::{Options, confirmation, memory, names};
+use super::reload::ROLL_BACK_AGAIN;
+use super::{Options, memory, names};
 
 /// What errors call the configuration to go back to.
 pub(super) const BEFORE: &str = "<the configuration before>";
@@ -31,13 +36,14 @@ struct Chosen<T> {
     /// Why it isn't what the file says.
     taken_back: Option<TakenBack>,
     /// What comes in its place if no start can be made with it.
-    other: Option<Other<T>>,
+    other: Option<Other>,
     /// Why no start can be made with the one in whose place it is.
     failed: Option<Failure>,
 }
 
-enum Other<T> {
-    File(T),
+enum Other {
+    /// Not asked for anything yet.
+    File(Box<Result<Parsed, ConfigErrors>>),
     Before(Unconfirmed),
 }
 
@@ -47,25 +53,17 @@ pub(super) struct TakenBack {
     /// The SHA-256, in hex, of the configuration that it had brought.
     pub(super) of: String,
     pub(super) why: Why,
+    /// A person was called for it.
+    pub(super) is_told: bool,
 }
 
-/// Why it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// No start can be made with it: what is wrong, in a line.
-    NoStart(String),
-    /// The time for its confirmation was over.
-    Late,
-}
-
-/// A reload to what the file says waits for its confirmation.
+/// A reload to what the file says waits for its confirmation, or was taken back.
 struct Unconfirmed {
     /// The digest of that.
     of: String,
     /// The configuration before.
     before: String,
-    /// The time is over.
-    is_late: bool,
+    taken_back: Option<Why>,
 }
 
 /// What a configuration is held against.
@@ -82,11 +80,11 @@ impl<'a> Choice<'a> {
         let earlier = memory::earlier(&options.state_dir);
         let file = config::fetch(&options.config);
         let text = file.as_ref().ok().map(Text::bytes);
-        let unconfirmed = earlier.as_ref().and_then(|state| Unconfirmed::remembered(text, state));
+        let remembered = earlier.as_ref().and_then(|state| state.confirmation.as_ref());
+        let unconfirmed = remembered.and_then(|remembered| Unconfirmed::of(text, remembered));
         let hosts = earlier.map(|state| state.hosts).unwrap_or_default();
         let reader = Reader { options, resolver, hosts };
-        let file = reader.accept(file.and_then(Text::parse));
-        let chosen = Chosen::of(file, unconfirmed, |parsed| reader.accept(parsed))?;
+        let chosen = Chosen::of(file.and_then(Text::parse), unconfirmed, |parsed| reader.accept(parsed))?;
         Ok(Self { chosen, reader })
     }
 
@@ -112,40 +110,52 @@ impl<'a> Choice<'a> {
 
 impl<T> Chosen<T> {
     fn of(
-        file: Result<T, Failure>,
+        file: Result<Parsed, ConfigErrors>,
         unconfirmed: Option<Unconfirmed>,
-        accept: impl FnOnce(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
+        accept: impl Fn(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
     ) -> Result<Self, Failure> {
-        match (file, unconfirmed) {
-            (Err(failure), None) => Err(failure),
-            (Err(failure), Some(unconfirmed)) => unconfirmed.take_back(failure, accept),
-            (Ok(file), Some(unconfirmed)) if unconfirmed.is_late => Ok(unconfirmed.end(file, accept)),
-            (Ok(now), unconfirmed) => {
-                Ok(Self { now, taken_back: None, other: unconfirmed.map(Other::Before), failed: None })
+        let Some(unconfirmed) = unconfirmed else {
+            return Ok(Self { now: accept(file)?, taken_back: None, other: None, failed: None });
+        };
+        if let Some(why) = unconfirmed.taken_back.clone() {
+            return unconfirmed.leave_taken_back(why, file, accept);
+        }
+        match accept(file) {
+            Ok(now) => {
+                Ok(Self { now, taken_back: None, other: Some(Other::Before(unconfirmed)), failed: None })
             }
+            Err(failure) => unconfirmed.take_back(failure, accept),
         }
     }
 
     fn go_on_after(
         &mut self,
         failure: Failure,
-        accept: impl FnOnce(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
+        accept: impl Fn(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
     ) -> Result<(), Failure> {
         *self = match (self.failed.take(), self.other.take()) {
             (Some(first), _) => return Err(both(&first, self.taken_back.is_some(), &failure)),
             (None, None) => return Err(failure),
             (None, Some(Other::Before(unconfirmed))) => unconfirmed.take_back(failure, accept)?,
-            (None, Some(Other::File(now))) => {
-                tell(&failure);
-                error!(
-                    event = "reload",
-                    "no start can be made with the configuration before the last reload, which nobody has confirmed: what the \
-                     file says is tried"
-                );
-                Self { now, taken_back: None, other: None, failed: Some(failure) }
-            }
+            (None, Some(Other::File(file))) => Self::file_after_all(*file, failure, accept)?,
         };
         Ok(())
+    }
+
+    /// What the file says, in the place of the configuration before with which the start fails.
+    fn file_after_all(
+        file: Result<Parsed, ConfigErrors>,
+        failure: Failure,
+        accept: impl Fn(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
+    ) -> Result<Self, Failure> {
+        let now = accept(file).map_err(|second| both(&failure, false, &second))?;
+        tell(&failure);
+        error!(
+            event = "reload",
+            "no start can be made with the configuration before the last reload, which was taken back: what the file says is tried; \
+             once that runs, the one before is tried again every {ROLL_BACK_AGAIN:?} until it is back"
+        );
+        Ok(Self { now, taken_back: None, other: None, failed: Some(failure) })
     }
 }
 
@@ -163,30 +173,22 @@ impl Reader<'_> {
 }
 
 impl Unconfirmed {
-    /// In an earlier life. `file`: what it says, if that can be read.
-    fn remembered(file: Option<&[u8]>, earlier: &State) -> Option<Self> {
-        let waiting = earlier.confirmation.as_ref()?;
-        let left = confirmation::time_left(waiting, earlier.age_at(&memory::boot_moment()));
-        Self::of(file, waiting, left.is_zero())
-    }
-
-    fn of(file: Option<&[u8]>, waiting: &state::Confirmation, is_late: bool) -> Option<Self> {
-        let state::Confirmation { of, before, .. } = waiting;
-        let is_it = file.is_none_or(|text| state::digest(text) == *of);
-        let is_another = state::digest(before.as_bytes()) != *of;
-        (is_it && is_another).then(|| Self { of: of.clone(), before: before.clone(), is_late })
+    /// `file`: what it says, if that can be read.
+    fn of(file: Option<&[u8]>, remembered: &state::Confirmation) -> Option<Self> {
+        let state::Confirmation { of, before, taken_back, .. } = remembered.clone();
+        let is_it = file.is_none_or(|text| state::digest(text) == of);
+        let is_another = state::digest(before.as_bytes()) != of;
+        (is_it && is_another).then_some(Self { of, before, taken_back })
     }
 
     /// The configuration before, in the place of one with which the start fails.
     fn take_back<T>(
         self,
         failure: Failure,
-        accept: impl FnOnce(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
+        accept: impl Fn(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
     ) -> Result<Chosen<T>, Failure> {
-        let now = match accept(config::parse(BEFORE, &self.before)) {
-            Ok(accepted) => accepted,
-            Err(second) => return Err(both(&failure, true, &second)),
-        };
+        let before = accept(config::parse(BEFORE, &self.before));
+        let now = before.map_err(|second| both(&failure, true, &second))?;
         let said = tell(&failure);
         error!(
             event = "reload",
@@ -196,34 +198,27 @@ impl Unconfirmed {
         let why = Why::NoStart(said.lines().next().unwrap_or_default().to_owned());
         Ok(Chosen {
             now,
-            taken_back: Some(TakenBack { of: self.of, why }),
+            taken_back: Some(TakenBack { of: self.of, why, is_told: false }),
             other: None,
             failed: Some(failure),
         })
     }
 
-    /// The same, as the time is over; or else the file's.
-    fn end<T>(
+    /// The same, as it was taken back before; or else the file's.
+    fn leave_taken_back<T>(
         self,
-        file: T,
-        accept: impl FnOnce(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
-    ) -> Chosen<T> {
+        why: Why,
+        file: Result<Parsed, ConfigErrors>,
+        accept: impl Fn(Result<Parsed, ConfigErrors>) -> Result<T, Failure>,
+    ) -> Result<Chosen<T>, Failure> {
         match accept(config::parse(BEFORE, &self.before)) {
-            Ok(now) => Chosen {
+            Ok(now) => Ok(Chosen {
                 now,
-                taken_back: Some(TakenBack { of: self.of, why: Why::Late }),
-                other: Some(Other::File(file)),
+                taken_back: Some(TakenBack { of: self.of, why, is_told: true }),
+                other: Some(Other::File(Box::new(file))),
                 failed: None,
-            },
-            Err(failure) => {
-                tell(&failure);
-                error!(
-                    event = "reload",
-                    "nobody has confirmed the last reload in time, but the configuration before it can't be used: what the file \
-                     says stays"
-                );
-                Chosen { now: file, taken_back: None, other: None, failed: None }
-            }
+            }),
+            Err(failure) => Chosen::file_after_all(file, failure, accept),
         }
     }
 }
@@ -251,18 +246,35 @@ fn tell(failure: &Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::example::replaced;
     use crate::daemon::example::BASE;
     use crate::exit::Exit;
 
-    const NEW: &[u8] = b"[gateway]\ninterfaces = [\"gone0\"]\n";
     const GONE: &str = "there is no interface gone0\nand more";
 
-    fn waiting(is_late: bool) -> Option<Unconfirmed> {
-        Unconfirmed::of(Some(NEW), &confirmation(), is_late)
+    type Accept = fn(Result<Parsed, ConfigErrors>) -> Result<String, Failure>;
+
+    /// What the file says.
+    fn new() -> String {
+        replaced(&[("10.0.2.12", "10.0.2.13")])
     }
 
-    fn confirmation() -> state::Confirmation {
-        state::Confirmation { ends_in_ms: 1, of: state::digest(NEW), before: BASE.to_owned() }
+    fn file() -> Result<Parsed, ConfigErrors> {
+        config::parse("file", &new())
+    }
+
+    fn remembered(taken_back: Option<Why>) -> state::Confirmation {
+        // The time that is left has no say in it.
+        let of = state::digest(new().as_bytes());
+        state::Confirmation { ends_in_ms: 0, of, before: BASE.to_owned(), taken_back }
+    }
+
+    fn waiting() -> Option<Unconfirmed> {
+        Unconfirmed::of(Some(new().as_bytes()), &remembered(None))
+    }
+
+    fn taken_back() -> Option<Unconfirmed> {
+        Unconfirmed::of(Some(new().as_bytes()), &remembered(Some(Why::Late)))
     }
 
     fn failure(words: &str) -> Failure {
@@ -273,79 +285,90 @@ mod tests {
         Ok(parsed.unwrap().text().to_string())
     }
 
-    fn refuse(_: Result<Parsed, ConfigErrors>) -> Result<String, Failure> {
-        Err(Failure::new(Exit::Failed, "nor the other"))
+    fn only_before(parsed: Result<Parsed, ConfigErrors>) -> Result<String, Failure> {
+        accept(parsed).and_then(|text| if text == BASE { Ok(text) } else { Err(failure(GONE)) })
     }
 
-    fn file() -> Result<String, Failure> {
-        Ok("the file's".to_owned())
+    fn only_file(parsed: Result<Parsed, ConfigErrors>) -> Result<String, Failure> {
+        let nor = || Failure::new(Exit::Failed, "nor the other");
+        accept(parsed).and_then(|text| if text == BASE { Err(nor()) } else { Ok(text) })
     }
 
-    fn told(chosen: &Chosen<String>) -> (&str, Option<&Why>) {
+    fn neither(parsed: Result<Parsed, ConfigErrors>) -> Result<String, Failure> {
+        only_before(parsed).and_then(|_| Err(Failure::new(Exit::Failed, "nor the other")))
+    }
+
+    fn told(chosen: &Chosen<String>) -> (&str, Option<(&Why, bool)>) {
         if let Some(taken_back) = &chosen.taken_back {
-            assert_eq!(taken_back.of, state::digest(NEW));
+            assert_eq!(taken_back.of, state::digest(new().as_bytes()));
         }
-        (&chosen.now, chosen.taken_back.as_ref().map(|taken_back| &taken_back.why))
+        (&chosen.now, chosen.taken_back.as_ref().map(|taken_back| (&taken_back.why, taken_back.is_told)))
+    }
+
+    fn fails(chosen: Result<Chosen<String>, Failure>) -> Failure {
+        chosen.map(|chosen| chosen.now).unwrap_err()
     }
 
     #[test]
     fn only_what_waits_for_its_confirmation_is_taken_back() {
         let no_start = Why::NoStart("there is no interface gone0".to_owned());
         let chosen = |text: Option<&[u8]>| {
-            let unconfirmed = Unconfirmed::of(text, &confirmation(), false);
-            Chosen::of(Err(failure(GONE)), unconfirmed, accept)
+            Chosen::of(file(), Unconfirmed::of(text, &remembered(None)), only_before as Accept)
         };
-        assert_eq!(told(&chosen(Some(NEW)).unwrap()), (BASE, Some(&no_start)));
-        assert_eq!(told(&chosen(None).unwrap()), (BASE, Some(&no_start)), "nobody can read anything else");
-        let Err(failed) = chosen(Some(b"another word")) else { panic!("somebody else has written that") };
-        assert!(failed.exit == Exit::Config && failed.to_string() == GONE, "{failed}");
-        let Err(failed) = Chosen::of(Err(failure(GONE)), None, accept) else { panic!("nothing waits") };
-        assert_eq!(failed.to_string(), GONE);
+        assert_eq!(told(&chosen(Some(new().as_bytes())).unwrap()), (BASE, Some((&no_start, false))));
+        let nothing = chosen(None).unwrap();
+        assert_eq!(told(&nothing), (BASE, Some((&no_start, false))), "nobody can read anything else");
+        for unconfirmed in [Unconfirmed::of(Some(b"another word"), &remembered(None)), None] {
+            let failed = fails(Chosen::of(file(), unconfirmed, only_before));
+            assert!(failed.exit == Exit::Config && failed.to_string() == GONE, "{failed}");
+        }
     }
 
     #[test]
     fn what_can_be_accepted_and_not_started_with_is_taken_back_too() {
-        let mut chosen = Chosen::of(file(), waiting(false), accept).unwrap();
-        assert_eq!(told(&chosen), ("the file's", None), "it may still be confirmed");
+        let mut chosen = Chosen::of(file(), waiting(), accept).unwrap();
+        assert_eq!(told(&chosen), (&*new(), None), "whatever time is left: it may still be confirmed");
         chosen.go_on_after(failure("no native mode"), accept).unwrap();
-        assert_eq!(told(&chosen), (BASE, Some(&Why::NoStart("no native mode".to_owned()))));
+        assert_eq!(told(&chosen), (BASE, Some((&Why::NoStart("no native mode".to_owned()), false))));
         let mut confirmed = Chosen::of(file(), None, accept).unwrap();
         let failed = confirmed.go_on_after(failure("no native mode"), accept).unwrap_err();
         assert_eq!(failed.to_string(), "no native mode");
     }
 
     #[test]
-    fn what_nobody_confirmed_in_time_is_used_only_where_the_one_before_can_not_be() {
-        let mut chosen = Chosen::of(file(), waiting(true), accept).unwrap();
-        assert_eq!(told(&chosen), (BASE, Some(&Why::Late)));
+    fn what_was_taken_back_is_not_even_looked_at_unless_the_one_before_can_not_be_used() {
+        let chosen = Chosen::of(file(), taken_back(), only_before).unwrap();
+        assert_eq!(told(&chosen), (BASE, Some((&Why::Late, true))), "that is known, and it stays");
+        let mut chosen = Chosen::of(file(), taken_back(), accept).unwrap();
         chosen.go_on_after(failure("no native mode"), accept).unwrap();
-        assert_eq!(told(&chosen), ("the file's", None));
+        assert_eq!(told(&chosen), (&*new(), None));
         assert!(chosen.go_on_after(failure("nor that"), accept).is_err());
-        assert_eq!(told(&Chosen::of(file(), waiting(true), refuse).unwrap()), ("the file's", None));
+        assert_eq!(told(&Chosen::of(file(), taken_back(), only_file).unwrap()), (&*new(), None));
     }
 
     #[test]
     fn where_no_start_can_be_made_with_either_the_first_ones_error_ends_it_and_the_second_is_named() {
         let is_both = |failed: &Failure, first: &str, second: &str| {
             let said = failed.to_string();
-            assert!(
-                failed.exit == Exit::Config && said.starts_with(first) && said.ends_with(second),
-                "{said}"
-            );
+            assert!(said.starts_with(first) && said.ends_with(second), "{said}");
         };
-        let Err(failed) = Chosen::of(Err(failure(GONE)), waiting(false), refuse) else { panic!("refused") };
+        let failed = fails(Chosen::of(file(), waiting(), neither));
         is_both(&failed, GONE, "nor the other");
+        assert!(failed.exit == Exit::Config, "the first one's");
+        is_both(&fails(Chosen::of(file(), taken_back(), |_| Err(failure("no")))), "no", "no");
         let second = || Failure::new(Exit::Failed, "nor can this be attached");
-        let mut chosen = Chosen::of(Err(failure(GONE)), waiting(false), accept).unwrap();
+        let mut chosen = Chosen::of(file(), waiting(), only_before).unwrap();
         is_both(&chosen.go_on_after(second(), accept).unwrap_err(), GONE, "nor can this be attached");
-        for is_late in [false, true] {
-            let mut chosen = Chosen::of(file(), waiting(is_late), accept).unwrap();
+        for (unconfirmed, is_file) in [(waiting(), false), (taken_back(), true)] {
+            let mut chosen = Chosen::of(file(), unconfirmed, accept).unwrap();
             chosen.go_on_after(failure("no native mode"), accept).unwrap();
             let failed = chosen.go_on_after(second(), accept).unwrap_err();
             is_both(&failed, "no native mode", "nor can this be attached");
-            assert_eq!(failed.to_string().contains("what the file says"), is_late, "{failed}");
+            assert_eq!(failed.to_string().contains("what the file says"), is_file, "{failed}");
         }
-        let mut chosen = Chosen::of(file(), waiting(false), accept).unwrap();
-        is_both(&chosen.go_on_after(failure(GONE), refuse).unwrap_err(), GONE, "nor the other");
+        let mut chosen = Chosen::of(file(), waiting(), accept).unwrap();
+        is_both(&chosen.go_on_after(failure(GONE), only_file).unwrap_err(), GONE, "nor the other");
+        let mut chosen = Chosen::of(file(), taken_back(), accept).unwrap();
+        is_both(&chosen.go_on_after(failure("no"), only_before).unwrap_err(), "no", GONE);
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::config::Known;
 use crate::control::protocol::Reloaded;
@@ -17,7 +17,7 @@ use crate::policy::Moment;
 use crate::store::state;
 
 use super::accepted::Accepted;
-use super::choice::{TakenBack, Why};
+use super::choice::TakenBack;
 use super::memory::{boot_moment, left, ms};
 use super::prepare::Source;
 use super::reload::Reloads;
@@ -75,13 +75,14 @@ impl Reloads {
     /// What is to be remembered of it.
     pub(super) fn unconfirmed(&self, now: Moment) -> Option<state::Confirmation> {
         let Some(Confirmation { until, before, .. }) = &self.confirmation else {
-            // The file is as it was: so is the next start.
-            let TakenBack { of, .. } = self.taken_back.as_ref()?;
+            // The file is as it was: so is the next start, once this one is over and told of.
+            let TakenBack { of, why, is_told } = self.taken_back.as_ref()?;
+            let taken_back = is_told.then(|| why.clone());
             let before = self.text().to_string();
-            return Some(state::Confirmation { ends_in_ms: 0, of: of.clone(), before });
+            return Some(state::Confirmation { ends_in_ms: 0, of: of.clone(), before, taken_back });
         };
         let (of, before) = (state::digest(self.text().as_bytes()), before.text().to_string());
-        Some(state::Confirmation { ends_in_ms: ms(*until - now), of, before })
+        Some(state::Confirmation { ends_in_ms: ms(*until - now), of, before, taken_back: None })
     }
 }
 
@@ -94,15 +95,9 @@ impl Daemon {
     /// What a person has to know, by name.
     pub(super) fn reload_troubles(&self) -> Option<(String, String)> {
         let TakenBack { why, .. } = self.reloads.taken_back.as_ref().filter(|_| self.ready)?;
-        let words = match why {
-            Why::NoStart(problem) => format!(
-                "the configuration is the one before the last reload, which was not confirmed: no start can be made with what the \
-                 file says ({problem}): correct it, and `balancer reload`"
-            ),
-            Why::Late => "the configuration is the one before the last reload, which was not confirmed in time: correct what the \
-                          file says, and `balancer reload`"
-                .to_owned(),
-        };
+        let words = format!(
+            "the configuration is the one before the last reload, which {why}: correct what the file says, and `balancer reload`"
+        );
         Some(("configuration".to_owned(), words))
     }
 
@@ -114,7 +109,8 @@ impl Daemon {
         self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
     }
 
-    /// A reload of an earlier life may still wait for it, or have been taken back by the start.
+    /// A reload of an earlier life may still wait for it, or have been taken back; one whose time has run out is as one whose
+    /// time does so now.
     pub(super) fn wait_on(&mut self, taken_back: Option<TakenBack>) {
         if taken_back.is_some() {
             self.reloads.taken_back = taken_back;
@@ -123,36 +119,36 @@ impl Daemon {
         let Some(state) = &self.saved else { return };
         let Some(saved) = &state.confirmation else { return };
         if saved.of != state::digest(self.reloads.text().as_bytes()) {
-            warn!(
-                event = "reload",
-                "the configuration is another one than the one that waited for a confirmation: it stays"
-            );
+            if saved.taken_back.is_none() {
+                warn!(
+                    event = "reload",
+                    "the configuration is another one than the one that waited for a confirmation: it stays"
+                );
+            }
             return;
         }
-        let until = self.clock.now() + time_left(saved, state.age_at(&boot_moment()));
-        let words = "the configuration still waits for `balancer reload --confirmed`";
+        let left = time_left(saved, state.age_at(&boot_moment()));
+        let until = self.clock.now() + left;
+        let words = if left.is_zero() {
+            "nobody has confirmed the configuration in time: it is taken back as soon as this start is over"
+        } else {
+            "the configuration still waits for `balancer reload --confirmed`"
+        };
         warn!(event = "reload", until = %self.written(until), "{words}");
         let before =
             Before::Written { text: saved.before.as_str().into(), known: names::known(&state.hosts) };
         self.reloads.confirmation = Some(Confirmation { until, has_failed: false, before });
     }
 
-    /// The start has taken a reload back, and it is over.
+    /// The start is over that has taken a reload back, or has left it taken back: a person is called once for it.
     pub(super) fn tell_taken_back(&mut self) {
-        let Some(TakenBack { why, .. }) = &self.reloads.taken_back else { return };
-        let evidence = match why {
-            Why::NoStart(problem) => {
-                format!(
-                    "the last reload was not confirmed, and no start can be made with what it brought: {problem}"
-                )
-            }
-            Why::Late => "the last reload was not confirmed in time".to_owned(),
-        };
-        error!(
-            event = "reload",
-            "the configuration before is back: {evidence}; the file still holds that one"
-        );
-        self.alarm(Entry::reload("rolled_back", evidence));
+        let Some(taken_back) = &mut self.reloads.taken_back else { return };
+        let (was_told, why) = (std::mem::replace(&mut taken_back.is_told, true), taken_back.why.clone());
+        self.tell_back(&why);
+        if !was_told {
+            self.alarm(Entry::reload("rolled_back", format!("the last reload {why}")));
+            self.remember();
+        }
     }
 
     /// What to go back to; `None`: it was confirmed.
@@ -193,7 +189,8 @@ mod tests {
     #[test]
     fn the_time_goes_on_without_a_daemon_and_not_without_a_machine() {
         let left = |ends_in_ms, passed| {
-            let saved = state::Confirmation { ends_in_ms, of: String::new(), before: String::new() };
+            let (of, before) = (String::new(), String::new());
+            let saved = state::Confirmation { ends_in_ms, of, before, taken_back: None };
             time_left(&saved, Duration::from_secs(passed))
         };
         assert_eq!(left(60_000, 0), Duration::from_secs(60), "after a reboot");

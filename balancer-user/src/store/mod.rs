@@ -6,6 +6,7 @@
 //! works relative to the directory's descriptor: whatever becomes of its path, no other file is touched. Deliberately not
 //! here: what a state means; that is the daemon's and the policy's.
 
+mod confirmation;
 mod file;
 mod journal;
 mod lines;

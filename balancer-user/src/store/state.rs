@@ -11,6 +11,7 @@ use balancer_common::limits::{MAX_BACKENDS, MAX_SERVICES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+pub use super::confirmation::{Confirmation, Why};
 use crate::control::protocol::{PoolReason, Timestamp};
 
 /// The document's name and version.
@@ -49,7 +50,7 @@ pub struct State {
     /// Pools that have left the configuration lately; not written if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub departed: Vec<Departed>,
-    /// A reload that waits for its confirmation; not written if there is none.
+    /// A reload that waits for its confirmation, or was taken back; not written if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
     /// Where host names have led last, also those of the configuration to go back to; not written if there are none.
@@ -81,18 +82,6 @@ pub struct Departed {
     pub ago_ms: u64,
     /// As it was then.
     pub pool: Pool,
-}
-
-/// A reload that is taken back unless somebody confirms it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Confirmation {
-    /// How much is left until then.
-    pub ends_in_ms: u64,
-    /// The SHA-256, in hex, of the configuration that waits.
-    pub of: String,
-    /// The configuration before it.
-    pub before: String,
 }
 
 /// A host name of backends.

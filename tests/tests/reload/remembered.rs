@@ -71,7 +71,7 @@ fn a_confirmation_is_waited_for_over_a_restart() -> Result<()> {
     let mut site = site("waits", &Topology::two_armed())?;
     let right = site.configuration(Options::default());
     let other = right.replace("max_fails = 1", "max_fails = 5");
-    for within in ["8s", "1s"] {
+    for (round, within) in ["8s", "1s"].into_iter().enumerate() {
         site.gateway.configure(&other)?;
         site.gateway.verb(&["reload", "--confirm", within])?.expect(0)?;
         site.gateway.kill();
@@ -80,22 +80,18 @@ fn a_confirmation_is_waited_for_over_a_restart() -> Result<()> {
             thread::sleep(Duration::from_millis(1500));
         }
         site.gateway.start(&[])?;
-        let (generation, told) = if within == "1s" {
-            (1, "was not confirmed in time")
-        } else {
-            (2, "max_fails of server1 5 -> 1")
-        };
-        let taken_back = |status: &Status| status.0["daemon"]["config_generation"] == generation;
+        let taken_back = |status: &Status| status.0["daemon"]["config_generation"] == 2;
         let status = site.gateway.wait_until("it to be taken back", taken_back)?;
         assert_eq!(status.0["pending"], serde_json::json!([]), "{status}");
         let events = site.gateway.verb(&["events", "--limit", "20"])?.expect(0)?.stdout;
-        assert!(events.contains("rolled_back") && events.contains(told), "{events}");
+        assert!(events.contains("max_fails of server1 5 -> 1"), "{events}");
         // The file still says it.
         site.gateway.kill();
         site.gateway.start(&[])?;
         let status = site.gateway.status()?;
         assert_eq!(status.0["daemon"]["config_generation"], 1, "{status}");
         assert!(status.0["degraded"].to_string().contains("was not confirmed in time"), "{status}");
+        assert_eq!(rolled_back(&site)?, round + 1, "a person was called before");
         site.gateway.verb(&["reload", "--confirmed"])?.expect(1)?;
     }
     // What was confirmed, or is in the file by now instead, stays.
@@ -114,6 +110,41 @@ fn a_confirmation_is_waited_for_over_a_restart() -> Result<()> {
     site.gateway.kill();
     site.gateway.start(&[])?;
     assert_eq!(site.gateway.status()?.0["pending"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
+fn what_ran_out_while_there_was_no_daemon_is_taken_back_with_the_hooks_of_its_pools() -> Result<()> {
+    const TIME: Duration = Duration::from_secs(10);
+    let folder = Folder::new()?;
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    let mut site = Site::prepare("overdue", &Topology::two_armed(), Options::default(), &programs)?;
+    let step = folder
+        .script("step", "echo \"$BALANCER_FROM $BALANCER_TO $BALANCER_REASON\" >> $folder/told; sleep 0.3")?;
+    let base = site.configuration(Options::default()).replace("on_backend_down = \"keep\"\n", "");
+    let hook = format!("\n[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [{step:?}]\n");
+    site.gateway.configure(&format!("{}{hook}", without_backend(&base, "server2")))?;
+    (0..2).try_for_each(|server| site.serve(server))?;
+    site.gateway.start(&[])?;
+    site.gateway.configure(&format!("{base}{hook}"))?;
+    let begun = Instant::now();
+    site.gateway.verb(&["reload", "--confirm", "10s"])?.expect(0)?;
+    site.gateway.wait_until("all servers to be up", Status::are_all_up)?;
+    site.gateway.verb(&["failover", POOL, "--to", "server2"])?.expect(0)?;
+    site.gateway.kill();
+    ensure!(begun.elapsed() < TIME, "after {:?}", begun.elapsed());
+    thread::sleep(TIME.saturating_sub(begun.elapsed()) + Duration::from_millis(500));
+    site.gateway.start(&[])?;
+    let is_done = |status: &Status| {
+        status.0["daemon"]["config_generation"] == 2 && status.0["pending"] == serde_json::json!([])
+    };
+    let status = site.gateway.wait_until("it to be taken back, and what follows", is_done)?;
+    assert_eq!((status.active(), &status.pool()["state"]), ("server1", &"serving".into()), "{status}");
+    assert_eq!(status.pool()["backends"].as_array().map(Vec::len), Some(1), "{status}");
+    assert!(status.0["degraded"].to_string().contains("was not confirmed in time"), "{status}");
+    assert_eq!(folder.lines("told"), ["server1 server2 operator", "server2 server1 config"]);
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
     Ok(())
 }
 
@@ -144,7 +175,7 @@ fn a_start_that_can_not_be_made_with_an_unconfirmed_reload_takes_it_back() -> Re
     unconfirmed(&mut site, &other)?;
     // What it names is gone.
     fs::remove_file(&script)?;
-    for _ in 0..2 {
+    for round in 0..2 {
         site.gateway.start(&[])?;
         let status = site.gateway.status()?;
         let degraded = status.0["degraded"].to_string();
@@ -160,7 +191,8 @@ fn a_start_that_can_not_be_made_with_an_unconfirmed_reload_takes_it_back() -> Re
             let all = events["events"].as_array().into_iter().flatten();
             all.rev().find(|event| event["event"] == name).map(|event| event["reason"].clone())
         };
-        assert_eq!(last("reload"), Some("rolled_back".into()), "{events}");
+        let called = if round == 0 { "rolled_back" } else { "refused" };
+        assert_eq!(last("reload"), Some(called.into()), "a person is called once: {events}");
         assert_eq!(last("degraded"), Some("configuration".into()), "{events}");
         site.gateway.verb(&["reload", "--confirmed"])?.expect(1)?;
         site.gateway.verb(&["reload"])?.expect(3)?;
@@ -215,18 +247,18 @@ fn what_can_not_be_attached_is_taken_back_by_the_same_start_and_stays_so() -> Re
     unconfirmed(&mut site, &right.replace("[gateway]\n", "[gateway]\nxdp_mode = \"native\"\n"))?;
     // What a native program sends to the client is lost from now on.
     site.lab().client().run(["ethtool", "-K", "eth0", "gro", "off"])?;
-    for (reboots, why) in [
-        (true, "native mode is not possible"),
-        (false, "not confirmed in time"),
-        (true, "not confirmed in time"),
-    ] {
+    for reboots in [true, false, true] {
         if reboots {
             site.gateway.verb(&["detach"])?.expect(0)?;
         }
         site.gateway.start(&[])?;
         let status = site.gateway.status()?;
         let degraded = status.0["degraded"].to_string();
-        assert!(degraded.contains("was not confirmed") && degraded.contains(why), "{status}");
+        assert!(degraded.contains("was not confirmed"), "{status}");
+        assert!(
+            degraded.contains("native mode is not possible"),
+            "what was wrong is not forgotten: {status}"
+        );
         assert!(!degraded.contains("[http]"), "its address is free for the second try: {status}");
         let modes: Vec<_> = (0..2).map(|at| status.0["attachments"][at]["mode"].clone()).collect();
         assert_eq!(modes, ["generic", "generic"], "{status}");
@@ -260,9 +292,16 @@ fn where_no_start_can_be_made_with_the_configuration_before_either_both_errors_a
     // Nothing of it is forgotten.
     site.lab().client().run(["ethtool", "-K", "eth0", "gro", "on"])?;
     site.gateway.start(&[])?;
-    let events = site.gateway.verb(&["events", "--limit", "20"])?.expect(0)?.stdout;
-    assert!(events.contains("rolled_back"), "{events}");
+    site.gateway.wait_until("it to be taken back", |status| status.0["daemon"]["config_generation"] == 2)?;
+    assert_eq!(rolled_back(&site)?, 1);
     Ok(())
+}
+
+/// How often a person was called for a reload that was taken back.
+fn rolled_back(site: &Site) -> Result<usize> {
+    let events = site.gateway.verb(&["events", "--limit", "100", "-o", "json"])?.expect(0)?.json()?;
+    let is_it = |event: &&serde_json::Value| event["event"] == "reload" && event["reason"] == "rolled_back";
+    Ok(events["events"].as_array().into_iter().flatten().filter(is_it).count())
 }
 
 /// A reload that waits for its confirmation, and the daemon's end.

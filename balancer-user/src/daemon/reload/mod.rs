@@ -33,7 +33,7 @@ use super::{Daemon, Options, confirmation};
 /// Reloads that wait for the one that is under way.
 const WAITING: usize = 16;
 /// After so long a configuration that could not be taken back is tried to be once more.
-const ROLL_BACK_AGAIN: Duration = Duration::from_secs(10);
+pub(super) const ROLL_BACK_AGAIN: Duration = Duration::from_secs(10);
 /// More addresses of backends that are gone than there can be backends.
 const MOST_GONE: usize = 1 << 16;
 
@@ -75,7 +75,7 @@ pub(super) struct Reloads {
     is_rolling_back: bool,
     waiting: VecDeque<Cause>,
     pub(super) confirmation: Option<Confirmation>,
-    /// The file's, by the start or when its time was over.
+    /// The file's, by a start or when its time was over.
     pub(super) taken_back: Option<TakenBack>,
     /// Bound for what is being carried out.
     pub(super) listeners: Listeners,

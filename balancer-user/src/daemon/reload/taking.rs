@@ -8,7 +8,7 @@ use tracing::{error, warn};
 use crate::control::server::NotReloaded;
 use crate::daemon::Daemon;
 use crate::daemon::accepted::Accepted;
-use crate::daemon::choice::{TakenBack, Why};
+use crate::daemon::choice::TakenBack;
 use crate::daemon::difference::difference;
 use crate::daemon::first_ways::FirstWay;
 use crate::daemon::kin::{self, Delay, Standing};
@@ -17,7 +17,7 @@ use crate::daemon::prepare::{Listeners, Prepared};
 use crate::daemon::replace::Probers;
 use crate::dataplane::slots::Busy;
 use crate::policy::PoolIndex;
-use crate::store::state;
+use crate::store::state::{self, Why};
 
 use super::Cause;
 
@@ -98,7 +98,7 @@ impl Daemon {
             // The file still holds it: the next start leaves it there.
             if before.text != self.reloads.wanted.text {
                 let of = state::digest(before.text.as_bytes());
-                self.reloads.taken_back = Some(TakenBack { of, why: Why::Late });
+                self.reloads.taken_back = Some(TakenBack { of, why: Why::Late, is_told: true });
             }
         }
         if let Cause::Verb(asked, ..) = &cause

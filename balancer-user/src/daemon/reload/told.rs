@@ -8,6 +8,7 @@ use crate::control::protocol::{Reloaded, Timestamp};
 use crate::control::server::NotReloaded;
 use crate::daemon::{Daemon, Entry};
 use crate::policy::Moment;
+use crate::store::state::Why;
 
 use super::{Cause, Reply};
 
@@ -40,15 +41,21 @@ impl Daemon {
         let evidence = format!("generation {generation}, {}: {said}", by(cause));
         let entry = Entry::reload(reason, evidence);
         if matches!(cause, Cause::Expired) {
-            warn!(
-                event = "reload",
-                generation,
-                "the configuration before is back, as nobody confirmed the new one; the file still holds that one"
-            );
+            self.tell_back(&Why::Late);
             self.alarm(entry);
         } else {
             self.note(entry);
         }
+    }
+
+    /// The configuration before a reload is in force again.
+    pub(in crate::daemon) fn tell_back(&self, why: &Why) {
+        let generation = self.reloads.generation;
+        warn!(
+            event = "reload",
+            generation,
+            "the configuration before is back, as the last reload {why}; the file still holds that one"
+        );
     }
 
     /// Nothing is another way.
@@ -107,7 +114,7 @@ fn by(cause: &Cause) -> String {
     match cause {
         Cause::Verb(asked, uid, _) => format!("`{}` by uid {uid}", asked.typed()),
         Cause::Signal => "SIGHUP".to_owned(),
-        Cause::Expired => "the last reload was not confirmed in time".to_owned(),
+        Cause::Expired => format!("the last reload {}", Why::Late),
         Cause::Delayed => "what had to wait before".to_owned(),
         Cause::Resolved => "host names that lead elsewhere now".to_owned(),
     }

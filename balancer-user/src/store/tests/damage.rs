@@ -45,7 +45,7 @@ admin drain_ends_in_ms services name down_for_ms last_down_ms relapse_until_ms t
 started forced switched hooks reached held stop failed why doubtful leaving is_service slot pool ends_in_ms departed \
 ago_ms pool name active since reason wish backends name admin drain_ends_in_ms services name down_for_ms \
 last_down_ms relapse_until_ms transition id from to reason evidence started forced switched hooks reached held stop \
-failed why doubtful confirmation ends_in_ms of before hosts name addresses checksum";
+failed why doubtful confirmation ends_in_ms of before taken_back no_start hosts name addresses checksum";
     let text = written(&Place::new());
     let found: Vec<_> = text
         .lines()

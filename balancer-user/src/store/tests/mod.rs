@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::state::{
     Admin, Backend, BootMoment, Confirmation, Departed, FORMAT, Host, Leaver, Pool, Reached, Service, State,
-    Stop, Transition, Wish, digest,
+    Stop, Transition, Why, Wish, digest,
 };
 use super::{Past, file, read_state};
 use crate::control::protocol::{PoolReason, Record};
@@ -89,6 +89,7 @@ fn state() -> State {
             ends_in_ms: 30_000,
             of: "2c26".to_owned(),
             before: "[gateway]\n".to_owned(),
+            taken_back: Some(Why::NoStart("no native mode".to_owned())),
         }),
         hosts: vec![Host { name: "db1.example.org".to_owned(), addresses: vec![[10, 0, 2, 11].into()] }],
         checksum: String::new(),
