@@ -1,13 +1,14 @@
 //! `state.json` on the disk: written whole or not at all, read with suspicion, set aside when it can't be trusted.
 //!
 //! A damaged state never stops a start: in the kernel's maps everything may still be as it was, and a gateway without a
-//! memory is better than none. Of one that another version has written all is used that this one can read (`parts`). Deliberately not here: when to write (`writer`), and what the document says (`state`).
+//! memory is better than none. Of one that another version has written all is used that this one can read (`parts`); if that is not
+//! all, it is kept too. Deliberately not here: when to write (`writer`), and what the document says (`state`).
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fsync, linkat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::Deserialize;
 use tracing::{error, warn};
@@ -20,7 +21,7 @@ use crate::directory::LockedDirectory;
 pub(super) const NAME: &str = "state.json";
 /// One daemon at most has the directory locked, so one name is enough.
 const TEMPORARY: &str = "state.json.new";
-/// Where damaged ones are kept for people to look at, the newest first.
+/// Where those are kept for people to look at of which something is lost, the newest first.
 const DAMAGED: [&str; 3] = ["state.json.damaged", "state.json.damaged.1", "state.json.damaged.2"];
 /// The largest configuration (256 pools of 16 backends with 16 services) makes about 10 MiB; pools that have left it, host
 /// names and a configuration to go back to some 7 more.
@@ -116,28 +117,31 @@ fn read(directory: impl AsFd) -> Result<Option<(State, Vec<Lost>)>, Unreadable> 
     Ok(Some((state, lost)))
 }
 
-/// Reads the state for a start: one that can't be used is set aside, and told.
+/// Reads the state for a start: one that can't be used is set aside, and told; so is what can't be of one that can.
 pub(super) fn take(directory: &LockedDirectory) -> Found {
     let path = directory.path().join(NAME);
+    let told = |what: &str, kept: io::Result<()>| match kept {
+        Ok(()) => format!("{what} is kept as {} for you to look at", DAMAGED[0]),
+        Err(error) => format!("{what} could not be kept as {}: {error}", DAMAGED[0]),
+    };
     match read(directory) {
         Ok(None) => Found::Nothing,
         Ok(Some((state, lost))) => {
+            let kept =
+                lost.first().map(|_| told("the whole file", keep(directory.as_fd()))).unwrap_or_default();
             for lost in &lost {
                 warn!(
                     event = "state_of_another_version",
                     path = %path.display(),
                     lost = %lost,
-                    "another version of balancer has written that, and this one can't read it: it is forgotten",
+                    "another version of balancer has written that, and this one can't read it: it is forgotten; {kept}",
                 );
             }
             let lacks_pools = lost.iter().any(Lost::is_of_pools);
             Found::State { state: Box::new(state), lacks_pools }
         }
         Err(problem) => {
-            let kept = match set_aside(directory.as_fd()) {
-                Ok(()) => format!("it is kept as {} for you to look at", DAMAGED[0]),
-                Err(error) => format!("it could not be set aside as {}: {error}", DAMAGED[0]),
-            };
+            let kept = told("it", set_aside(directory.as_fd()));
             error!(
                 event = "state_damaged",
                 path = %path.display(),
@@ -151,15 +155,34 @@ pub(super) fn take(directory: &LockedDirectory) -> Found {
     }
 }
 
-/// Under the first of the names; what has them moves on by one, and the last one goes.
+/// Under the first of the names, and no more under its own.
 fn set_aside(directory: BorrowedFd<'_>) -> io::Result<()> {
+    make_room(directory)?;
+    renameat(directory, NAME, directory, DAMAGED[0])?;
+    Ok(())
+}
+
+/// Under the first of the names, and under its own until it is replaced: until then it is the only one.
+fn keep(directory: BorrowedFd<'_>) -> io::Result<()> {
+    let file =
+        |name| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| (stat.st_dev, stat.st_ino));
+    // A start before this one has kept it, and none has replaced it since.
+    if file(DAMAGED[0]).ok() == Some(file(NAME)?) {
+        return Ok(());
+    }
+    make_room(directory)?;
+    linkat(directory, NAME, directory, DAMAGED[0], AtFlags::empty())?;
+    Ok(())
+}
+
+/// What has the names moves on by one, and the last one goes.
+fn make_room(directory: BorrowedFd<'_>) -> io::Result<()> {
     for pair in DAMAGED.windows(2).rev() {
         match renameat(directory, pair[0], directory, pair[1]) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    renameat(directory, NAME, directory, DAMAGED[0])?;
     Ok(())
 }
 

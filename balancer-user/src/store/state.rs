@@ -27,7 +27,8 @@ const END: &[u8] = b"\"\n}\n";
 const CHECKSUM: &[u8] = b"\n  \"checksum\": \"";
 const DIGITS: usize = 64;
 
-/// Everything that is remembered. What another version says beside it is left out.
+/// Everything that is remembered. What another version says beside it is left out, here and in every part but those of which it could
+/// change the meaning: a change under way, and a reload that waits. A key that was damaged is told by the checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// [`FORMAT`].
@@ -62,7 +63,6 @@ pub struct State {
 
 /// A backend or a service that has left the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Leaver {
     /// Whether it is a service.
     pub is_service: bool,
@@ -76,7 +76,6 @@ pub struct Leaver {
 
 /// A pool that has left the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Departed {
     /// How long before this was written.
     pub ago_ms: u64,
@@ -86,7 +85,6 @@ pub struct Departed {
 
 /// A host name of backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Host {
     /// As in the configuration.
     pub name: String,
@@ -96,7 +94,6 @@ pub struct Host {
 
 /// What fails over as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Its name in the configuration.
     pub name: String,
@@ -130,7 +127,6 @@ pub enum Wish {
 
 /// A member of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Backend {
     /// Its name in the configuration.
     pub name: String,
@@ -156,7 +152,6 @@ pub enum Admin {
 
 /// The health of one service on one backend, as far as it outlives the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Service {
     /// Its name in the configuration.
     pub name: String,

@@ -66,7 +66,7 @@ fn each_kind_of_damage_has_its_name() {
         (vec![0; 4096], "it is no state document"),
         (b"\xff\xfe".into(), "it is no state document"),
         ("[".repeat(100_000).into(), "it is no state document"),
-        (text.replace("\"wish\"", "\"wisch\"").into(), "unknown field `wisch`"),
+        (text.replace("\"wish\"", "\"wisch\"").into(), "missing field `wish`"),
         (text.replace("balancer.state/1", "balancer.state/2").into(), "another version of balancer wrote it"),
         (text.replace("\"active\": \"server1\"", "\"active\": \"server2\"").into(), "its checksum is wrong"),
         (text.replace("\"last_transition\": 7", "\"last_transition\": 6").into(), "its checksum is wrong"),
@@ -95,9 +95,13 @@ fn of_another_version(from: &str, to: &str) -> Place {
 fn of_what_another_version_has_written_only_that_is_lost_which_can_not_be_read() {
     type Without = fn(&mut State);
     let first_pool = "\"pools\": [\n    {\n      \"name\"";
-    let cases: [(&str, &str, Without); 6] = [
+    // Those of pools that have left it stand further in.
+    let in_drain = "\n          \"admin\": \"drain\",";
+    let cases: [(&str, &str, Without); 8] = [
         ("\"ends_in_ms\": 30000,", "\"until\": \"2026-01-02T03:04:35.678Z\",", |_| {}),
         ("\"last_event\": 41,", "\"last_event\": 41,\n  \"novelty\": [1],", |_| {}),
+        (in_drain, "\n          \"admin\": \"drain\",\n          \"novelty\": {\"a\": 1},", |_| {}),
+        (in_drain, "\n          \"admin\": \"novelty\",", |state| state.pools.clear()),
         ("\"of\": \"2c26\"", "\"off\": \"2c26\"", |state| state.confirmation = None),
         ("\"name\": \"db1.example.org\"", "\"names\": []", |state| state.hosts.clear()),
         ("\"is_service\": true", "\"is_service\": 1", |state| state.leaving.clear()),
@@ -105,6 +109,7 @@ fn of_what_another_version_has_written_only_that_is_lost_which_can_not_be_read()
     ];
     for (from, to, without) in cases {
         let place = of_another_version(from, to);
+        let text = fs::read(place.path().join(NAME)).unwrap();
         let file::Found::State { state: found, lacks_pools } = file::take(&place.open()) else {
             panic!("{to}: nothing of it is used")
         };
@@ -112,7 +117,16 @@ fn of_what_another_version_has_written_only_that_is_lost_which_can_not_be_read()
         without(&mut wanted);
         assert_eq!(lacks_pools, wanted.pools.is_empty(), "{to}");
         assert_eq!(State { checksum: String::new(), ..*found }, wanted, "{to}");
-        assert_eq!(place.names(), [NAME], "{to}");
+        if wanted == state() {
+            assert_eq!(place.names(), [NAME], "{to}");
+            continue;
+        }
+        // Whoever starts it twice has one, and the next state leaves it there.
+        file::take(&place.open());
+        assert_eq!(place.names(), [NAME, "state.json.damaged"], "{to}");
+        file::write(place.open(), wanted).unwrap();
+        assert!(matches!(file::take(&place.open()), file::Found::State { lacks_pools: false, .. }), "{to}");
+        assert!(fs::read(place.path().join("state.json.damaged")).unwrap() == text, "{to}");
     }
     let place = of_another_version("\"last_event\"", "\"latest_event\"");
     assert!(matches!(read_state(place.open()), Err(Unreadable::Malformed(_))));
