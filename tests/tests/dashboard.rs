@@ -19,6 +19,7 @@ use balancer_tests::{
     poll::poll_until,
     site::{Options, Programs, Site, WEB},
 };
+use balancer_user::dataplane::layout_version;
 use rustix::{
     net::{AddressFamily, SocketType, bind, connect, socket},
     process::Signal,
@@ -192,16 +193,23 @@ fn beside_traffic_a_start_goes_on_without_an_address_that_somebody_has_and_takes
 -> Result<()> {
     let mut site = site("dashtaken", "", "")?;
     let somebody = |site: &Site| site.lab().gateway().enter(|| TcpListener::bind(LISTEN))?.context("listen");
-    site.gateway.kill();
-    let first = somebody(&site)?;
-    site.gateway.start(&[])?;
-    let status = site.gateway.status()?;
-    let degraded = status.0["degraded"].to_string();
-    ensure!(degraded.contains(&format!("[http] listen {LISTEN}: nobody answers there")), "{status}");
-    ensure!(site.load(WEB, &["--connections", "20"])?["failed"] == 0);
-    drop(first);
-    site.gateway.wait_until("it to have its address", |status| status.0["degraded"] == json!([]))?;
-    ensure!(page(&site)?.starts_with("HTTP/1.1 200"));
+    for arguments in [&[][..], &["--replace"]] {
+        site.gateway.kill();
+        if !arguments.is_empty() {
+            // What carries the traffic is another layout's.
+            let pins = site.lab().pin_dir();
+            fs::rename(pins.join(layout_version()), pins.join("v3"))?;
+        }
+        let first = somebody(&site)?;
+        site.gateway.start(arguments)?;
+        let status = site.gateway.status()?;
+        let degraded = status.0["degraded"].to_string();
+        ensure!(degraded.contains(&format!("[http] listen {LISTEN}: nobody answers there")), "{status}");
+        ensure!(site.load(WEB, &["--connections", "20"])?["failed"] == 0);
+        drop(first);
+        site.gateway.wait_until("it to have its address", |status| status.0["degraded"] == json!([]))?;
+        ensure!(page(&site)?.starts_with("HTTP/1.1 200"));
+    }
 
     // Where nothing is lost by it, whoever starts it is told.
     site.gateway.kill();

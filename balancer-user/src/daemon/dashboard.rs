@@ -70,10 +70,10 @@ pub(super) fn listen(config: &Config, known: Option<SocketAddr>) -> Result<Optio
     })
 }
 
-/// The same at a start. With traffic to take over it goes on without: that is tried again, and told by `status`.
-pub(super) fn listen_at_a_start(config: &Config, fresh: bool) -> Result<Option<TcpListener>, String> {
+/// The same at a start. Where it takes traffic over it goes on without: that is tried again, and told by `status`.
+pub(super) fn listen_at_a_start(config: &Config, takes_over: bool) -> Result<Option<TcpListener>, String> {
     match listen(config, None) {
-        Err(_) if !fresh => Ok(None),
+        Err(_) if takes_over => Ok(None),
         listened => listened,
     }
 }
@@ -261,8 +261,8 @@ mod tests {
         let said = listen(&config(address), None).unwrap_err();
         assert!(said.contains(&format!("[http] listen: {address}: ")), "{said}");
         assert!(listen(&config(address), Some(address)).unwrap().is_none(), "it is there already");
-        assert_eq!(listen_at_a_start(&config(address), true).unwrap_err(), said);
-        assert!(listen_at_a_start(&config(address), false).is_ok_and(|bound| bound.is_none()));
+        assert_eq!(listen_at_a_start(&config(address), false).unwrap_err(), said);
+        assert!(listen_at_a_start(&config(address), true).is_ok_and(|bound| bound.is_none()));
         let Err(NotReloaded::Refused(_)) = listen_for(&config(address), None, &Cause::Signal) else {
             panic!("it was accepted")
         };

@@ -52,6 +52,11 @@ impl Ground {
         Ok(Self { state, pins, fresh, former })
     }
 
+    /// Whether there is traffic to be taken over: by maps of this layout, or in the place of links of another one.
+    fn takes_over(&self) -> bool {
+        !self.fresh || self.former.iter().any(|layout| !layout.links.is_empty())
+    }
+
     /// The start failed: what it made goes.
     pub(super) fn give_up(self) {
         if self.fresh {
@@ -166,10 +171,10 @@ async fn assemble(
     ground: &Ground,
     replace: bool,
 ) -> Result<(Dataplane, Neighbours, Option<TcpListener>), Failure> {
-    let Ground { pins, fresh, former, .. } = ground;
+    let Ground { pins, former, .. } = ground;
     let kernel = Neighbours::connect()?;
     refuse_foreign_programs(config, pins, former, replace, &kernel).await?;
-    let http = dashboard::listen_at_a_start(config, *fresh).map_err(failed)?;
+    let http = dashboard::listen_at_a_start(config, ground.takes_over()).map_err(failed)?;
     let dataplane = Dataplane::new(config, pins, &kernel, replace).await?;
     Ok((dataplane, kernel, http))
 }
