@@ -2,8 +2,8 @@
 //!
 //! Who is active: the kernel's maps win, as they are never older than the file; without them (a reboot, a detach) the
 //! file's word counts. A change that was under way is the file's, unless the maps tell of a later one: of that nobody knows
-//! whether the hooks behind it have run. Where there was something and nobody can tell any more what, the policy is told that. Names that the configuration doesn't have any more
-//! are left out.
+//! whether the hooks behind it have run. Where there was something and nobody can tell any more what, the policy is told that.
+//! Names that the configuration doesn't have any more are left out.
 
 mod written;
 

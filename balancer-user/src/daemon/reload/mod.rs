@@ -2,9 +2,9 @@
 //! come, by a pool that could not take its part of it before, and by host names that lead elsewhere now.
 //!
 //! One at a time. What takes long (files, names of programs, host names, a walk over the flows, ways to new backends) is prepared
-//! beside the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: how it is taken over
-//! (`taking`) and told (`told`), what differs (`difference`), what waits for a confirmation (`confirmation`), what is prepared (`prepare`), what can be carried out now
-//! (`kin`) and how (`replace`), and what is still to come (`pending`).
+//! beside the loop; then it is carried out at once, or refused and nothing is another way. Deliberately not here: how it is taken
+//! over (`taking`) and told (`told`), what differs (`difference`), what waits for a confirmation (`confirmation`), what is prepared
+//! (`prepare`), what can be carried out now (`kin`) and how (`replace`), and what is still to come (`pending`).
 
 mod taking;
 mod told;
