@@ -297,6 +297,36 @@ fn where_no_start_can_be_made_with_the_configuration_before_either_both_errors_a
     Ok(())
 }
 
+#[test]
+fn where_the_configuration_before_can_not_be_used_the_files_is_until_it_can() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut site = site("until", &Topology::two_armed())?;
+    let plain = site.configuration(Options::default());
+    let script = folder.script("notify", "exit 0")?;
+    site.gateway.reload(&plain.replace("[gateway]\n", &format!("[gateway]\nnotify = [{script:?}]\n")))?;
+    site.gateway.configure(&plain.replace("max_fails = 1", "max_fails = 5"))?;
+    site.gateway.verb(&["reload", "--confirm", "1s"])?.expect(0)?;
+    site.gateway.wait_until("it to be taken back", |status| status.0["daemon"]["config_generation"] == 4)?;
+    site.gateway.kill();
+    fs::remove_file(&script)?;
+    site.gateway.start(&[])?;
+    let status = site.gateway.status()?;
+    assert_eq!(
+        (status.active(), &status.0["daemon"]["config_generation"]),
+        ("server1", &1.into()),
+        "{status}"
+    );
+    assert!(status.0["pending"].to_string().contains("the last reload is taken back"), "{status}");
+    let logged = site.gateway.logged("reload");
+    let is_told =
+        |line: &serde_json::Value| line.to_string().contains("is tried again every 10s until it is back");
+    assert!(logged.iter().any(is_told), "{logged:?}");
+    folder.script("notify", "exit 0")?;
+    site.gateway.wait_until("it to be back", |status| status.0["daemon"]["config_generation"] == 2)?;
+    assert_eq!(rolled_back(&site)?, 2);
+    Ok(())
+}
+
 /// How often a person was called for a reload that was taken back.
 fn rolled_back(site: &Site) -> Result<usize> {
     let events = site.gateway.verb(&["events", "--limit", "100", "-o", "json"])?.expect(0)?.json()?;
