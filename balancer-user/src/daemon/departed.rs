@@ -128,6 +128,7 @@ mod tests {
         state::Pool {
             name: name.to_owned(),
             active: Some("server2".to_owned()),
+            active_at: None,
             since: at,
             reason: PoolReason::Operator,
             wish: state::Wish::Stay,

@@ -99,6 +99,9 @@ pub struct Pool {
     pub name: String,
     /// Where its new flows go.
     pub active: Option<String>,
+    /// The address of that backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_at: Option<IpAddr>,
     /// Since when.
     pub since: Timestamp,
     /// Why.
@@ -173,6 +176,9 @@ pub struct Transition {
     pub from: Option<String>,
     /// The backend that becomes active.
     pub to: String,
+    /// Its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_at: Option<IpAddr>,
     /// Why.
     pub reason: PoolReason,
     /// What was seen, in words.

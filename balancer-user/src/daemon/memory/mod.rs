@@ -158,7 +158,8 @@ impl Names<'_> {
             let backend = pool.backends.iter().find(|backend| backend.name == config.name);
             backend.map_or_else(BackendHistory::default, |backend| self.backend_history(backend, passed))
         };
-        let active = pool.active.as_deref().and_then(|active| self.backend(active));
+        let has_moved = self.has_moved(pool);
+        let active = pool.active.as_deref().filter(|_| !has_moved).and_then(|active| self.backend(active));
         let change = pool.transition.as_ref();
         // While an address changes two backends of a pool have the same name, and here only names are known.
         let has_two = |name: &str| pool.backends.iter().filter(|backend| backend.name == name).count() > 1;
@@ -175,14 +176,35 @@ impl Names<'_> {
                 Wish::Forced => policy::Wish::Forced,
             },
             backends: self.0.backends.iter().map(backend).collect(),
-            transition: change.filter(|_| !is_broken).and_then(|change| self.transition(change, clock)),
+            transition: change
+                .filter(|_| !is_broken && !has_moved)
+                .and_then(|change| self.transition(change, clock)),
         }
+    }
+
+    /// Whether whoever has the role, by steps, had it at another address than the configuration has for this name now: that is
+    /// another server, which nobody has given it to.
+    fn has_moved(&self, pool: &Pool) -> bool {
+        let Some((active, was_at)) = pool.active.as_ref().zip(pool.active_at) else { return false };
+        let is_at = self.backend(active).map(|active| self.0.backends[active.0].address);
+        let has_moved = self.0.has_steps() && is_at.is_some_and(|is_at| is_at != was_at);
+        if has_moved {
+            warn!(
+                event = "forgotten",
+                pool = %self.0.name,
+                backend = %active,
+                %was_at,
+                "it was active at another address than the configuration has for it now: who has the role is not known",
+            );
+        }
+        has_moved
     }
 
     /// Whether the configuration still says what a change has to know that is under way: its target, and which steps there
     /// are. Before the first step, and behind the switch, nothing is at stake.
     fn can_go_on(&self, change: &Transition) -> bool {
-        let is_known = self.backend(&change.to).is_some() && change.hooks == hooks(self.0);
+        let is_there = |to: BackendIndex| change.to_at.is_none_or(|at| at == self.0.backends[to.0].address);
+        let is_known = self.backend(&change.to).is_some_and(is_there) && change.hooks == hooks(self.0);
         let is_before_steps =
             matches!(change.reached, Reached::Cutting | Reached::Held { stop: Stop::Uncut, .. });
         is_known || change.switched || is_before_steps

@@ -1,6 +1,9 @@
 //! What the file says against what the maps say.
 
+use std::net::IpAddr;
+
 use super::*;
+use crate::daemon::example::{BASE, config};
 use crate::dataplane::slots::Slot;
 
 const A: BackendIndex = BackendIndex(0);
@@ -70,4 +73,59 @@ fn of_a_change_that_only_the_maps_know_the_hooks_behind_are_the_operators() {
     assert_eq!(change(&PoolHistory::default(), ActiveWord::new(2, 0, 8)), None, "the first decision");
     let twice = change(&on_a, ActiveWord::new(1, 0, 9)).unwrap();
     assert_eq!((twice.from, twice.to), (None, A), "there and back");
+}
+
+/// What the file says of a pool: server1 is active, and there may be a change to server2 whose first step was taken. Both
+/// with their addresses.
+fn remembered(active_at: Option<IpAddr>, to_at: Option<Option<IpAddr>>) -> Pool {
+    let at = "2026-01-02T03:04:05.678Z".parse().unwrap();
+    let transition = to_at.map(|to_at| Transition {
+        id: 7,
+        from: Some("server1".to_owned()),
+        to: "server2".to_owned(),
+        to_at,
+        reason: PoolReason::Operator,
+        evidence: String::new(),
+        started: at,
+        forced: false,
+        switched: false,
+        hooks: vec!["before promote".to_owned()],
+        reached: Reached::Next(Next::Switch),
+    });
+    Pool {
+        name: "passwords".to_owned(),
+        active: Some("server1".to_owned()),
+        active_at,
+        since: at,
+        reason: PoolReason::Operator,
+        wish: Wish::Automatic,
+        backends: Vec::new(),
+        transition,
+        doubtful: false,
+    }
+}
+
+/// Who has a role that was handed over by steps has it where he got it: another server of that name has not.
+#[test]
+fn a_role_that_steps_hand_over_does_not_follow_a_name_to_another_address() {
+    let hook = "[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [\"/usr/bin/true\"]\n";
+    let (plain, with_steps) = (config(BASE), config(&format!("{BASE}{hook}")));
+    let here = |backend: usize| Some(plain.pools[0].backends[backend].address);
+    let elsewhere = Some(IpAddr::from([192, 0, 2, 99]));
+    let clock = Clock::start();
+    let read = |config: &Config, pool: &Pool| {
+        let past = of_pool(&config.pools[0], pool, Duration::ZERO, &clock);
+        (past.active, past.transition.map(|change| change.id), past.doubtful)
+    };
+    for (pool, expected) in [
+        (remembered(here(0), None), (Some(A), None, false)),
+        (remembered(None, None), (Some(A), None, false)),
+        (remembered(elsewhere, None), (None, None, true)),
+        (remembered(here(0), Some(here(1))), (Some(A), Some(7), false)),
+        (remembered(here(0), Some(elsewhere)), (Some(A), None, true)),
+        (remembered(elsewhere, Some(here(1))), (None, None, true)),
+    ] {
+        assert_eq!(read(&with_steps, &pool), expected, "{pool:?}");
+    }
+    assert_eq!(read(&plain, &remembered(elsewhere, None)), (Some(A), None, false), "nothing was handed over");
 }

@@ -40,10 +40,12 @@ pub(in crate::daemon) fn pool(
 ) -> Pool {
     let view = daemon.policy.snapshot(index, daemon.clock.now());
     let name = |backend: BackendIndex| config.backends[backend.0].name.clone();
+    let address = |backend: BackendIndex| config.backends[backend.0].address;
     let started = view.transition.as_ref().map_or(view.since, |change| change.started);
     Pool {
         name: config.name.clone(),
         active: past.active.map(name),
+        active_at: past.active.map(address),
         since: daemon.clock.wall(view.since).into(),
         reason: view::pool_reason(view.reason),
         wish: match past.wish {
@@ -61,6 +63,7 @@ pub(in crate::daemon) fn pool(
             id: change.id,
             from: change.from.map(name),
             to: name(change.to),
+            to_at: Some(address(change.to)),
             reason: view::pool_reason(change.reason),
             evidence: change.evidence,
             started: daemon.clock.wall(started).into(),

@@ -55,6 +55,7 @@ fn state() -> State {
         pools: vec![Pool {
             name: "passwords".to_owned(),
             active: Some("server1".to_owned()),
+            active_at: Some([10, 0, 2, 11].into()),
             since: at,
             reason: PoolReason::Operator,
             wish: Wish::Stay,
@@ -73,6 +74,7 @@ fn state() -> State {
                 id: 7,
                 from: None,
                 to: "server1".to_owned(),
+                to_at: Some([10, 0, 2, 11].into()),
                 reason: PoolReason::Operator,
                 evidence: "asked for by the operator".to_owned(),
                 started: at,
