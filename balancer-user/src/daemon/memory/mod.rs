@@ -57,13 +57,12 @@ pub(super) fn history(
     let state = remembered.state.as_ref();
     let words = parts.slots.iter().map(|slots| parts.tables.active(slots.pool.index));
     let words: Vec<ActiveWord> = words.collect();
+    let passed = state.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
     if let Some(state) = state {
-        let end = clock.now().before(state.age_at(&boot_moment()));
-        departed.left_meanwhile(&parts.config, &state.pools, end);
+        departed.left_meanwhile(&parts.config, &state.pools, clock.now().before(passed));
     }
     let pools = parts.config.pools.iter().zip(&parts.slots).zip(&words).map(|((config, slots), word)| {
         let pool = state.and_then(|state| state.pools.iter().find(|pool| pool.name == config.name));
-        let passed = state.map_or(Duration::ZERO, |state| state.age_at(&boot_moment()));
         // One that had left the configuration may be there again.
         let gone = departed.is_back(config, clock);
         let past = pool.map(|pool| of_pool(config, pool, passed, clock)).or(gone).unwrap_or_default();
@@ -161,7 +160,7 @@ impl Names<'_> {
         let has_moved = self.has_moved(pool);
         let active = pool.active.as_deref().filter(|_| !has_moved).and_then(|active| self.backend(active));
         let change = pool.transition.as_ref();
-        // While an address changes two backends of a pool have the same name, and here only names are known.
+        // While an address changes two backends of a pool have the same name; what was remembered of them is told by name alone.
         let has_two = |name: &str| pool.backends.iter().filter(|backend| backend.name == name).count() > 1;
         let is_broken =
             change.is_some_and(|change| !self.can_go_on(change) || (!change.switched && has_two(&change.to)));
