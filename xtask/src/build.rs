@@ -16,11 +16,20 @@ pub(crate) struct Built {
     pub(crate) binary: PathBuf,
 }
 
+/// The product.
 pub(crate) fn build() -> Result<Built> {
+    build_packages(&["--package", "balancer-user"])
+}
+
+/// The product with what its tests and labs need besides. By one command, so that both are made of the same crates: of
+/// two commands cargo would build a third of them twice, as tests ask some for more features.
+pub(crate) fn build_with_tests() -> Result<Built> {
+    build_packages(&["--package", "balancer-user", "--package", "balancer-tests", "--bins"])
+}
+
+fn build_packages(packages: &[&str]) -> Result<Built> {
     let object = object()?;
-    run(cargo()
-        .args(["build", "--release", "--package", "balancer-user"])
-        .env("BALANCER_BPF_OBJECT", &object))?;
+    run(cargo().args(["build", "--release"]).args(packages).env("BALANCER_BPF_OBJECT", &object))?;
     let binary = target().join("release/balancer");
     eprintln!("built {}", binary.display());
     Ok(Built { object, binary })

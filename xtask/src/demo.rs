@@ -4,8 +4,8 @@ use std::os::unix::process::CommandExt;
 
 use anyhow::{Result, bail};
 
-use crate::build::{Built, build};
-use crate::run::{cargo, find, run, target};
+use crate::build::{Built, build_with_tests};
+use crate::run::{find, target};
 use crate::setup::{self, as_root, is_root};
 
 #[derive(clap::Args)]
@@ -22,11 +22,7 @@ pub(crate) fn build_with_labs() -> Result<Built> {
         bail!("network namespaces and XDP need root, and there is no sudo: run this as root");
     }
     setup::for_labs()?;
-    let built = build()?;
-    run(cargo()
-        .args(["build", "--release", "--package", "balancer-tests", "--bins"])
-        .env("BALANCER_BPF_OBJECT", &built.object))?;
-    Ok(built)
+    build_with_tests()
 }
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<()> {

@@ -12,9 +12,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn soak(arguments: &Arguments) -> Result<()> {
-    let mut labs = in_labs()?;
+    let mut command = in_labs()?;
     // One after the other: each of them is a load for the whole machine.
-    let command = labs.command.env("BALANCER_SOAK", "full").env("RUST_TEST_THREADS", "1");
+    command.env("BALANCER_SOAK", "full").env("RUST_TEST_THREADS", "1");
     let mut tally = Tally::default();
     tally.count(command.args(["--test", "soak", "--test", "quick"]).args(arguments.filter.as_slice()))?;
     tally.conclude()
