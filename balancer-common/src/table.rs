@@ -1,8 +1,8 @@
 //! The flow table's algorithm: where a key may be, and how a line is found, claimed, published and given up.
 //!
-//! A table is an array of lines in buckets of [`WAYS`]. A key has two buckets, by a seeded hash, and is in one of their
-//! lines or not in the table. Each bucket has a tag of sixteen bits for each of its lines, all of them in sixteen bytes: a
-//! lookup reads the tags of one bucket or of both, and then as a rule one line. Tags are hints; what a line is says its
+//! A table is an array of lines in buckets of [`WAYS`]. A key has one bucket, by a seeded hash, and is in one of its lines or
+//! not in the table. A bucket has a tag of eight bits for each of its lines, all of them in one cache line: a lookup reads
+//! that, and then as a rule one line if the key is there and none if it isn't. Tags are hints; what a line is says its
 //! [`State`] alone:
 //!
 //! ```text
@@ -35,17 +35,22 @@ mod tags;
 
 pub use hash::Hash;
 pub use state::{Kind, State, since};
-pub use tags::way_of;
+pub use tags::first_with;
 
-use tags::{free_in, lowest, repeated, tag_of, zeros};
+use tags::{lowest, repeated, zeros};
 
-/// Lines of a bucket. With two buckets of eight to choose from, at the load that [`lines_for`] allows, 6 of a million new
-/// keys found no place in a full table in which flows came and went (simulated; 3,600 with four).
-pub const WAYS: u32 = 8;
+/// Lines of a bucket: as many as tags of one byte in a cache line. At the load that [`lines_for`] allows, 12 of a million new
+/// keys find no place in a table of as many flows as there may be, and one of a million where a tenth of them is missing.
+pub const WAYS: u32 = 64;
 
-/// A key goes into its first bucket while that has fewer lines in use than this, so that most are found there; into the
-/// emptier one from then on. The number of refused keys above is with this.
-const PREFERRED: u32 = 6;
+/// Tags in a word.
+pub const TAGS: u32 = size_of::<u64>() as u32;
+
+/// Words of a bucket's tags.
+pub const TAG_WORDS: u32 = WAYS / TAGS;
+
+/// Among how many lines of its bucket the [`oldest`] is looked for at once.
+pub const WINDOW: u32 = 8;
 
 /// Lines for so many flows, of two lines each: 3.5, so four of seven are in use at the most.
 pub const fn lines_for(flows: u32) -> u32 {
@@ -55,8 +60,8 @@ pub const fn lines_for(flows: u32) -> u32 {
 /// Buckets for so many flows.
 #[inline(always)]
 pub const fn buckets_for(flows: u32) -> u32 {
-    // 3.5 lines a flow, eight lines a bucket.
-    ((flows as u64 * 7).div_ceil(16)) as u32
+    // 3.5 lines a flow, 64 lines a bucket.
+    ((flows as u64 * 7).div_ceil(128)) as u32
 }
 
 /// Locks: few enough to stay in a cache, enough for keys that are inserted at the same time to have different ones.
@@ -86,7 +91,7 @@ pub trait Lines {
     fn publish(&self, line: Self::Line, new: State);
 
     /// Sets the tag of a line that the caller owns.
-    fn set_tag(&self, index: u32, tag: u16);
+    fn set_tag(&self, index: u32, tag: u8);
 }
 
 /// A table in which keys can be looked up.
@@ -97,14 +102,23 @@ pub trait Table: Lines {
     /// How many buckets there are.
     fn buckets(&self) -> u32;
 
-    /// The tags of a bucket's lines, the first one in the lowest bits of the first word.
-    fn tags(&self, bucket: u32) -> Option<[u64; 2]>;
+    /// The tags of a bucket's lines, found by its number once.
+    type Tags: Copy;
+
+    /// The tags of this bucket.
+    fn tags(&self, bucket: u32) -> Option<Self::Tags>;
+
+    /// One of their [`TAG_WORDS`] words, the first line's in the lowest bits.
+    fn word(&self, tags: Self::Tags, word: u32) -> u64;
+
+    /// The tag of one of the lines.
+    fn tag(&self, tags: Self::Tags, way: u32) -> u8;
 
     /// Whether the line has this key, for a moment in which nobody fills it: what is read stays before any later look at
     /// the line's state.
     fn has_key(&self, line: Self::Line, key: &Self::Key) -> bool;
 
-    /// Claims a free line in one of the key's buckets.
+    /// Claims a free line in the key's bucket.
     #[inline(always)]
     fn claim(&self, hash: Hash) -> Option<Place<Self::Line>> {
         claim(self, hash)
@@ -145,48 +159,35 @@ pub enum Refused {
 /// The line that has this key.
 #[inline(always)]
 pub fn find<T: Table>(table: &T, hash: Hash, key: &T::Key) -> Option<Place<T::Line>> {
-    let [first, second] = hash.buckets(table.buckets());
-    let in_first = table.tags(first)?;
-    // Most keys could choose.
-    if tag_of(in_first, hash.way()) == hash.tag()
-        && let Some(place) = met(table, first * WAYS + hash.way(), key)
+    let bucket = hash.bucket(table.buckets());
+    let tags = table.tags(bucket)?;
+    // Most keys have the line that they would rather have.
+    if table.tag(tags, hash.way()) == hash.tag()
+        && let Some(place) = met(table, bucket * WAYS + hash.way(), key)
     {
         return Some(place);
     }
-    let tag = repeated(hash.tag());
-    if let Some(place) = in_bucket(table, first, in_first, tag, key) {
-        return Some(place);
-    }
-    in_bucket(table, second, table.tags(second)?, tag, key)
-}
-
-#[inline(always)]
-fn in_bucket<T: Table>(
-    table: &T,
-    bucket: u32,
-    [low, high]: [u64; 2],
-    tag: u64,
-    key: &T::Key,
-) -> Option<Place<T::Line>> {
-    // All but never more than one of them.
-    let mut matches = zeros(low ^ tag);
-    let mut rest = zeros(high ^ tag);
-    let mut at = bucket * WAYS;
-    for _ in 0..WAYS {
-        if matches == 0 {
-            if rest == 0 {
-                return None;
+    for step in 0..TAG_WORDS {
+        let word = word_after(hash, step);
+        let mut matches = zeros(table.word(tags, word) ^ repeated(hash.tag()));
+        // As a rule one of them or none.
+        for _ in 0..TAGS {
+            if matches == 0 {
+                break;
             }
-            (matches, rest) = (rest, 0);
-            at += WAYS / 2;
+            if let Some(place) = met(table, bucket * WAYS + word * TAGS + lowest(matches), key) {
+                return Some(place);
+            }
+            matches &= matches - 1;
         }
-        let index = at + lowest(matches);
-        if let Some(place) = met(table, index, key) {
-            return Some(place);
-        }
-        matches &= matches - 1;
     }
     None
+}
+
+/// The words of tags in the order in which a key is looked for: from that of the line that it would rather have.
+#[inline(always)]
+const fn word_after(hash: Hash, step: u32) -> u32 {
+    (hash.way() / TAGS + step) % TAG_WORDS
 }
 
 /// The line at this index, if it is live and has this key.
@@ -256,49 +257,54 @@ pub fn insert_if<T: Table>(
     Ok(Place { line, index, state })
 }
 
-/// [`Table::claim`].
+/// [`Table::claim`]: the line that the key would rather have, or another one of its bucket.
 #[inline(always)]
 pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>> {
-    let [near, far] = choices(table, hash)?;
-    // The line that is tried first, then each of both buckets once.
-    for step in 0..=2 * WAYS {
-        let (bucket, tags) = if step <= WAYS { near } else { far };
-        let way = if step == 0 { free_way(tags, hash)? } else { (step - 1) % WAYS };
-        if tag_of(tags, way) != 0 {
-            continue;
-        }
-        let index = bucket * WAYS + way;
-        let line = table.line(index)?;
-        let state = table.state(line);
-        if state.kind() == Kind::Free && table.exchange(line, state, state.with_kind(Kind::Claimed)) {
-            return Some(Place { line, index, state });
+    let tags = table.tags(hash.bucket(table.buckets()))?;
+    for step in 0..TAG_WORDS {
+        let mut free = free_after(table, tags, hash, step);
+        for _ in 0..TAGS {
+            if free == 0 {
+                break;
+            }
+            let index = line_after(table, hash, step, free);
+            let line = table.line(index)?;
+            let state = table.state(line);
+            if state.kind() == Kind::Free && table.exchange(line, state, state.with_kind(Kind::Claimed)) {
+                return Some(Place { line, index, state });
+            }
+            free &= free - 1;
         }
     }
     None
-}
-
-/// A key's buckets with their tags, the one first in which it would rather be.
-#[inline(always)]
-fn choices<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<[(u32, [u64; 2]); 2]> {
-    let [first, second] = hash.buckets(table.buckets());
-    let [first, second] = [(first, table.tags(first)?), (second, table.tags(second)?)];
-    let (free, free_in_second) = (free_in(first.1), free_in(second.1));
-    let second_is_better = WAYS - free >= PREFERRED && free_in_second > free;
-    Some(if second_is_better { [second, first] } else { [first, second] })
-}
-
-/// The line of a bucket that a key would have: the one where it is looked for first, or any that is free.
-#[inline(always)]
-fn free_way(tags: [u64; 2], hash: Hash) -> Option<u32> {
-    if tag_of(tags, hash.way()) == 0 { Some(hash.way()) } else { way_of(tags, 0) }
 }
 
 /// The line that [`claim`] would try first now, as far as tags tell. Whoever looks at it beforehand waits for its memory
 /// while he waits for other memory.
 #[inline(always)]
 pub fn likely<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<u32> {
-    let [(bucket, tags), _] = choices(table, hash)?;
-    Some(bucket * WAYS + free_way(tags, hash)?)
+    let tags = table.tags(hash.bucket(table.buckets()))?;
+    for step in 0..TAG_WORDS {
+        let free = free_after(table, tags, hash, step);
+        if free != 0 {
+            return Some(line_after(table, hash, step, free));
+        }
+    }
+    None
+}
+
+/// Which lines of a word are free by their tags, as [`zeros`] says it; of the first word the lowest bit is that of the line
+/// that the key would rather have.
+#[inline(always)]
+fn free_after<T: Table + ?Sized>(table: &T, tags: T::Tags, hash: Hash, step: u32) -> u64 {
+    zeros(table.word(tags, word_after(hash, step)).rotate_right(u8::BITS * (hash.way() % TAGS)))
+}
+
+/// The index of the line with the lowest of these bits.
+#[inline(always)]
+fn line_after<T: Table + ?Sized>(table: &T, hash: Hash, step: u32, free: u64) -> u32 {
+    let way = word_after(hash, step) * TAGS + (lowest(free) + hash.way()) % TAGS;
+    hash.bucket(table.buckets()) * WAYS + way
 }
 
 /// Who takes a line out.
@@ -362,8 +368,15 @@ pub fn mark<T: Lines>(table: &T, place: Place<T::Line>, marks: u8) -> bool {
     false
 }
 
-/// The line that has been silent for longest of those live ones in the key's first bucket (its second, if the first has
-/// none) that `may_go`.
+/// The index of one of the lines that [`oldest`] looks at, in its order.
+#[inline(always)]
+pub fn window<T: Table>(table: &T, hash: Hash, at: u32) -> u32 {
+    let way = (hash.way() / WINDOW * WINDOW + at) % WAYS;
+    hash.bucket(table.buckets()) * WAYS + way
+}
+
+/// The line that has been silent for longest of those live ones that `may_go`, among the eight lines of the key's bucket that
+/// are around the one that it would rather have; among the next eight, if those have none, and so on.
 #[inline(always)]
 pub fn oldest<T: Table>(
     table: &T,
@@ -373,9 +386,9 @@ pub fn oldest<T: Table>(
 ) -> Option<Place<T::Line>> {
     // Never a variant without its contents, which the verifier of older kernels would see copied.
     let (mut found, mut silent, mut index_of_oldest, mut state_of_oldest) = (false, 0, 0, State(0));
-    for bucket in hash.buckets(table.buckets()) {
-        for way in 0..WAYS {
-            let index = bucket * WAYS + way;
+    for window in 0..WAYS / WINDOW {
+        for at in 0..WINDOW {
+            let index = self::window(table, hash, window * WINDOW + at);
             let Some(line) = table.line(index) else { continue };
             let state = table.state(line);
             let since = state.silent(now);

@@ -16,7 +16,7 @@ use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table::{self, Refused, begin, direction, hashed, moment, release};
-use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier, touch};
+use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::parse::{Packet, TCP_AT_MASK, header};
 use crate::subprograms::{Index, Made};
 use crate::words::load;
@@ -136,15 +136,6 @@ pub(crate) fn forget_oldest<A: Family>() -> bool {
         Some(place) => release(Direction::<A, HalfOpen>::met(place)),
         None => false,
     }
-}
-
-/// [`Family::warm`]: has the processor fetch what both sides of the draft's flow will be written to, all of it at once, as
-/// every one of these may be far from its caches. Between the two claims it would wait for one after the other.
-#[inline(always)]
-pub(crate) fn warm<A: Family>() {
-    let Some(draft) = draft::<A>() else { return };
-    touch::<A, HalfOpen>(A::hash_of(draft.client()));
-    touch::<A, HalfOpen>(A::hash_of(draft.backend()));
 }
 
 /// Claims the draft's backend-side tuple, by making its line.

@@ -11,7 +11,7 @@ use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Interface, NextHop};
 use balancer_common::checksum;
 use balancer_common::flow::Kind;
-use balancer_common::table::{self, Hash, Lines, Place, Table, WAYS, way_of};
+use balancer_common::table::{self, Hash, Lines, Place, TAGS, Table, WAYS};
 use balancer_common::verdict::{Reason, Verdict};
 
 use crate::direction::Direction;
@@ -36,8 +36,8 @@ pub(crate) fn express<A: Family>(ctx: &XdpContext) -> Option<Verdict> {
     Some(forward(ctx, &frame, &direction, hop, interface))
 }
 
-/// The direction that the frame's segment belongs to, if it is where most are found: where the key would have been put
-/// first, or elsewhere in its first bucket. Only its key is looked at again afterwards; see [`forward`].
+/// The direction that the frame's segment belongs to, if it is where the tags say first. Only its key is looked at again
+/// afterwards; see [`forward`].
 #[inline(always)]
 fn met<A: Family>(frame: &Frame<A>) -> Option<Direction<A, Established>> {
     let table = Established::table::<A>();
@@ -51,20 +51,18 @@ fn met<A: Family>(frame: &Frame<A>) -> Option<Direction<A, Established>> {
     Some(Direction::met(Place { line, index, state }))
 }
 
-/// The index of the line that a key has, if it is in its first bucket.
+/// The index of the line that the key would rather have, if its tag says that it may be the key's, or of one of those beside
+/// it.
 #[inline(always)]
 fn likely<A: Family>(table: &Maps<A, Established>, hash: Hash) -> Option<u32> {
-    let [bucket, _] = hash.buckets(table.buckets());
-    let tags = Established::tags::<A>().get_ptr(bucket)?;
+    let bucket = hash.bucket(table.buckets());
+    let tags = table.tags(bucket)?;
     // One load and no jump that depends on the key, which nobody could foresee.
-    // SAFETY: one of the eight tags of an element.
-    let first = unsafe { tags.cast::<u16>().add(hash.way() as usize).read_volatile() };
-    if first == hash.tag() {
+    if table.tag(tags, hash.way()) == hash.tag() {
         return Some(bucket * WAYS + hash.way());
     }
-    // SAFETY: the two aligned words that they stand in.
-    let tags = unsafe { [tags.cast::<u64>().read_volatile(), tags.cast::<u64>().add(1).read_volatile()] };
-    way_of(tags, hash.tag()).map(|way| bucket * WAYS + way)
+    let word = hash.way() / TAGS;
+    table::first_with(table.word(tags, word), hash.tag()).map(|way| bucket * WAYS + word * TAGS + way)
 }
 
 /// Where the packet leaves, if it has come the way that packets of its flow come, and fits.

@@ -78,10 +78,11 @@ pub(crate) trait Family: Framed {
     fn make_room() -> bool;
     fn deltas() -> u32;
     fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
-    fn warm() -> bool;
+    fn fetch_opening() -> bool;
+    fn fetch_both_sides() -> bool;
     fn claim() -> u32;
     fn complete() -> u32;
-    fn warm_promotion(client: u32) -> bool;
+    fn fetch_promotion(client: u32) -> bool;
     fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32;
     fn make(pool: u32, backend: u32, port: u32) -> u64;
 }
@@ -136,7 +137,7 @@ macro_rules! maps {
 macro_rules! subprograms {
     ($hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $warm:ident, $claim:ident, $complete:ident, $warm_promotion:ident, $promote:ident, $make:ident) => {
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $fetch_both_sides:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
         #[inline(always)]
         fn hash_word(key: &FlowKey<Self>) -> u64 {
             subprograms::$hash_word(key)
@@ -218,8 +219,13 @@ macro_rules! subprograms {
         }
 
         #[inline(always)]
-        fn warm() -> bool {
-            subprograms::$warm()
+        fn fetch_opening() -> bool {
+            subprograms::$fetch_opening()
+        }
+
+        #[inline(always)]
+        fn fetch_both_sides() -> bool {
+            subprograms::$fetch_both_sides()
         }
 
         #[inline(always)]
@@ -233,8 +239,8 @@ macro_rules! subprograms {
         }
 
         #[inline(always)]
-        fn warm_promotion(client: u32) -> bool {
-            subprograms::$warm_promotion(client)
+        fn fetch_promotion(client: u32) -> bool {
+            subprograms::$fetch_promotion(client)
         }
 
         #[inline(always)]

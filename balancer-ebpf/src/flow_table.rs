@@ -40,8 +40,10 @@ pub(crate) fn met<A: Family>(key: &FlowKey<A>) -> Option<Met> {
 #[inline(always)]
 pub(crate) fn met_word<A: Family>(key: &FlowKey<A>) -> u64 {
     let hash = A::hash_of(key);
-    let half_open = table::find(&HalfOpen::table::<A>(), hash, key).map(|place| place.index);
-    let established = table::find(&Established::table::<A>(), hash, key).map(|place| place.index);
+    // Words at once: of a variant without its contents the verifier would see them copied.
+    let half_open = Index::to_word(table::find(&HalfOpen::table::<A>(), hash, key).map(|place| place.index));
+    let established =
+        Index::to_word(table::find(&Established::table::<A>(), hash, key).map(|place| place.index));
     Met::to_word(half_open, established)
 }
 
@@ -93,14 +95,28 @@ pub(crate) fn hash_word<A: Family>(key: &FlowKey<A>) -> u64 {
     A::hash_of(key).to_word()
 }
 
+/// Whether there are as many flows as there may be.
+#[inline(always)]
+pub(crate) fn is_full(count: *mut Count, limit: u32) -> bool {
+    // SAFETY: a whole, aligned count of the map.
+    flows(count, unsafe { (*count).begun }) >= u64::from(limit)
+}
+
+/// How many flows there are, if so many have begun.
+#[inline(always)]
+fn flows(count: *mut Count, begun: u64) -> u64 {
+    // SAFETY: as in `is_full`.
+    let (ended, swept) = unsafe { ((*count).ended, (*count).swept) };
+    Count { begun, ended, swept, ..Count::default() }.flows()
+}
+
 /// Takes one of `limit` places, if there is one left.
 #[inline(always)]
 pub(crate) fn begin(count: *mut Count, limit: u32) -> bool {
     // SAFETY: a whole, aligned count of the map. Added first and looked at then: two CPUs can't both take the last one.
     unsafe {
         let begun = fetch_add(&raw mut (*count).begun, 1);
-        let seen = Count { begun, ended: (*count).ended, swept: (*count).swept, ..Count::default() };
-        if seen.flows() < u64::from(limit) {
+        if flows(count, begun) < u64::from(limit) {
             return true;
         }
         fetch_add(&raw mut (*count).begun, 1_u64.wrapping_neg());

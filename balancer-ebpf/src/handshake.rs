@@ -19,7 +19,7 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let packet = &mut packet;
     if matches!(packet.kind(), Kind::Ack) {
-        A::warm_promotion(line);
+        A::fetch_promotion(line);
     }
     let key = packet.key();
     // Completed or ended by another CPU in this very moment; either way it may be an established flow's now.

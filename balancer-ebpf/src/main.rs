@@ -19,6 +19,7 @@ mod express;
 mod extensions;
 mod family;
 mod features;
+mod fetch;
 mod flow_table;
 mod forward;
 mod frame;

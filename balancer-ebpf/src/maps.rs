@@ -82,8 +82,8 @@ pub(crate) static INTERFACE_SLOTS: HashMap<u32, u32, MAX_INTERFACES> = HashMap::
 #[btf_map]
 pub(crate) static DEVICES: DevMap<MAX_INTERFACES> = DevMap::new();
 
-/// Tags of a table's lines, a bucket's in an element.
-pub(crate) type Tags = Array<[u64; 2], BUCKETS, MMAPABLE>;
+/// Tags of a table's lines, a bucket's in an element, which is a cache line, as the array begins on a page.
+pub(crate) type Tags = Array<[u64; table::TAG_WORDS as usize], BUCKETS, MMAPABLE>;
 /// A table's lines, each of them whole cache lines, as the array begins on a page.
 pub(crate) type Lines<A> = Array<Line<A>, LINES, MMAPABLE>;
 /// What established flows keep apart from their lines.
@@ -97,7 +97,7 @@ pub(crate) const ESTABLISHED: u32 = 0;
 /// In [`Counts`].
 pub(crate) const HALF_OPEN: u32 = 1;
 /// Placeholder, see above.
-const BUCKETS: usize = 1024;
+const BUCKETS: usize = 128;
 /// Placeholder, see above.
 const LINES: usize = BUCKETS * table::WAYS as usize;
 

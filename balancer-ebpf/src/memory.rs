@@ -5,7 +5,9 @@ use core::marker::PhantomData;
 use core::ptr::from_ref;
 
 use balancer_common::abi::{Count, FlowKey, Line, Past, WireAddress};
-use balancer_common::table::{self, Hash, Lines, Locks, Place, Refused, State, Table, buckets_for};
+use balancer_common::table::{
+    Hash, Lines, Locks, Place, Refused, State, TAG_WORDS, Table, WAYS, buckets_for,
+};
 
 use crate::atomics::compare_exchange;
 use crate::family::Family;
@@ -40,8 +42,8 @@ pub(crate) trait Tier: Copy + Sized + 'static {
     /// Forgets the flow that has this line, if the line is still of the same life, see [`crate::subprograms`].
     fn release<A: Family>(index: u32, state: u64) -> bool;
 
-    /// Reads what is kept apart from the line at this index, as [`touch`] does.
-    fn touch_past<A: Family>(index: u32);
+    /// Fetches what is kept apart from the line at this index, see [`crate::fetch`].
+    fn fetch_past<A: Family>(index: u32);
 
     /// A line's state now.
     #[inline(always)]
@@ -71,7 +73,7 @@ impl Tier for Established {
     }
 
     #[inline(always)]
-    fn touch_past<A: Family>(index: u32) {
+    fn fetch_past<A: Family>(index: u32) {
         // SAFETY: an aligned word of the map.
         A::pasts().get_ptr(index).map(|past| unsafe { (&raw const (*past).began).read_volatile() });
     }
@@ -130,7 +132,7 @@ impl Tier for HalfOpen {
     }
 
     #[inline(always)]
-    fn touch_past<A: Family>(index: u32) {
+    fn fetch_past<A: Family>(index: u32) {
         if let Some(handshake) = A::handshakes().get_ptr(index) {
             // SAFETY: aligned words of the map, the first and the last one: most handshakes are in two cache lines.
             unsafe {
@@ -227,18 +229,18 @@ impl<A: Family, T: Tier> Lines for Maps<A, T> {
     }
 
     #[inline(always)]
-    fn set_tag(&self, index: u32, tag: u16) {
-        const WAYS: u32 = table::WAYS;
+    fn set_tag(&self, index: u32, tag: u8) {
         if let Some(tags) = T::tags::<A>().get_ptr_mut(index / WAYS) {
             let way = (index % WAYS) as usize;
-            // SAFETY: one of the eight half words of the element.
-            unsafe { tags.cast::<u16>().add(way).write_volatile(tag) }
+            // SAFETY: a byte of the element; the line's owner alone writes it.
+            unsafe { tags.cast::<u8>().add(way).write_volatile(tag) }
         }
     }
 }
 
 impl<A: Family, T: Tier> Table for Maps<A, T> {
     type Key = FlowKey<A>;
+    type Tags = *const [u64; TAG_WORDS as usize];
 
     #[inline(always)]
     fn buckets(&self) -> u32 {
@@ -246,10 +248,20 @@ impl<A: Family, T: Tier> Table for Maps<A, T> {
     }
 
     #[inline(always)]
-    fn tags(&self, bucket: u32) -> Option<[u64; 2]> {
-        let tags = T::tags::<A>().get_ptr(bucket)?.cast::<u64>();
-        // SAFETY: two aligned words.
-        Some(unsafe { [tags.read_volatile(), tags.add(1).read_volatile()] })
+    fn tags(&self, bucket: u32) -> Option<Self::Tags> {
+        T::tags::<A>().get_ptr(bucket)
+    }
+
+    #[inline(always)]
+    fn word(&self, tags: Self::Tags, word: u32) -> u64 {
+        // SAFETY: one of the aligned words of a map's element.
+        unsafe { tags.cast::<u64>().add((word % TAG_WORDS) as usize).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn tag(&self, tags: Self::Tags, way: u32) -> u8 {
+        // SAFETY: one of the bytes of a map's element.
+        unsafe { tags.cast::<u8>().add((way % WAYS) as usize).read_volatile() }
     }
 
     #[inline(always)]
@@ -271,28 +283,6 @@ impl<A: Family, T: Tier> Table for Maps<A, T> {
         // What the claim has left there but for the kind, which the next life has of its own.
         Some(Place { line, index, state: self.state(line) })
     }
-}
-
-/// Reads the line that a new key will most likely have, so that it is near when it is written: the processor goes on
-/// meanwhile, and fetches several at once.
-#[inline(always)]
-pub(crate) fn touch<A: Family, T: Tier>(hash: Hash) {
-    if let Some(index) = table::likely(&T::table::<A>(), hash) {
-        touch_line::<A, T>(index);
-    }
-}
-
-/// The same of a line whose index is known.
-#[inline(always)]
-pub(crate) fn touch_line<A: Family, T: Tier>(index: u32) {
-    if let Some(line) = T::table::<A>().line(index) {
-        // SAFETY: aligned words of the map, in the first and the last of a line's cache lines.
-        unsafe {
-            (&raw const (*line).state).read_volatile();
-            (&raw const (*line).bytes).read_volatile();
-        }
-    }
-    T::touch_past::<A>(index);
 }
 
 /// [`FlowKey::ports`] of a key in a map, in one load.

@@ -11,6 +11,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, FlowKey};
+use balancer_common::flow::Kind;
 use balancer_common::verdict::{Outcome, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
@@ -18,6 +19,7 @@ use crate::craft::Craft;
 use crate::draft;
 use crate::established::established;
 use crate::express::express;
+use crate::family::Family;
 use crate::flow_table;
 use crate::handshake::handshake;
 use crate::hold::hold;
@@ -98,6 +100,7 @@ fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
 #[inline(always)]
 fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
+    fetch_opening(packet, &key);
     match flow_table::met(&key) {
         Some(Met::Established(index)) => match flow_table::direction_at(index.0, &key) {
             Some(direction) => established(ctx, packet, direction),
@@ -105,5 +108,17 @@ fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
         },
         Some(Met::HalfOpen(index)) => Verdict::next(Stage::Handshake(index.0)),
         None => Verdict::next(Stage::Unknown),
+    }
+}
+
+/// Has what a new flow needs fetched, if the segment may open one.
+#[inline(always)]
+fn fetch_opening<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>) {
+    if matches!(packet.kind(), Kind::Syn)
+        && service::is_known(key.destination.into())
+        && let Some(draft) = draft::draft::<A>()
+    {
+        draft.client.set(*key);
+        A::fetch_opening();
     }
 }

@@ -2,30 +2,14 @@
 #![expect(unsafe_code, reason = "lines are written through the pointers that lookups return")]
 
 use balancer_common::abi::Line;
-use balancer_common::table::{self, Hash, Lines, Place};
+use balancer_common::table::{self, Hash, Place};
 
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table::{Refused, begin, give_back, hashed, is_there, release};
-use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier, touch, touch_line};
+use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::subprograms::Made;
-
-/// [`Family::warm_promotion`]: has the processor fetch what a handshake is in and what its flow will be in, given its client's
-/// line: all at once, rather than one after the other.
-#[inline(always)]
-pub(crate) fn warm<A: Family>(client: u32) {
-    let Some(line) = HalfOpen::table::<A>().line(client) else { return };
-    // SAFETY: a whole, aligned line of the map; whoever's it is, only time depends on what it says.
-    let (key, backend) = unsafe { (&(*line).key, (*line).becomes.reversed()) };
-    touch::<A, Established>(A::hash_of(key));
-    touch::<A, Established>(A::hash_of(&backend));
-    if let Some(past) = HalfOpen::past::<A>(client) {
-        // SAFETY: an aligned word of the map.
-        let twin = unsafe { (&raw const (*past).twin).read_volatile() };
-        touch_line::<A, HalfOpen>(twin);
-    }
-}
 
 /// Moves a flow whose client completed the handshake. `Taken`: another CPU was faster.
 #[inline(always)]

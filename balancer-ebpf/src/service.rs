@@ -35,7 +35,7 @@ pub(crate) fn at(address: Address, port: Port) -> Option<&'static Service> {
 
 /// Whether an address may be anything here; of most the answer is no, and costs a load.
 #[inline(always)]
-fn is_known(address: Address) -> bool {
+pub(crate) fn is_known(address: Address) -> bool {
     let (word, shift) = address_bits::place(address);
     ADDRESS_BITS.get(word as u32).is_some_and(|word| *word >> shift & 1 != 0)
 }

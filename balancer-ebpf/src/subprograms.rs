@@ -17,7 +17,7 @@ use balancer_common::verdict::Verdict;
 use crate::direction::Direction;
 use crate::memory::{Established, HalfOpen, KeyLocks};
 use crate::parse;
-use crate::{draft, flow_table, promotion, room, trace, unknown};
+use crate::{draft, fetch, flow_table, promotion, room, trace, unknown};
 
 /// A line's index on its way through a function that can only return integers: one more, and 0 for none.
 #[derive(Clone, Copy)]
@@ -45,12 +45,10 @@ pub(crate) enum Met {
 impl Met {
     const HALF_OPEN: u64 = 1 << 63;
 
+    /// Of words of an [`Index`].
     #[inline(always)]
-    pub(crate) fn to_word(half_open: Option<u32>, established: Option<u32>) -> u64 {
-        match (established, half_open) {
-            (None, Some(_)) => Index::to_word(half_open) | Self::HALF_OPEN,
-            _ => Index::to_word(established),
-        }
+    pub(crate) fn to_word(half_open: u64, established: u64) -> u64 {
+        if established == 0 && half_open != 0 { half_open | Self::HALF_OPEN } else { established }
     }
 
     #[inline(always)]
@@ -131,7 +129,7 @@ pub(crate) extern "C" fn trace_went(ctx: *mut xdp_md, verdict: u64, action: u32)
 macro_rules! subprograms {
     ($family:ty, $hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
      $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $warm:ident, $claim:ident, $complete:ident, $warm_promotion:ident, $promote:ident, $make:ident) => {
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $fetch_both_sides:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
@@ -237,8 +235,15 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $warm() -> bool {
-            draft::warm::<$family>();
+        pub(crate) extern "C" fn $fetch_opening() -> bool {
+            unknown::foresee::<$family>();
+            true
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $fetch_both_sides() -> bool {
+            fetch::both_sides::<$family>();
             true
         }
 
@@ -256,8 +261,8 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $warm_promotion(client: u32) -> bool {
-            promotion::warm::<$family>(client);
+        pub(crate) extern "C" fn $fetch_promotion(client: u32) -> bool {
+            fetch::promotion::<$family>(client);
             true
         }
 
@@ -301,10 +306,11 @@ subprograms!(
     make_room_4,
     deltas_4,
     save_options_4,
-    warm_4,
+    fetch_opening_4,
+    fetch_both_sides_4,
     claim_4,
     complete_4,
-    warm_promotion_4,
+    fetch_promotion_4,
     promote_4,
     make_4
 );
@@ -326,10 +332,11 @@ subprograms!(
     make_room_6,
     deltas_6,
     save_options_6,
-    warm_6,
+    fetch_opening_6,
+    fetch_both_sides_6,
     claim_6,
     complete_6,
-    warm_promotion_6,
+    fetch_promotion_6,
     promote_6,
     make_6
 );

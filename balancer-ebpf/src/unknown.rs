@@ -16,7 +16,7 @@ use crate::flow_table::{self, Refused};
 use crate::forward::{exit, translate_apart, translate_told};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
-use crate::{service, signals};
+use crate::{fetch, service, signals};
 
 /// What becomes of it: for a service only a SYN may go on. From a backend a SYN is a connection of its own.
 #[inline(never)]
@@ -140,6 +140,19 @@ fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Dra
     true
 }
 
+/// [`Family::fetch_opening`]: has what a flow of the draft's client needs fetched, if it is a new one to the active backend
+/// that keeps its port.
+#[inline(always)]
+pub(crate) fn foresee<A: Family>() {
+    let Some(draft) = draft::draft::<A>() else { return };
+    let Some(service) = service::find(draft.client()) else { return };
+    let Route::Backend(slot) = service::route(service.pool) else { return };
+    if let (Some(pool), Some(backend)) = (service::pool(service.pool), service::backend(slot)) {
+        Source { pool, backend, slot, port: service.backend_port }.own(draft);
+        fetch::opening::<A>();
+    }
+}
+
 /// [`Family::make`]: both sides of the draft's flow, to this backend of this pool; the word of what becomes of the SYN if
 /// there is no flow.
 #[inline(always)]
@@ -206,7 +219,7 @@ impl Source<'_> {
     #[inline(always)]
     fn claim<A: Family>(&self, draft: &Draft<A>) -> Result<(), Reason> {
         let may_keep_port = self.own(draft);
-        A::warm();
+        A::fetch_both_sides();
         if may_keep_port {
             match draft::claim::<A>() {
                 Ok(()) => return Ok(()),

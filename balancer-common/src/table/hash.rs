@@ -1,4 +1,4 @@
-//! A key's hash: which buckets the key may be in, what stands for it in their tags, and which lock it has.
+//! A key's hash: which bucket the key may be in and where, what stands for it in the tags, and which lock it has.
 
 use super::{LOCKS, WAYS};
 use crate::abi::{FlowKey, Seed, WireAddress};
@@ -40,25 +40,23 @@ impl Hash {
         Self(scattered ^ scattered >> 32)
     }
 
-    /// The two buckets of so many in which the key may be.
+    /// The bucket of so many in which the key may be.
     #[inline(always)]
-    pub const fn buckets(self, buckets: u32) -> [u32; 2] {
-        let (high, low) = (self.0 >> 32, self.0 & 0xffff_ffff);
-        [((high * buckets as u64) >> 32) as u32, ((low * buckets as u64) >> 32) as u32]
+    pub const fn bucket(self, buckets: u32) -> u32 {
+        (((self.0 >> 32) * buckets as u64) >> 32) as u32
     }
 
-    /// What stands for the key in a bucket's tags; never 0, which stands for no key. Of bits that say little about the
-    /// buckets.
+    /// What stands for the key in its bucket's tags; never 0, which stands for no key. Of other bits than the bucket.
     #[inline(always)]
-    pub const fn tag(self) -> u16 {
-        let tag = (self.0 >> 32) as u16;
+    pub const fn tag(self) -> u8 {
+        let tag = (self.0 >> 8) as u8;
         if tag == 0 { 1 } else { tag }
     }
 
-    /// Which line of a bucket the key would have, if it may choose: most keys could.
+    /// Which line of its bucket the key would rather have: most have it.
     #[inline(always)]
     pub const fn way(self) -> u32 {
-        (self.0 >> 8) as u32 % WAYS
+        self.0 as u32 % WAYS
     }
 
     /// Which lock the key has.

@@ -1,48 +1,40 @@
-//! What only this module can see: the arithmetic on four tags at once, and the state word. The algorithm itself is tested
+//! What only this module can see: the arithmetic on eight tags at once, and the state word. The algorithm itself is tested
 //! from outside, in `tests/table`.
 
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::tags::count;
 use super::*;
 use crate::abi::{Address4, FlowKey, Seed};
 
-/// The four tags of a word, the lowest first.
-fn tags_of(word: u64) -> [u16; 4] {
-    core::array::from_fn(|way| (word >> (16 * way)) as u16)
+/// The eight tags of a word, the lowest first.
+fn tags_of(word: u64) -> [u8; 8] {
+    word.to_le_bytes()
 }
 
-fn word_of(tags: [u16; 4]) -> u64 {
-    tags.iter().rev().fold(0, |word, &tag| word << 16 | u64::from(tag))
+fn word_of(tags: [u8; 8]) -> u64 {
+    u64::from_le_bytes(tags)
 }
 
 /// The highest bit of each tag that is zero, by looking at one after the other.
 fn naive_zeros(word: u64) -> u64 {
-    word_of(tags_of(word).map(|tag| if tag == 0 { 0x8000 } else { 0 }))
+    word_of(tags_of(word).map(|tag| if tag == 0 { 0x80 } else { 0 }))
 }
 
 /// Tags that carries and borrows would show in.
-const EDGES: [u16; 10] = [0, 1, 2, 0x00ff, 0x0100, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff];
+const EDGES: [u8; 6] = [0, 1, 0x7f, 0x80, 0x81, 0xff];
 
 #[test]
 fn every_tag_is_zero_or_not_whatever_its_neighbours_are() {
-    for tag in 0..=u16::MAX {
-        for way in 0..4 {
-            for neighbour in [0, 1, 0x7fff, 0x8000, 0xffff] {
-                let mut tags = [neighbour; 4];
-                tags[way] = tag;
-                let word = word_of(tags);
-                assert_eq!(zeros(word), naive_zeros(word), "{word:#018x}");
-            }
-        }
-    }
-    for a in EDGES {
-        for b in EDGES {
-            for c in EDGES {
-                for d in EDGES {
-                    let word = word_of([a, b, c, d]);
+    for tag in 0..=u8::MAX {
+        for way in 0..8 {
+            for below in EDGES {
+                for above in EDGES {
+                    let tags = core::array::from_fn(|at| if at < way { below } else { above });
+                    let mut word = tags;
+                    word[way] = tag;
+                    let word = word_of(word);
                     assert_eq!(zeros(word), naive_zeros(word), "{word:#018x}");
                 }
             }
@@ -52,24 +44,23 @@ fn every_tag_is_zero_or_not_whatever_its_neighbours_are() {
 
 #[test]
 fn every_tag_is_found_among_others_by_xor() {
-    for tag in 1..=u16::MAX {
-        let word = word_of([tag, tag ^ 1, tag, tag ^ 0x8000]);
-        assert_eq!(zeros(word ^ repeated(tag)), 0x0000_8000_0000_8000, "{tag:#06x}");
+    for tag in 1..=u8::MAX {
+        let word = word_of([tag, tag ^ 1, tag, tag ^ 0x80, 0, !tag, tag ^ 1, tag]);
+        assert_eq!(zeros(word ^ repeated(tag)), 0x8000_0000_0080_0080, "{tag:#04x}");
     }
 }
 
 #[test]
-fn all_sixteen_sets_of_four_bits_are_counted_and_walked_in_order() {
-    for set in 0..16_u32 {
-        let bits = word_of(core::array::from_fn(|way| if set >> way & 1 == 1 { 0x8000 } else { 0 }));
-        assert_eq!(count(bits), set.count_ones(), "{set:#06b}");
-        let (mut walked, mut rest) = (Vec::new(), bits);
+fn all_sets_of_eight_bits_are_walked_in_order() {
+    for set in 0..=u8::MAX {
+        let mut rest = word_of(core::array::from_fn(|way| if set >> way & 1 == 1 { 0x80 } else { 0 }));
+        let mut walked = Vec::new();
         while rest != 0 {
             walked.push(lowest(rest));
             rest &= rest - 1;
         }
-        let expected: Vec<_> = (0..4).filter(|way| set >> way & 1 == 1).collect();
-        assert_eq!(walked, expected, "{set:#06b}");
+        let expected: Vec<_> = (0..8).filter(|way| set >> way & 1 == 1).collect();
+        assert_eq!(walked, expected, "{set:#010b}");
     }
 }
 
@@ -95,24 +86,22 @@ fn a_generation_wraps_into_nothing_else() {
 
 proptest! {
     #[test]
-    fn a_word_of_any_tags_has_the_zeros_that_one_sees(word in any::<u64>(), mask in any::<[bool; 4]>()) {
+    fn a_word_of_any_tags_has_the_zeros_that_one_sees(word in any::<u64>(), mask in any::<[bool; 8]>()) {
         let tags = tags_of(word);
         let word = word_of(core::array::from_fn(|way| if mask[way] { tags[way] } else { 0 }));
         prop_assert_eq!(zeros(word), naive_zeros(word));
-        prop_assert_eq!(count(zeros(word)), tags_of(word).iter().filter(|&&tag| tag == 0).count() as u32);
     }
 
     #[test]
     fn a_tag_is_found_in_the_first_line_that_has_it(
-        words in any::<[u64; 2]>(), tag in 1..=u16::MAX, mask in any::<[bool; 8]>(),
+        word in any::<u64>(), tag in 1..=u8::MAX, mask in any::<[bool; 8]>(),
     ) {
-        let mut tags: Vec<u16> = words.into_iter().flat_map(tags_of).collect();
+        let mut tags = tags_of(word);
         for (has_it, has) in mask.into_iter().zip(&mut tags) {
             *has = if has_it { tag } else { *has };
         }
-        let in_words = [word_of([tags[0], tags[1], tags[2], tags[3]]), word_of([tags[4], tags[5], tags[6], tags[7]])];
         let first = tags.iter().position(|&has| has == tag).map(|way| way as u32);
-        prop_assert_eq!(way_of(in_words, tag), first);
+        prop_assert_eq!(first_with(word_of(tags), tag), first);
     }
 
     #[test]
@@ -166,15 +155,17 @@ proptest! {
     }
 
     #[test]
-    fn a_hash_names_only_buckets_and_locks_that_there_are(word in any::<u64>(), buckets in 1..=u32::MAX) {
-        prop_assert!(Hash::from_word(word).buckets(buckets).iter().all(|&bucket| bucket < buckets));
-        prop_assert!(Hash::from_word(word).lock() < LOCKS);
+    fn a_hash_names_only_buckets_lines_and_locks_that_there_are(word in any::<u64>(), buckets in 1..=u32::MAX) {
+        let hash = Hash::from_word(word);
+        prop_assert!(hash.bucket(buckets) < buckets);
+        prop_assert!(hash.way() < WAYS);
+        prop_assert!(hash.lock() < LOCKS);
     }
 }
 
 #[test]
 fn a_hash_whose_tag_would_be_zero_has_another() {
-    for word in [0, 0xffff_0000_ffff_ffff, 0x1234_0000_1234_5678, 0xffff] {
+    for word in [0, 0xffff_ffff_ffff_00ff, 0x1234_5678_1234_0078, 0xff] {
         assert_eq!(Hash::from_word(word).tag(), 1, "{word:#x}");
     }
 }

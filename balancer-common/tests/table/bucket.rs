@@ -1,30 +1,30 @@
 //! A bucket of a flow table in `loom`'s cells, of which every order of access is tried.
 //!
 //! They promise what the algorithm asks of them and no more: a line's words are written and read one by one and relaxed,
-//! ordered by the fences behind a claim and before a second look at the state; tags are relaxed, and eight cells instead
-//! of two words. The store of a packet's time is a compare-and-swap here, as loom has no store into half of a cell. For
+//! ordered by the fences behind a claim and before a second look at the state; tags are relaxed, and a cell each instead
+//! of eight in a word. The store of a packet's time is a compare-and-swap here, as loom has no store into half of a cell. For
 //! the others it is the same, one step that leaves the lower half as it was; it is relaxed, so it orders nothing; and it
 //! doesn't look at what it overwrites. A store that waits in a CPU's buffer is a packet that came later: nothing that the
 //! packet does afterwards looks at the state. Publishing is a swap, of which the result is thrown away: loom would let a
 //! plain store and such a step come before one another both.
 //!
-//! Of its eight lines only the first ones are anybody's; the others are in use for ever, so that threads must meet.
+//! Of its lines only the first ones are anybody's; the others are in use for ever, so that threads must meet.
 
 use balancer_common::abi::{Address4, Port, Seed};
 use balancer_common::table::{
-    Hash, Kind, Lines, Locks, Place, Refused, State, Table, WAYS, find, insert, met,
+    Hash, Kind, Lines, Locks, Place, Refused, State, TAGS, Table, find, insert, met,
 };
-use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use loom::thread;
 
 use super::cells::Key;
 
 /// A tag that no key of these tests has, for lines in use for ever.
-const IN_USE: u16 = 0xfffe;
+const IN_USE: u8 = 0xfe;
 
 struct Line {
     state: AtomicU64,
-    tag: AtomicU16,
+    tag: AtomicU8,
     /// Source address and ports; the key's other word is the same for all.
     key: [AtomicU32; 2],
     /// Twice the same in one life.
@@ -43,18 +43,14 @@ pub(crate) struct Bucket {
     is_ordered: bool,
 }
 
-/// The key of this number, one whose first bucket is the first.
+/// The key of this number.
 pub(crate) fn key(number: u8) -> Key {
-    let mut key = Key {
+    Key {
         source: Address4::from_wire([10, 0, 0, number]),
         destination: Address4::from_wire([10, 0, 1, 1]),
         source_port: Port::new(40_000 + 100 * u16::from(number)),
         destination_port: Port::new(443),
-    };
-    while hash(&key).buckets(2)[0] != 0 {
-        key.source_port = Port::new(key.source_port.number() + 1);
     }
-    key
 }
 
 /// Nobody's key: the address of one and the port of another.
@@ -83,7 +79,7 @@ impl Bucket {
     pub(crate) fn of(lines: usize) -> Self {
         let line = || Line {
             state: AtomicU64::new(0),
-            tag: AtomicU16::new(0),
+            tag: AtomicU8::new(0),
             key: [AtomicU32::new(0), AtomicU32::new(0)],
             value: [AtomicU32::new(0), AtomicU32::new(0)],
         };
@@ -199,31 +195,37 @@ impl Lines for Bucket {
         self.lines[line].state.swap(new.0, Ordering::Release);
     }
 
-    fn set_tag(&self, index: u32, tag: u16) {
+    fn set_tag(&self, index: u32, tag: u8) {
         self.lines[index as usize].tag.store(tag, Ordering::Relaxed);
     }
 }
 
 impl Table for Bucket {
     type Key = Key;
+    type Tags = ();
 
     fn buckets(&self) -> u32 {
-        2
+        1
     }
 
-    /// Both buckets are the same one here, but that the second has nobody's lines: a key's first bucket is all it has.
-    fn tags(&self, bucket: u32) -> Option<[u64; 2]> {
-        if bucket == 0 {
+    fn tags(&self, bucket: u32) -> Option<()> {
+        (bucket == 0).then_some(())
+    }
+
+    fn word(&self, (): (), word: u32) -> u64 {
+        let lines = word * TAGS..(word + 1) * TAGS;
+        if self.line(lines.start).is_some() {
             self.turn.fetch_add(1, Ordering::Relaxed);
         }
-        let tag = |way: usize| match self.lines.get(way) {
-            Some(line) if bucket == 0 => line.tag.load(Ordering::Relaxed),
-            _ => IN_USE,
-        };
-        let half = WAYS as usize / 2;
-        let word =
-            |from: usize| (from..from + half).rev().fold(0, |word, way| word << 16 | u64::from(tag(way)));
-        Some([word(0), word(half)])
+        let tag =
+            |line| self.lines.get(line as usize).map_or(IN_USE, |line| line.tag.load(Ordering::Relaxed));
+        lines.rev().fold(0, |tags, line| tags << 8 | u64::from(tag(line)))
+    }
+
+    fn tag(&self, (): (), way: u32) -> u8 {
+        let Some(line) = self.line(way) else { return IN_USE };
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        self.lines[line].tag.load(Ordering::Relaxed)
     }
 
     fn has_key(&self, line: usize, key: &Key) -> bool {

@@ -5,10 +5,10 @@
 //! The same goes for the time: std has no store into half of a cell, so it is a compare-and-swap of the whole.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 use balancer_common::abi::{Address4, FlowKey, Port, Seed};
-use balancer_common::table::{Hash, LOCKS, Lines, Locks, Place, State, Table, WAYS};
+use balancer_common::table::{Hash, LOCKS, Lines, Locks, Place, State, TAGS, Table, WAYS};
 
 /// What the tests look up.
 pub(crate) type Key = FlowKey<Address4>;
@@ -24,7 +24,7 @@ struct Line {
 /// The table.
 pub(crate) struct Cells {
     lines: Vec<Line>,
-    tags: Vec<AtomicU16>,
+    tags: Vec<AtomicU8>,
     /// What its keys are hashed with.
     pub(crate) seed: Seed,
 }
@@ -35,7 +35,7 @@ impl Cells {
         let mut random = Random(seed);
         Self {
             lines: (0..lines).map(|_| Line::default()).collect(),
-            tags: (0..lines).map(|_| AtomicU16::new(0)).collect(),
+            tags: (0..lines).map(|_| AtomicU8::new(0)).collect(),
             seed: Seed(std::array::from_fn(|_| random.next())),
         }
     }
@@ -48,7 +48,7 @@ impl Cells {
         Hash::of(key, &self.seed)
     }
 
-    pub(crate) fn tag(&self, index: u32) -> u16 {
+    pub(crate) fn tag_of(&self, index: u32) -> u8 {
         self.tags[index as usize].load(Ordering::Relaxed)
     }
 
@@ -127,25 +127,30 @@ impl Lines for Cells {
         self.lines[line as usize].state.store(new.0, Ordering::Release);
     }
 
-    fn set_tag(&self, index: u32, tag: u16) {
+    fn set_tag(&self, index: u32, tag: u8) {
         self.tags[index as usize].store(tag, Ordering::Relaxed);
     }
 }
 
 impl Table for Cells {
     type Key = Key;
+    type Tags = u32;
 
     fn buckets(&self) -> u32 {
         self.lines() / WAYS
     }
 
-    fn tags(&self, bucket: u32) -> Option<[u64; 2]> {
-        let at = (bucket * WAYS) as usize;
-        let tags = self.tags.get(at..at + WAYS as usize)?;
-        let word = |tags: &[AtomicU16]| {
-            tags.iter().rev().fold(0, |word, tag| word << 16 | u64::from(tag.load(Ordering::Relaxed)))
-        };
-        Some([word(&tags[..4]), word(&tags[4..])])
+    fn tags(&self, bucket: u32) -> Option<u32> {
+        (bucket < self.buckets()).then_some(bucket * WAYS)
+    }
+
+    fn word(&self, first: u32, word: u32) -> u64 {
+        let of_word = (0..TAGS).map(|way| self.tag(first, word * TAGS + way));
+        of_word.rev().fold(0, |word, tag| word << 8 | u64::from(tag))
+    }
+
+    fn tag(&self, first: u32, way: u32) -> u8 {
+        self.tag_of(first + way)
     }
 
     fn has_key(&self, line: u32, key: &Key) -> bool {
@@ -219,7 +224,7 @@ impl Lines for Dying<'_> {
         }
     }
 
-    fn set_tag(&self, index: u32, tag: u16) {
+    fn set_tag(&self, index: u32, tag: u8) {
         if self.lives() {
             self.table.set_tag(index, tag);
         }

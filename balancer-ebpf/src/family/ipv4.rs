@@ -115,10 +115,11 @@ impl Family for Address4 {
         make_room_4,
         deltas_4,
         save_options_4,
-        warm_4,
+        fetch_opening_4,
+        fetch_both_sides_4,
         claim_4,
         complete_4,
-        warm_promotion_4,
+        fetch_promotion_4,
         promote_4,
         make_4
     );

@@ -114,10 +114,11 @@ impl Family for Address6 {
         make_room_6,
         deltas_6,
         save_options_6,
-        warm_6,
+        fetch_opening_6,
+        fetch_both_sides_6,
         claim_6,
         complete_6,
-        warm_promotion_6,
+        fetch_promotion_6,
         promote_6,
         make_6
     );

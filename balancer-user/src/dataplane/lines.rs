@@ -10,7 +10,9 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use balancer_common::abi::{Handshake, Line, Past, SavedSyn, WireAddress};
-use balancer_common::table::{Kind, Lines, Place, State, Taker, WAYS, give_up, remove, remove_as_met};
+use balancer_common::table::{
+    Kind, Lines, Place, State, TAG_WORDS, TAGS, Taker, give_up, remove, remove_as_met,
+};
 
 use super::DataplaneError;
 use super::maps::Maps;
@@ -19,10 +21,6 @@ use super::words::MappedWords;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
-/// Words of a bucket's tags.
-const TAG_WORDS: usize = WAYS as usize * size_of::<u16>() / WORD;
-/// Tags in a word.
-const TAGS: u32 = (WORD / size_of::<u16>()) as u32;
 
 /// One table of one family.
 pub(super) struct MappedTable<A> {
@@ -71,7 +69,7 @@ impl<A: WireAddress> MappedTable<A> {
         let past_words = if of_handshakes { size_of::<Handshake>() } else { size_of::<Past>() } / WORD;
         Ok(Self {
             lines: take_array(maps, names.lines, Self::LINE_WORDS)?,
-            tags: take_array(maps, names.tags, TAG_WORDS)?,
+            tags: take_array(maps, names.tags, TAG_WORDS as usize)?,
             pasts: take_array(maps, names.pasts, past_words)?,
             past_words,
             family: PhantomData,
@@ -98,7 +96,7 @@ impl<A: WireAddress> MappedTable<A> {
         let words = 0..self.tags.len();
         let tagged = words.flat_map(|word| {
             let tags = self.tags.peek(word);
-            let in_use = (0..TAGS).filter(move |tag| (tags >> (16 * tag)) as u16 != 0);
+            let in_use = (0..TAGS).filter(move |tag| (tags >> (8 * tag)) as u8 != 0);
             let in_use = in_use.take(if tags == 0 { 0 } else { TAGS as usize });
             in_use.map(move |tag| word as u32 * TAGS + tag)
         });
@@ -253,7 +251,7 @@ impl<A: WireAddress> Lines for MappedTable<A> {
         self.lines.store(line as usize * Self::LINE_WORDS, new.0);
     }
 
-    fn set_tag(&self, index: u32, tag: u16) {
-        self.tags.store_quarter(index as usize, tag);
+    fn set_tag(&self, index: u32, tag: u8) {
+        self.tags.store_byte(index as usize, tag);
     }
 }

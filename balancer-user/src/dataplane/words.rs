@@ -10,7 +10,7 @@
 
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -26,8 +26,6 @@ pub(super) struct MappedWords {
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
-/// Half words of a quarter of a word, as tags are.
-const QUARTERS: usize = WORD / size_of::<u16>();
 
 // SAFETY: the mapping belongs to this value alone until it is dropped, and all access to it is atomic.
 unsafe impl Send for MappedWords {}
@@ -99,13 +97,13 @@ impl MappedWords {
         self.word(index).fetch_add(value, Ordering::AcqRel);
     }
 
-    /// Stores one of the four quarters of each word; the first one stands at the lowest address.
-    pub(super) fn store_quarter(&self, quarter: usize, value: u16) {
-        let _ = self.word(quarter / QUARTERS);
-        // SAFETY: within the mapping, as the word is; aligned. To the processor a quarter is as atomic as the word, whoever reads
-        // which of them.
-        let quarter = unsafe { self.words.cast::<AtomicU16>().add(quarter).as_ref() };
-        quarter.store(value, Ordering::Release);
+    /// Stores one of the bytes; the first one stands at the lowest address.
+    pub(super) fn store_byte(&self, at: usize, value: u8) {
+        let _ = self.word(at / WORD);
+        // SAFETY: within the mapping, as the word is. To the processor a byte is as atomic as the word, whoever reads which of
+        // them.
+        let byte = unsafe { self.words.cast::<AtomicU8>().add(at).as_ref() };
+        byte.store(value, Ordering::Release);
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct FlowMaps {
 /// A table: its lines and their tags.
 struct Table<L: Pod> {
     lines: Array<MapData, L>,
-    tags: Array<MapData, [u64; 2]>,
+    tags: Array<MapData, [u8; WAYS as usize]>,
     /// The word of a line whose upper quarter is the backend's slot.
     slots: usize,
 }
@@ -174,7 +174,7 @@ impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
         for bucket in 0..self.tags.len() {
             let tags = self.tags.get(&bucket, 0)?;
             for way in 0..WAYS {
-                if (tags[way as usize / 4] >> (way % 4 * 16)) as u16 == 0 {
+                if tags[way as usize] == 0 {
                     continue;
                 }
                 let index = bucket * WAYS + way;
@@ -195,7 +195,7 @@ impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
     fn clear(&mut self) -> Result<()> {
         for (index, line) in self.live()? {
             self.set_state(index, line, State(line.as_ref()[0]).freed())?;
-            self.tags.set(index / WAYS, [0; 2], 0)?;
+            self.tags.set(index / WAYS, [0; WAYS as usize], 0)?;
         }
         Ok(())
     }
@@ -218,8 +218,7 @@ impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
             let state = State(line.as_ref()[0]);
             if Seen(state.marks()).is_from_client() {
                 let mut tags = self.tags.get(&(index / WAYS), 0)?;
-                let way = index % WAYS;
-                tags[way as usize / 4] &= !(0xffff << (way % 4 * 16));
+                tags[(index % WAYS) as usize] = 0;
                 self.tags.set(index / WAYS, tags, 0)?;
                 self.set_state(index, line, state.freed())?;
             }

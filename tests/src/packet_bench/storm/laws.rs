@@ -35,7 +35,7 @@ struct Family<A, const LINE: usize> {
 struct Table<A, const LINE: usize, const PAST: usize> {
     name: &'static str,
     lines: Array<MapData, [u64; LINE]>,
-    tags: Array<MapData, [u64; 2]>,
+    tags: Array<MapData, [u8; WAYS as usize]>,
     pasts: Array<MapData, [u64; PAST]>,
     seed: Seed,
     family: std::marker::PhantomData<A>,
@@ -207,17 +207,15 @@ impl<A: WireAddress, const LINE: usize, const PAST: usize> Table<A, LINE, PAST> 
         Ok(live)
     }
 
-    fn tag(&self, index: u32) -> Result<u16> {
-        let tags = self.tags.get(&(index / WAYS), 0)?;
-        let way = index % WAYS;
-        Ok((tags[way as usize / 4] >> (way % 4 * 16)) as u16)
+    fn tag(&self, index: u32) -> Result<u8> {
+        Ok(self.tags.get(&(index / WAYS), 0)?[(index % WAYS) as usize])
     }
 
     /// It is where its key may be.
     fn check_place(&self, index: u32, line: &Line<A>) -> Result<()> {
         let hash = Hash::of(&line.key, &self.seed);
         ensure!(self.tag(index)? == hash.tag(), "has another key's tag");
-        ensure!(hash.buckets(self.tags.len()).contains(&(index / WAYS)), "is in another key's bucket");
+        ensure!(hash.bucket(self.tags.len()) == index / WAYS, "is in another key's bucket");
         Ok(())
     }
 
