@@ -52,6 +52,9 @@ pub const TAG_WORDS: u32 = WAYS / TAGS;
 /// Among how many lines of its bucket the [`oldest`] is looked for at once.
 pub const WINDOW: u32 = 8;
 
+/// So many times eight lines are all of a bucket.
+pub const WINDOWS: u32 = WAYS / WINDOW;
+
 /// Lines for so many flows, of two lines each: 3.5, so four of seven are in use at the most.
 pub const fn lines_for(flows: u32) -> u32 {
     buckets_for(flows) * WAYS
@@ -384,24 +387,33 @@ pub fn oldest<T: Table>(
     now: u32,
     may_go: impl Fn(State) -> bool,
 ) -> Option<Place<T::Line>> {
+    (0..WINDOWS).find_map(|window| oldest_in(table, hash, window, now, &may_go))
+}
+
+/// The same in one of the key's [`WINDOWS`].
+#[inline(always)]
+pub fn oldest_in<T: Table>(
+    table: &T,
+    hash: Hash,
+    window: u32,
+    now: u32,
+    may_go: impl Fn(State) -> bool,
+) -> Option<Place<T::Line>> {
     // Never a variant without its contents, which the verifier of older kernels would see copied.
     let (mut found, mut silent, mut index_of_oldest, mut state_of_oldest) = (false, 0, 0, State(0));
-    for window in 0..WAYS / WINDOW {
-        for at in 0..WINDOW {
-            let index = self::window(table, hash, window * WINDOW + at);
-            let Some(line) = table.line(index) else { continue };
-            let state = table.state(line);
-            let since = state.silent(now);
-            if state.kind() == Kind::Live && may_go(state) && (!found || since > silent) {
-                (found, silent, index_of_oldest, state_of_oldest) = (true, since, index, state);
-            }
-        }
-        if found {
-            let line = table.line(index_of_oldest)?;
-            return Some(Place { line, index: index_of_oldest, state: state_of_oldest });
+    for at in 0..WINDOW {
+        let index = self::window(table, hash, window * WINDOW + at);
+        let Some(line) = table.line(index) else { continue };
+        let state = table.state(line);
+        let since = state.silent(now);
+        if state.kind() == Kind::Live && may_go(state) && (!found || since > silent) {
+            (found, silent, index_of_oldest, state_of_oldest) = (true, since, index, state);
         }
     }
-    None
+    if !found {
+        return None;
+    }
+    Some(Place { line: table.line(index_of_oldest)?, index: index_of_oldest, state: state_of_oldest })
 }
 
 #[cfg(test)]

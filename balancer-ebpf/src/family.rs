@@ -75,7 +75,7 @@ pub(crate) trait Family: Framed {
     fn forget_oldest() -> bool;
     fn closed() -> u64;
     fn is_over(index: u32, state: u64) -> bool;
-    fn make_room() -> bool;
+    fn make_room(somewhere: u64, window: u32) -> bool;
     fn deltas() -> u32;
     fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
     fn fetch_opening() -> bool;
@@ -204,8 +204,8 @@ macro_rules! subprograms {
         }
 
         #[inline(always)]
-        fn make_room() -> bool {
-            subprograms::$make_room()
+        fn make_room(somewhere: u64, window: u32) -> bool {
+            subprograms::$make_room(somewhere, window)
         }
 
         #[inline(always)]

@@ -33,7 +33,7 @@ pub(crate) fn opening<A: Family>() {
     }
 }
 
-/// [`Family::fetch_draft`]: what both sides of the draft's flow will be written to.
+/// [`Family::fetch_both_sides`]: what both sides of the draft's flow will be written to.
 #[inline(always)]
 pub(crate) fn both_sides<A: Family>() {
     let Some(draft) = draft::<A>() else { return };

@@ -7,7 +7,7 @@
 
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::limits::{CHALLENGE_NS, HALF_CLOSED_IDLE_NS, ROOM_TRIES};
-use balancer_common::table::{self, Hash, State};
+use balancer_common::table::{self, Hash, State, WINDOWS};
 
 use crate::clock::{now, ticks};
 use crate::direction::Direction;
@@ -22,8 +22,13 @@ pub(crate) fn was_made<A: Family>() -> bool {
     if !report::may_search() {
         return false;
     }
-    for _ in 0..ROOM_TRIES {
-        if A::make_room() {
+    let mut somewhere = 0;
+    for attempt in 0..ROOM_TRIES {
+        let window = attempt % WINDOWS;
+        if window == 0 {
+            somewhere = u64::from(random()) << 32 | u64::from(random());
+        }
+        if A::make_room(somewhere, window) {
             return true;
         }
     }
@@ -32,10 +37,9 @@ pub(crate) fn was_made<A: Family>() -> bool {
 
 /// [`Family::make_room`], in one of those places.
 #[inline(always)]
-pub(crate) fn make_room<A: Family>() -> bool {
-    let somewhere = Hash::from_word(u64::from(random()) << 32 | u64::from(random()));
+pub(crate) fn make_room<A: Family>(somewhere: Hash, window: u32) -> bool {
     let may_be_over = |state: State| Seen(state.marks()).may_end();
-    match table::oldest(&Established::table::<A>(), somewhere, now(), may_be_over) {
+    match table::oldest_in(&Established::table::<A>(), somewhere, window, now(), may_be_over) {
         Some(place) if A::is_over(place.index, place.state.0) => {
             A::release_established(place.index, place.state.0)
         }

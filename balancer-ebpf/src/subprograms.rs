@@ -216,8 +216,8 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $make_room() -> bool {
-            room::make_room::<$family>()
+        pub(crate) extern "C" fn $make_room(somewhere: u64, window: u32) -> bool {
+            room::make_room::<$family>(Hash::from_word(somewhere), window)
         }
 
         #[inline(never)]

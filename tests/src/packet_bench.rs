@@ -88,7 +88,8 @@ const BYTES_PER_FLOW_MAX: f64 = 320.0;
 /// The verifier gives up after a million instructions (Linux 5.2). What it walks through of the same program differs from
 /// version to version, so a quarter stays in hand.
 const VERIFIED_MAX: u32 = 750_000;
-/// So many flows of those that were made may be missing: by chance all places are taken that a flow may have.
+/// So many flows of those that were made may be missing: by chance all places are taken that a flow may have. The last ones
+/// of a million miss most of them: of 300 seeds the worst had 10 in all, which is more than a part in ten thousand of a chunk.
 const MISSING_MAX: f64 = 2e-4;
 
 /// Of the gateways: both families, with snat.

@@ -16,20 +16,24 @@ pub(crate) struct Built {
     pub(crate) binary: PathBuf,
 }
 
-/// The product.
+/// The product. Made of the same crates as in [`build_with_tests`], whose features tests ask for: what is tested and
+/// measured is what is packed.
 pub(crate) fn build() -> Result<Built> {
-    build_packages(&["--package", "balancer-user"])
+    build_targets(&["--bin", "balancer"])
 }
 
-/// The product with what its tests and labs need besides. By one command, so that both are made of the same crates: of
-/// two commands cargo would build a third of them twice, as tests ask some for more features.
+/// The product with what its tests and labs need besides. By one command: of two cargo would build a third of the crates
+/// twice.
 pub(crate) fn build_with_tests() -> Result<Built> {
-    build_packages(&["--package", "balancer-user", "--package", "balancer-tests", "--bins"])
+    build_targets(&["--bins"])
 }
 
-fn build_packages(packages: &[&str]) -> Result<Built> {
+fn build_targets(targets: &[&str]) -> Result<Built> {
     let object = object()?;
-    run(cargo().args(["build", "--release"]).args(packages).env("BALANCER_BPF_OBJECT", &object))?;
+    run(cargo()
+        .args(["build", "--release", "--package", "balancer-user", "--package", "balancer-tests"])
+        .args(targets)
+        .env("BALANCER_BPF_OBJECT", &object))?;
     let binary = target().join("release/balancer");
     eprintln!("built {}", binary.display());
     Ok(Built { object, binary })

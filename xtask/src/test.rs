@@ -1,4 +1,4 @@
-//! Runs every test: those of the host's side, then those that need root and a kernel.
+//! Runs every test: those of what both sides share, then all others, of which most need root and a kernel.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

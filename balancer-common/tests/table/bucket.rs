@@ -43,14 +43,20 @@ pub(crate) struct Bucket {
     is_ordered: bool,
 }
 
-/// The key of this number.
+/// The key of this number. The first one would rather have the first line and the second one the second; others would have
+/// one that isn't anybody's.
 pub(crate) fn key(number: u8) -> Key {
-    Key {
+    let mut key = Key {
         source: Address4::from_wire([10, 0, 0, number]),
         destination: Address4::from_wire([10, 0, 1, 1]),
         source_port: Port::new(40_000 + 100 * u16::from(number)),
         destination_port: Port::new(443),
+    };
+    let is_right = |way: u32| if number <= 2 { way + 1 == u32::from(number) } else { way >= TAGS };
+    while !is_right(hash(&key).way()) {
+        key.source_port = Port::new(key.source_port.number() + 1);
     }
+    key
 }
 
 /// Nobody's key: the address of one and the port of another.

@@ -106,7 +106,24 @@ fn room(scene: &'static Scene) -> Vec<Case> {
             .packet(flow.response().acks(CLIENT_NEXT.wrapping_add(1)))
             .expect(returned_to(scene.client))
     };
+    let other = flow.of(SocketAddr::new(scene.other_client.ip(), 31000));
+    let both = Case::of(scene, "beside one that only its client has ended, one that is over is found")
+        .given(usual().max_half_open(1).max_flows(2))
+        .handshake(other)
+        .handshake(flow)
+        .packet(flow.request().fin())
+        .expect(forwarded_to(scene.primary))
+        .packet(flow.response().acks(CLIENT_NEXT.wrapping_add(1)))
+        .expect(returned_to(scene.client));
     vec![
+        has_room(
+            closed(flow, both)
+                .then(Change::Silence(Duration::from_secs(5)))
+                .packet(other.request().fin())
+                .expect(forwarded_to(scene.primary))
+                .packet(other.response().acks(CLIENT_NEXT.wrapping_add(1)))
+                .expect(returned_to(other.client)),
+        ),
         has_room(closed(flow, half_closed("where max_flows are there, one that is over makes room"))),
         has_room(
             begins("where max_flows are there, one that was reset a moment ago makes room")
