@@ -5,12 +5,21 @@
 //! all of it at once: the processor goes on meanwhile, as nothing depends on what it reads. Nothing is decided here.
 #![expect(unsafe_code, reason = "lines are read through the pointers that lookups return")]
 
+use balancer_common::abi::FlowKey;
 use balancer_common::table::{self, Hash, Lines, Table, WAYS, WINDOW};
 
 use crate::draft::draft;
 use crate::family::Family;
 use crate::flow_table::is_full;
 use crate::memory::{Established, HalfOpen, Tier};
+
+/// What a tuple will be looked for in, and the handshake that it belongs to, if it is where it would rather be.
+#[inline(always)]
+pub(crate) fn handshake<A: Family>(key: &FlowKey<A>) {
+    let hash = A::hash_of(key);
+    tag::<A, Established>(hash);
+    first::<A, HalfOpen>(hash);
+}
 
 /// What the draft's flow will be looked for in and written to, if it is a new one and has the tuples that stand there; and
 /// those handshakes of which one has to go, if there are as many as there may be.

@@ -20,6 +20,7 @@ use crate::draft;
 use crate::established::established;
 use crate::express::express;
 use crate::family::Family;
+use crate::fetch;
 use crate::flow_table;
 use crate::handshake::handshake;
 use crate::hold::hold;
@@ -100,7 +101,7 @@ fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
 #[inline(always)]
 fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
-    fetch_opening(packet, &key);
+    fetch_beginning(packet, &key);
     match flow_table::met(&key) {
         Some(Met::Established(index)) => match flow_table::direction_at(index.0, &key) {
             Some(direction) => established(ctx, packet, direction),
@@ -111,13 +112,19 @@ fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
     }
 }
 
-/// Has what a new flow needs fetched, if the segment may open one.
+/// Has what the beginning of a flow needs fetched. Most segments of a service that come here are of one, and all others cost
+/// nothing.
 #[inline(always)]
-fn fetch_opening<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>) {
-    if matches!(packet.kind(), Kind::Syn)
-        && service::is_known(key.destination.into())
-        && let Some(draft) = draft::draft::<A>()
-    {
+fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>) {
+    let kind = packet.kind();
+    // With dnat a backend answers to the client itself.
+    let is_answer = matches!(kind, Kind::SynAck) && service::is_known(key.source.into());
+    if !is_answer && !service::is_known(key.destination.into()) {
+        return;
+    }
+    if !matches!(kind, Kind::Syn) {
+        fetch::handshake(key);
+    } else if let Some(draft) = draft::draft::<A>() {
         draft.client.set(*key);
         A::fetch_opening();
     }
