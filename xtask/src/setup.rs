@@ -36,7 +36,8 @@ const LAB_TOOLS: [Tool; 6] = [
 ];
 
 /// What the tests use besides.
-const TEST_TOOLS: [Tool; 10] = [
+const TEST_TOOLS: [Tool; 11] = [
+    ("bpftool", "bpftool"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("prlimit", "util-linux"),
@@ -171,7 +172,7 @@ const LABS: Need = Need {
 };
 
 const TESTS: Need = Need {
-    what: "tools of the tests (util-linux, systemd, keepalived, PostgreSQL, Chromium)",
+    what: "tools of the tests (bpftool, util-linux, systemd, keepalived, PostgreSQL, Chromium)",
     plan: "install their Debian packages",
     found: || missing(&TEST_TOOLS).is_empty().then(|| "all of them".to_owned()),
     install: || install_tools("tests", &TEST_TOOLS),
