@@ -102,11 +102,11 @@ pub trait Table: Lines {
     /// What lines are found by.
     type Key;
 
-    /// How many buckets there are.
-    fn buckets(&self) -> u32;
-
     /// The tags of a bucket's lines, found by its number once.
     type Tags: Copy;
+
+    /// How many buckets there are.
+    fn buckets(&self) -> u32;
 
     /// The tags of this bucket.
     fn tags(&self, bucket: u32) -> Option<Self::Tags>;

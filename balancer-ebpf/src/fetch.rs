@@ -26,15 +26,15 @@ pub(crate) fn handshake<A: Family>(key: &FlowKey<A>) {
 #[inline(always)]
 pub(crate) fn opening<A: Family>() {
     let Some(draft) = draft::<A>() else { return };
-    for key in [draft.client(), draft.backend()] {
-        let hash = A::hash_of(key);
+    let (client, backend) = (A::hash_of(draft.client()), A::hash_of(draft.backend()));
+    for hash in [client, backend] {
         tag::<A, Established>(hash);
         first::<A, HalfOpen>(hash);
     }
     if HalfOpen::count::<A>().is_some_and(|count| is_full(count, HalfOpen::limit())) {
         let table = HalfOpen::table::<A>();
         for at in 0..WINDOW {
-            let index = table::window(&table, A::hash_of(draft.client()), at);
+            let index = table::window(&table, client, at);
             table.line(index).map(|line| table.state(line));
             // SAFETY: an aligned word of the map.
             HalfOpen::past::<A>(index).map(|past| unsafe { (&raw const (*past).twin).read_volatile() });
