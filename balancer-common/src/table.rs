@@ -37,7 +37,7 @@ pub use hash::Hash;
 pub use state::{Kind, State, since};
 pub use tags::first_with;
 
-use tags::{lowest, repeated, zeros};
+use tags::{below_zero, has_zero, lowest, repeated, zeros};
 
 /// Lines of a bucket: as many as tags of one byte in a cache line. At the load that [`lines_for`] allows, 12 of a million new
 /// keys find no place in a table of as many flows as there may be, and one of a million where a tenth of them is missing.
@@ -170,9 +170,14 @@ pub fn find<T: Table>(table: &T, hash: Hash, key: &T::Key) -> Option<Place<T::Li
     {
         return Some(place);
     }
+    // Most keys that don't are nowhere, which takes no jump for each word to see.
+    let wanted = repeated(hash.tag());
+    if !has_zero((0..TAG_WORDS).fold(0, |seen, word| seen | below_zero(table.word(tags, word) ^ wanted))) {
+        return None;
+    }
     for step in 0..TAG_WORDS {
         let word = word_after(hash, step);
-        let mut matches = zeros(table.word(tags, word) ^ repeated(hash.tag()));
+        let mut matches = zeros(table.word(tags, word) ^ wanted);
         // As a rule one of them or none.
         for _ in 0..TAGS {
             if matches == 0 {

@@ -13,6 +13,18 @@ pub(super) const fn zeros(tags: u64) -> u64 {
     !((tags & LOW).wrapping_add(LOW) | tags | LOW)
 }
 
+/// Of words of eight tags, one over the other: whether a tag is zero in any of them, see [`has_zero`].
+#[inline(always)]
+pub(super) const fn below_zero(tags: u64) -> u64 {
+    tags.wrapping_sub(repeated(1)) & !tags
+}
+
+/// Whether one of the tags is zero whose [`below_zero`] this is.
+#[inline(always)]
+pub(super) const fn has_zero(below: u64) -> bool {
+    below & repeated(0x80) != 0
+}
+
 /// Which of eight tags the lowest of these bits is in.
 #[inline(always)]
 pub(super) const fn lowest(bits: u64) -> u32 {

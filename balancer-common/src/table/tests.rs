@@ -3,6 +3,7 @@
 
 use std::vec::Vec;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
@@ -36,6 +37,7 @@ fn every_tag_is_zero_or_not_whatever_its_neighbours_are() {
                     word[way] = tag;
                     let word = word_of(word);
                     assert_eq!(zeros(word), naive_zeros(word), "{word:#018x}");
+                    assert_eq!(has_zero(below_zero(word)), naive_zeros(word) != 0, "{word:#018x}");
                 }
             }
         }
@@ -90,6 +92,17 @@ proptest! {
         let tags = tags_of(word);
         let word = word_of(core::array::from_fn(|way| if mask[way] { tags[way] } else { 0 }));
         prop_assert_eq!(zeros(word), naive_zeros(word));
+    }
+
+    #[test]
+    fn a_tag_of_some_words_is_zero_if_it_is_in_one_of_them(words in vec(any::<[u8; 8]>(), 0..9), zero in 0..400_usize) {
+        let mut words = words;
+        if let Some(word) = words.get_mut(zero / 8) {
+            word[zero % 8] = 0;
+        }
+        let words: Vec<_> = words.into_iter().map(word_of).collect();
+        let below = words.iter().fold(0, |below, word| below | below_zero(*word));
+        prop_assert_eq!(has_zero(below), words.iter().any(|word| naive_zeros(*word) != 0));
     }
 
     #[test]
