@@ -128,14 +128,21 @@ pub trait Table: Lines {
     }
 }
 
-/// Locks for keys that are being inserted.
+/// Locks for keys that are being inserted. Each has a sequence number, which is odd while somebody has the lock and another
+/// one each time that it was given back: while it is the same, no key of this lock was inserted.
 pub trait Locks {
-    /// Takes this lock, if nobody has it.
-    fn try_lock(&self, lock: u32) -> bool;
+    /// A lock's sequence number; acquires what was written before the lock was given back.
+    fn sequence(&self, lock: u32) -> u32;
 
-    /// Gives it back, after all that was written before.
+    /// Takes the lock, if it still has this sequence number, which is an even one.
+    fn try_lock(&self, lock: u32, sequence: u32) -> bool;
+
+    /// Gives the lock back that the caller has, after all that was written before.
     fn unlock(&self, lock: u32);
 }
+
+/// A sequence number with which no lock can be taken.
+pub const TAKEN: u32 = 1;
 
 /// A line, and in which life it was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +173,7 @@ pub fn find<T: Table>(table: &T, hash: Hash, key: &T::Key) -> Option<Place<T::Li
     let tags = table.tags(bucket)?;
     // Most keys have the line that they would rather have.
     if table.tag(tags, hash.way()) == hash.tag()
-        && let Some(place) = met(table, bucket * WAYS + hash.way(), key)
+        && let Some(place) = met(table, preferred(table, hash), key)
     {
         return Some(place);
     }
@@ -190,6 +197,12 @@ pub fn find<T: Table>(table: &T, hash: Hash, key: &T::Key) -> Option<Place<T::Li
         }
     }
     None
+}
+
+/// The index of the line that a key would rather have.
+#[inline(always)]
+pub fn preferred<T: Table + ?Sized>(table: &T, hash: Hash) -> u32 {
+    hash.bucket(table.buckets()) * WAYS + hash.way()
 }
 
 /// The words of tags in the order in which a key is looked for: from that of the line that it would rather have.
@@ -223,11 +236,18 @@ pub fn met_if<T: Lines>(
 #[inline(always)]
 pub fn lock(locks: &impl Locks, number: u32) -> Result<(), Refused> {
     for _ in 0..LOCK_TRIES {
-        if locks.try_lock(number) {
+        if lock_since(locks, number, locks.sequence(number)) {
             return Ok(());
         }
     }
     Err(Refused::Contended)
+}
+
+/// Takes a key's lock, if it had this sequence number ever since: who looked for the key after he had read it, and found
+/// nothing, need not look again.
+#[inline(always)]
+pub fn lock_since(locks: &impl Locks, number: u32, sequence: u32) -> bool {
+    sequence & TAKEN == 0 && locks.try_lock(number, sequence)
 }
 
 /// Makes a line for a key that has none; the caller holds the key's lock. `fill` writes all of it but the state.
@@ -269,17 +289,20 @@ pub fn insert_if<T: Table>(
 #[inline(always)]
 pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>> {
     let tags = table.tags(hash.bucket(table.buckets()))?;
+    // Most keys get the line that they would rather have.
+    if table.tag(tags, hash.way()) == 0
+        && let Some(place) = claim_at(table, preferred(table, hash))
+    {
+        return Some(place);
+    }
     for step in 0..TAG_WORDS {
         let mut free = free_after(table, tags, hash, step);
         for _ in 0..TAGS {
             if free == 0 {
                 break;
             }
-            let index = line_after(table, hash, step, free);
-            let line = table.line(index)?;
-            let state = table.state(line);
-            if state.kind() == Kind::Free && table.exchange(line, state, state.with_kind(Kind::Claimed)) {
-                return Some(Place { line, index, state });
+            if let Some(place) = claim_at(table, line_after(table, hash, step, free)) {
+                return Some(place);
             }
             free &= free - 1;
         }
@@ -287,11 +310,23 @@ pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>>
     None
 }
 
+/// Claims this line, if it is free.
+#[inline(always)]
+fn claim_at<T: Lines + ?Sized>(table: &T, index: u32) -> Option<Place<T::Line>> {
+    let line = table.line(index)?;
+    let state = table.state(line);
+    let is_ours = state.kind() == Kind::Free && table.exchange(line, state, state.with_kind(Kind::Claimed));
+    is_ours.then_some(Place { line, index, state })
+}
+
 /// The line that [`claim`] would try first now, as far as tags tell. Whoever looks at it beforehand waits for its memory
 /// while he waits for other memory.
 #[inline(always)]
 pub fn likely<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<u32> {
     let tags = table.tags(hash.bucket(table.buckets()))?;
+    if table.tag(tags, hash.way()) == 0 {
+        return Some(preferred(table, hash));
+    }
     for step in 0..TAG_WORDS {
         let free = free_after(table, tags, hash, step);
         if free != 0 {

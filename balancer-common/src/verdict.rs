@@ -18,12 +18,16 @@ pub enum Stage {
     Flow,
     /// The packet belongs to a flow whose handshake is under way, and was met in this line.
     Handshake(u32),
-    /// It belongs to no flow.
-    Unknown,
+    /// It belongs to a flow whose handshake is complete, and was met in this line.
+    Established(u32),
+    /// It belongs to no flow. With the sequence number that the lock of its tuple had before it was looked for.
+    Unknown(u32),
     /// It refuses a SYN, which it is to become once more.
     Retry,
     /// It is a SYN that a backend did not take; this CPU's draft knows which did not.
     Again,
+    /// It opens a flow to a backend, as this CPU's draft describes it.
+    Open,
     /// It opens a flow of a pool that is on hold.
     Hold,
     /// It is an ICMP message.
@@ -62,6 +66,8 @@ const HOLD: u32 = 12;
 const REFUSAL: u32 = 13;
 const RETRY: u32 = 14;
 const AGAIN: u32 = 15;
+const OPEN: u32 = 16;
+const ESTABLISHED: u32 = 17;
 
 impl Verdict {
     /// [`Outcome::Pass`].
@@ -99,9 +105,11 @@ impl Verdict {
         match stage {
             Stage::Flow => Self::of(FLOW, 0),
             Stage::Handshake(line) => Self::of(HANDSHAKE, line),
-            Stage::Unknown => Self::of(UNKNOWN, 0),
+            Stage::Established(line) => Self::of(ESTABLISHED, line),
+            Stage::Unknown(sequence) => Self::of(UNKNOWN, sequence),
             Stage::Retry => Self::of(RETRY, 0),
             Stage::Again => Self::of(AGAIN, 0),
+            Stage::Open => Self::of(OPEN, 0),
             Stage::Hold => Self::of(HOLD, 0),
             Stage::Icmp => Self::of(ICMP, 0),
         }
@@ -148,9 +156,11 @@ impl Verdict {
             REFUSAL => Outcome::Answer(Answer::Refusal(value)),
             FLOW => Outcome::Next(Stage::Flow),
             HANDSHAKE => Outcome::Next(Stage::Handshake(value)),
-            UNKNOWN => Outcome::Next(Stage::Unknown),
+            ESTABLISHED => Outcome::Next(Stage::Established(value)),
+            UNKNOWN => Outcome::Next(Stage::Unknown(value)),
             RETRY => Outcome::Next(Stage::Retry),
             AGAIN => Outcome::Next(Stage::Again),
+            OPEN => Outcome::Next(Stage::Open),
             HOLD => Outcome::Next(Stage::Hold),
             ICMP => Outcome::Next(Stage::Icmp),
             _ => Outcome::Pass,
@@ -319,7 +329,9 @@ mod tests {
         let stages = [
             Stage::Flow,
             Stage::Handshake(7),
-            Stage::Unknown,
+            Stage::Established(u32::MAX),
+            Stage::Unknown(u32::MAX),
+            Stage::Open,
             Stage::Retry,
             Stage::Again,
             Stage::Hold,

@@ -15,9 +15,9 @@ use std::thread;
 use balancer_common::abi::{Address4, Port};
 use balancer_common::table::{
     Kind, Lines, Locks, Place, Refused, State, Table, Taker, WAYS, buckets_for, find, give_up, insert, lock,
-    mark, met, oldest, remove, remove_as_met,
+    lock_since, mark, met, oldest, remove, remove_as_met,
 };
-use cells::{Bits, Cells, Dying, Key, Random, value};
+use cells::{Cells, Dying, Key, Random, Sequences, value};
 
 /// The mark of lines whose packets come from the backend.
 const FROM_BACKEND: u8 = 16;
@@ -38,7 +38,7 @@ struct Size {
 struct Machine {
     size: Size,
     table: Cells,
-    locks: Bits,
+    locks: Sequences,
     clock: AtomicU32,
     /// The table's counters: as the ABI has them.
     begun: AtomicU64,
@@ -90,7 +90,7 @@ impl Machine {
         Self {
             size,
             table: Cells::new(size.buckets, seed),
-            locks: Bits::new(),
+            locks: Sequences::new(),
             clock: AtomicU32::new(0),
             begun: number(),
             ended: number(),
@@ -131,8 +131,17 @@ impl Machine {
     /// Makes one side of a flow, under its lock.
     fn add_side(&self, key: &Key, marks: u8, now: u32, twin: Option<u32>) -> Result<Place<u32>, Refused> {
         let hash = self.table.hash(key);
-        lock(&self.locks, hash.lock())?;
-        let made = if find(&self.table, hash, key).is_some() {
+        // As the packet path does it: one look, if nobody has had the lock since.
+        let sequence = self.locks.sequence(hash.lock());
+        let is_there = || find(&self.table, hash, key).is_some();
+        if is_there() {
+            return Err(Refused::Taken);
+        }
+        let was_had = !lock_since(&self.locks, hash.lock(), sequence);
+        if was_had {
+            lock(&self.locks, hash.lock())?;
+        }
+        let made = if was_had && is_there() {
             Err(Refused::Taken)
         } else {
             insert(&self.table, hash, (marks, now), |line, index| {

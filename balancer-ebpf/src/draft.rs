@@ -9,13 +9,13 @@ use balancer_common::abi::{FlowKey, Line, Port, SavedSyn};
 use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::nat::Deltas;
-use balancer_common::table::{self, Hash, State};
+use balancer_common::table::{self, Hash, State, TAKEN};
 use network_types::tcp::TcpHdr;
 
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{self, Refused, begin, direction, hashed, moment, release};
+use crate::flow_table::{self, Refused, begin, direction, moment, release};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::parse::{Packet, TCP_AT_MASK, header};
 use crate::subprograms::{Index, Made};
@@ -25,10 +25,14 @@ use crate::words::load;
 /// cells, as who asks for it holds it while he calls another who does.
 #[repr(C)]
 pub(crate) struct Draft<A> {
-    /// What the client's packets look like.
-    pub(crate) client: Cell<FlowKey<A>>,
-    /// What the backend's packets look like.
-    pub(crate) backend: Cell<FlowKey<A>>,
+    /// What the client's packets look like, and that as a hash's word.
+    client: Cell<FlowKey<A>>,
+    client_hash: Cell<u64>,
+    /// What the backend's packets look like, and that as a hash's word.
+    backend: Cell<FlowKey<A>>,
+    backend_hash: Cell<u64>,
+    /// The sequence number that the lock of the client's tuple had before no flow of it was found.
+    sequence: Cell<u32>,
     /// The way to the client, a word.
     pub(crate) hop: Cell<u64>,
     /// Where in the cycle of SNAT addresses and ports to try next, as a word. Not in a variable, of which the verifier
@@ -38,7 +42,10 @@ pub(crate) struct Draft<A> {
     pub(crate) closed: Cell<u64>,
     /// Slots.
     pub(crate) service_slot: Cell<u16>,
+    pub(crate) pool_slot: Cell<u16>,
     pub(crate) backend_slot: Cell<u16>,
+    /// The backend's.
+    pub(crate) backend_port: Cell<Port>,
     /// The SYN's.
     pub(crate) first_sequence: Cell<u32>,
     /// The index of the backend's line, once it is made.
@@ -53,7 +60,13 @@ pub(crate) struct Draft<A> {
     pub(crate) tried: Cell<u64>,
 }
 
-impl<A> Draft<A> {
+impl<A: Family> Draft<A> {
+    #[inline(always)]
+    pub(crate) fn set_client(&self, key: FlowKey<A>) {
+        self.client.set(key);
+        self.client_hash.set(A::hash_of(self.client()).to_word());
+    }
+
     /// Field by field: the stack has no room for another key.
     #[inline(always)]
     pub(crate) fn set_backend(&self, backend: &A, port: Port, source: &A, source_port: Port) {
@@ -65,6 +78,17 @@ impl<A> Draft<A> {
             (*key).source_port = port;
             (*key).destination_port = source_port;
         }
+        self.backend_hash.set(A::hash_of(self.backend()).to_word());
+    }
+
+    #[inline(always)]
+    pub(crate) fn client_hash(&self) -> Hash {
+        Hash::from_word(self.client_hash.get())
+    }
+
+    #[inline(always)]
+    pub(crate) fn backend_hash(&self) -> Hash {
+        Hash::from_word(self.backend_hash.get())
     }
 
     #[inline(always)]
@@ -101,11 +125,13 @@ pub(crate) fn draft<A: Family>() -> Option<&'static Draft<A>> {
     A::drafts().get_ptr(0).map(|draft| unsafe { &*draft })
 }
 
-/// What follows is of no flow yet, and nobody has tried to take it.
+/// What follows is of no flow yet, as was found when the lock of its tuple had this sequence number, and nobody has tried to
+/// take it.
 #[inline(always)]
-pub(crate) fn afresh<A: Family>() {
+pub(crate) fn afresh<A: Family>(sequence: u32) {
     if let Some(draft) = draft::<A>() {
         draft.tried.set(0);
+        draft.sequence.set(sequence);
     }
 }
 
@@ -129,7 +155,7 @@ pub(crate) fn reserve_half_open<A: Family>() -> bool {
 #[inline(always)]
 pub(crate) fn forget_oldest<A: Family>() -> bool {
     let Some(draft) = draft::<A>() else { return false };
-    let hash = hashed::<A>(draft.client());
+    let hash = draft.client_hash();
     // By its client's line, which is made last: a flow in the making isn't one yet.
     let may_go = |state: State| Seen(state.marks()).is_from_client();
     match table::oldest(&HalfOpen::table::<A>(), hash, now(), may_go) {
@@ -141,48 +167,53 @@ pub(crate) fn forget_oldest<A: Family>() -> bool {
 /// Claims the draft's backend-side tuple, by making its line.
 #[inline(always)]
 pub(crate) fn claim<A: Family>() -> Result<(), Refused> {
-    Made::read(A::claim())
+    Made::from_word(A::claim()).map(|_| ())
 }
 
 /// [`Family::claim`].
 #[inline(always)]
-pub(crate) fn try_claim<A: Family>() -> u32 {
-    Made::of(claim_backend::<A>())
+pub(crate) fn try_claim<A: Family>() -> u64 {
+    Made::to_word(claim_backend::<A>())
 }
 
 #[inline(always)]
-fn claim_backend<A: Family>() -> Result<(), Refused> {
+fn claim_backend<A: Family>() -> Result<u32, Refused> {
     let draft = draft::<A>().ok_or(Refused::Full)?;
-    let hash = hashed::<A>(draft.backend());
+    let hash = draft.backend_hash();
     let (key, other) = (draft.backend(), draft.client());
-    let line = insert_half_open(hash, key, Seen::FROM_BACKEND, |line, index| {
+    let _locked = lock_unmet(key, hash)?;
+    let line = insert_half_open(hash, Seen::FROM_BACKEND, |line, index| {
         draft.deltas.set(A::deltas());
         let deltas = Deltas::from_word(draft.deltas.get()).reversed();
         fill(line, index, key, other, draft, deltas, 0, u32::MAX);
         true
     })?;
     draft.backend_line.set(line);
-    Ok(())
+    Ok(line)
 }
 
 /// Makes the client's side of the draft, whose backend's side is claimed.
 #[inline(always)]
 pub(crate) fn complete<A: Family>() -> Result<(), Refused> {
-    Made::read(A::complete())
+    Made::from_word(A::complete()).map(|_| ())
 }
 
 /// [`Family::complete`].
 #[inline(always)]
-pub(crate) fn try_complete<A: Family>() -> u32 {
-    Made::of(complete_client::<A>())
+pub(crate) fn try_complete<A: Family>() -> u64 {
+    Made::to_word(complete_client::<A>())
 }
 
 #[inline(always)]
-fn complete_client<A: Family>() -> Result<(), Refused> {
+fn complete_client<A: Family>() -> Result<u32, Refused> {
     let draft = draft::<A>().ok_or(Refused::Full)?;
-    let hash = hashed::<A>(draft.client());
+    let hash = draft.client_hash();
     let (key, other, twin) = (draft.client(), draft.backend(), draft.backend_line.get());
-    let line = insert_half_open(hash, key, Seen::OPENED, |line, index| {
+    let _locked = match Locked::lock_since(hash, draft.sequence.get()) {
+        Some(locked) => locked,
+        None => lock_unmet(key, hash)?,
+    };
+    let line = insert_half_open::<A>(hash, Seen::OPENED, |line, index| {
         let deltas = Deltas::from_word(draft.deltas.get());
         fill(line, index, key, other, draft, deltas, draft.first_sequence.get(), twin);
         keep_syn(draft, index);
@@ -193,21 +224,25 @@ fn complete_client<A: Family>() -> Result<(), Refused> {
         true
     })?;
     draft.client_line.set(line);
-    Ok(())
+    Ok(line)
 }
 
-/// Under the key's lock: nobody else can make a line for it meanwhile.
+/// A key's lock, if there is no line for it: nobody else can make one meanwhile.
+#[inline(always)]
+fn lock_unmet<A: Family>(key: &FlowKey<A>, hash: Hash) -> Result<Locked, Refused> {
+    let locked = Locked::lock(hash)?;
+    if flow_table::met(key, hash).is_some() {
+        return Err(Refused::Taken);
+    }
+    Ok(locked)
+}
+
 #[inline(always)]
 fn insert_half_open<A: Family>(
     hash: Hash,
-    key: &FlowKey<A>,
     seen: Seen,
     fill: impl FnOnce(*mut Line<A>, u32) -> bool,
 ) -> Result<u32, Refused> {
-    let _locked = Locked::lock(hash)?;
-    if flow_table::met(key).is_some() {
-        return Err(Refused::Taken);
-    }
     Ok(table::insert_if(&HalfOpen::table::<A>(), hash, (seen.0, now()), fill)?.index)
 }
 
@@ -370,11 +405,13 @@ pub(crate) fn again<A: Family>(client: &Direction<A, HalfOpen>, tried: u64) -> O
     // SAFETY: cells' contents in a map, which nobody refers to, and a handshake of the map. Whose it is, is seen after.
     unsafe {
         copy_words(from_ref(client.key()), draft.client.as_ptr());
+        draft.client_hash.set(A::hash_of(draft.client()).to_word());
         copy_words((&raw const (*handshake).syn).cast::<SynWords>(), draft.syn.as_ptr().cast());
     }
     draft.hop.set(client.client().to_word());
     draft.first_sequence.set(client.first_sequence()?);
     draft.tried.set(tried);
+    draft.sequence.set(TAKEN);
     compiler_barrier();
     client.is_alive().then_some(())
 }

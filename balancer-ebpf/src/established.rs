@@ -4,38 +4,40 @@ use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::NextHop;
 use balancer_common::flow::{self, Kind, Stage};
 use balancer_common::limits::QUIET_BEFORE_RESELECT_NS;
+use balancer_common::table::TAKEN;
 use balancer_common::verdict::{self, Reason, Verdict};
 
 use crate::clock::{now, ticks};
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table;
-use crate::forward::{translate, translate_apart};
+use crate::forward::translate;
 use crate::memory::Established;
 use crate::parse::Packet;
 use crate::service;
 use crate::words::load;
 
 /// What becomes of it; next: it opens a new flow, and the old one is forgotten.
-#[inline(always)]
-pub(crate) fn established<A: Family>(
-    ctx: &XdpContext,
-    packet: &mut Packet<'_, A>,
-    direction: Direction<A, Established>,
-) -> Verdict {
+#[inline(never)]
+pub(crate) fn established<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
+    let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
+    let packet = &mut packet;
+    let Some(direction) = flow_table::direction_at(line, &packet.key()) else {
+        return Verdict::next(verdict::Stage::Unknown(TAKEN));
+    };
     let kind = packet.kind();
     match kind {
         Kind::Ack | Kind::SynAck => {}
         Kind::Syn if opens_anew(packet, direction) => {
             flow_table::forget(direction);
-            return Verdict::next(verdict::Stage::Unknown);
+            return Verdict::next(verdict::Stage::Unknown(TAKEN));
         }
         Kind::Syn => {}
         Kind::Fin | Kind::Rst => return closing(packet, direction, kind),
         Kind::Impossible => return Verdict::drop(Reason::BadFlags),
     }
     let came_from = sender(packet);
-    let verdict = translate_apart(packet, &direction);
+    let verdict = translate(packet, &direction);
     if verdict.is_forward() && matches!(kind, Kind::Ack) {
         direction.acknowledged(packet.acknowledgement());
         if direction.seen().is_from_client() && has_moved(ctx, came_from, &direction) {

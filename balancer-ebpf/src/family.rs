@@ -62,14 +62,11 @@ pub(crate) trait Family: Framed {
     fn drafts() -> &'static PerCpuArray<Draft<Self>, 1>;
 
     // Functions of `subprograms`.
-    fn hash_word(key: &FlowKey<Self>) -> u64;
-    fn met(key: &FlowKey<Self>) -> u64;
+    fn met(key: &FlowKey<Self>, hash: u64) -> u64;
     fn established_index(key: &FlowKey<Self>) -> u64;
     fn half_open_index(key: &FlowKey<Self>) -> u64;
     fn release_established(index: u32, state: u64) -> bool;
     fn release_half_open(index: u32, state: u64) -> bool;
-    fn claim_established(hash: u64) -> u64;
-    fn claim_half_open(hash: u64) -> u64;
     fn remove_established(index: u32, state: u64) -> bool;
     fn remove_half_open(index: u32, state: u64) -> bool;
     fn forget_oldest() -> bool;
@@ -79,12 +76,11 @@ pub(crate) trait Family: Framed {
     fn deltas() -> u32;
     fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
     fn fetch_opening() -> bool;
-    fn fetch_both_sides() -> bool;
-    fn claim() -> u32;
-    fn complete() -> u32;
+    fn claim() -> u64;
+    fn complete() -> u64;
     fn fetch_promotion(client: u32) -> bool;
-    fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32;
-    fn make(pool: u32, backend: u32, port: u32) -> u64;
+    fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u64;
+    fn make() -> u64;
 }
 
 /// The maps of a family.
@@ -135,17 +131,12 @@ macro_rules! maps {
 
 /// The global functions of a family.
 macro_rules! subprograms {
-    ($hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
-     $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $fetch_both_sides:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
+    ($met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
+     $remove_established:ident, $remove_half_open:ident,
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
         #[inline(always)]
-        fn hash_word(key: &FlowKey<Self>) -> u64 {
-            subprograms::$hash_word(key)
-        }
-
-        #[inline(always)]
-        fn met(key: &FlowKey<Self>) -> u64 {
-            subprograms::$met(key)
+        fn met(key: &FlowKey<Self>, hash: u64) -> u64 {
+            subprograms::$met(key, hash)
         }
 
         #[inline(always)]
@@ -166,16 +157,6 @@ macro_rules! subprograms {
         #[inline(always)]
         fn release_half_open(index: u32, state: u64) -> bool {
             subprograms::$release_half_open(index, state)
-        }
-
-        #[inline(always)]
-        fn claim_established(hash: u64) -> u64 {
-            subprograms::$claim_established(hash)
-        }
-
-        #[inline(always)]
-        fn claim_half_open(hash: u64) -> u64 {
-            subprograms::$claim_half_open(hash)
         }
 
         #[inline(always)]
@@ -224,17 +205,12 @@ macro_rules! subprograms {
         }
 
         #[inline(always)]
-        fn fetch_both_sides() -> bool {
-            subprograms::$fetch_both_sides()
-        }
-
-        #[inline(always)]
-        fn claim() -> u32 {
+        fn claim() -> u64 {
             subprograms::$claim()
         }
 
         #[inline(always)]
-        fn complete() -> u32 {
+        fn complete() -> u64 {
             subprograms::$complete()
         }
 
@@ -244,13 +220,13 @@ macro_rules! subprograms {
         }
 
         #[inline(always)]
-        fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u32 {
+        fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u64 {
             subprograms::$promote(client, client_state, backend, backend_state)
         }
 
         #[inline(always)]
-        fn make(pool: u32, backend: u32, port: u32) -> u64 {
-            subprograms::$make(pool, backend, port)
+        fn make() -> u64 {
+            subprograms::$make()
         }
     };
 }

@@ -5,8 +5,7 @@
 //! all of it at once: the processor goes on meanwhile, as nothing depends on what it reads. Nothing is decided here.
 #![expect(unsafe_code, reason = "lines are read through the pointers that lookups return")]
 
-use balancer_common::abi::FlowKey;
-use balancer_common::table::{self, Hash, Lines, Table, WAYS, WINDOW};
+use balancer_common::table::{self, Hash, Lines, Table, WINDOW};
 
 use crate::draft::draft;
 use crate::family::Family;
@@ -15,8 +14,7 @@ use crate::memory::{Established, HalfOpen, Tier};
 
 /// What a tuple will be looked for in, and the handshake that it belongs to, if it is where it would rather be.
 #[inline(always)]
-pub(crate) fn handshake<A: Family>(key: &FlowKey<A>) {
-    let hash = A::hash_of(key);
+pub(crate) fn handshake<A: Family>(hash: Hash) {
     tag::<A, Established>(hash);
     first::<A, HalfOpen>(hash);
 }
@@ -26,7 +24,7 @@ pub(crate) fn handshake<A: Family>(key: &FlowKey<A>) {
 #[inline(always)]
 pub(crate) fn opening<A: Family>() {
     let Some(draft) = draft::<A>() else { return };
-    let (client, backend) = (A::hash_of(draft.client()), A::hash_of(draft.backend()));
+    let (client, backend) = (draft.client_hash(), draft.backend_hash());
     for hash in [client, backend] {
         tag::<A, Established>(hash);
         first::<A, HalfOpen>(hash);
@@ -46,8 +44,8 @@ pub(crate) fn opening<A: Family>() {
 #[inline(always)]
 pub(crate) fn both_sides<A: Family>() {
     let Some(draft) = draft::<A>() else { return };
-    likely::<A, HalfOpen>(A::hash_of(draft.client()));
-    likely::<A, HalfOpen>(A::hash_of(draft.backend()));
+    another::<A>(draft.client_hash());
+    another::<A>(draft.backend_hash());
 }
 
 /// [`Family::fetch_promotion`]: what a handshake is in and what its flow will be in, given its client's line.
@@ -78,7 +76,7 @@ fn tag<A: Family, T: Tier>(hash: Hash) {
 #[inline(always)]
 fn first<A: Family, T: Tier>(hash: Hash) {
     tag::<A, T>(hash);
-    line::<A, T>(hash.bucket(T::table::<A>().buckets()) * WAYS + hash.way());
+    line::<A, T>(table::preferred(&T::table::<A>(), hash));
 }
 
 /// The line that a new key will have, as far as tags tell.
@@ -86,6 +84,17 @@ fn first<A: Family, T: Tier>(hash: Hash) {
 fn likely<A: Family, T: Tier>(hash: Hash) {
     if let Some(index) = table::likely(&T::table::<A>(), hash) {
         line::<A, T>(index);
+    }
+}
+
+/// The line that a new handshake will have, if another one has the line that it would rather have.
+#[inline(always)]
+fn another<A: Family>(hash: Hash) {
+    let table = HalfOpen::table::<A>();
+    if let Some(index) = table::likely(&table, hash)
+        && index != table::preferred(&table, hash)
+    {
+        line::<A, HalfOpen>(index);
     }
 }
 

@@ -12,13 +12,13 @@
 
 use balancer_common::abi::{Count, FlowKey};
 use balancer_common::limits::HALF_OPEN_IDLE_NS;
-use balancer_common::table::{self, Hash, Taker};
+use balancer_common::table::{self, Hash, Locks, Taker};
 
 use crate::atomics::fetch_add;
 use crate::clock::{now, ticks};
 use crate::direction::{Direction, Recipe};
 use crate::family::Family;
-use crate::memory::{Established, HalfOpen, Tier};
+use crate::memory::{Established, HalfOpen, KeyLocks, Tier};
 use crate::subprograms::{Index, Met};
 
 pub(crate) use balancer_common::table::Refused;
@@ -31,15 +31,14 @@ pub(crate) fn is_established<A: Family>(key: &FlowKey<A>) -> bool {
 
 /// Where packets with this tuple belong to.
 #[inline(always)]
-pub(crate) fn met<A: Family>(key: &FlowKey<A>) -> Option<Met> {
-    Met::from_word(A::met(key))
+pub(crate) fn met<A: Family>(key: &FlowKey<A>, hash: Hash) -> Option<Met> {
+    Met::from_word(A::met(key, hash.to_word()))
 }
 
 /// [`Family::met`]. Looked for among handshakes first: who promotes a flow makes the established line before it takes the
 /// half-open one out, so one of the two always shows.
 #[inline(always)]
-pub(crate) fn met_word<A: Family>(key: &FlowKey<A>) -> u64 {
-    let hash = A::hash_of(key);
+pub(crate) fn met_word<A: Family>(key: &FlowKey<A>, hash: Hash) -> u64 {
     // Words at once: of a variant without its contents the verifier would see them copied.
     let half_open = Index::to_word(table::find(&HalfOpen::table::<A>(), hash, key).map(|place| place.index));
     let established =
@@ -83,16 +82,10 @@ pub(crate) fn is_there<A: Family, T: Tier>(key: &FlowKey<A>) -> bool {
     Index::from_word(T::index_of(key)).is_some()
 }
 
-/// A tuple's hash, where it is followed by much else.
+/// The sequence number of a tuple's lock: while it is the same, no flow of this tuple has begun.
 #[inline(always)]
-pub(crate) fn hashed<A: Family>(key: &FlowKey<A>) -> Hash {
-    Hash::from_word(A::hash_word(key))
-}
-
-/// [`Family::hash_word`].
-#[inline(always)]
-pub(crate) fn hash_word<A: Family>(key: &FlowKey<A>) -> u64 {
-    A::hash_of(key).to_word()
+pub(crate) fn sequence(hash: Hash) -> u32 {
+    KeyLocks.sequence(hash.lock())
 }
 
 /// Whether there are as many flows as there may be.
@@ -204,10 +197,4 @@ fn remove<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
 #[inline(always)]
 pub(crate) fn try_remove<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
     table::remove(&T::table::<A>(), direction.place, Taker::PacketPath)
-}
-
-/// [`Tier::claim`].
-#[inline(always)]
-pub(crate) fn claim_line<A: Family, T: Tier>(hash: Hash) -> u64 {
-    Index::to_word(table::claim(&T::table::<A>(), hash).map(|place| place.index))
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::flow::{self, Kind, Seen, flags};
+use balancer_common::table::TAKEN;
 use balancer_common::verdict::{Reason, Stage, Verdict};
 
 use crate::direction::Direction;
@@ -29,7 +30,7 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
         // held is always the last one that came, with what it says and the way that it came.
         if direction.seen().is_from_client() && matches!(packet.kind(), Kind::Syn) {
             flow_table::forget(direction);
-            return Verdict::next(Stage::Unknown);
+            return Verdict::next(Stage::Unknown(TAKEN));
         }
         return Verdict::drop(Reason::BadHandshake);
     };
@@ -53,7 +54,7 @@ fn from_client<A: Family>(
         }
         Kind::Syn => {
             flow_table::forget(client);
-            Verdict::next(Stage::Unknown)
+            Verdict::next(Stage::Unknown(TAKEN))
         }
         Kind::Rst => {
             let verdict = translate_apart(packet, &client);
@@ -89,12 +90,14 @@ fn complete<A: Family>(
         promoted = promotion::promote(client, backend);
     }
     match promoted {
-        Ok(()) => report::new_flow(recipe.service, recipe.backend),
-        Err(Refused::Taken) => {}
-        Err(Refused::Full) => return Verdict::drop(Reason::FlowTableFull),
-        Err(Refused::Contended) => return Verdict::drop(Reason::Contended),
+        Ok(line) => {
+            report::new_flow(recipe.service, recipe.backend);
+            Verdict::next(Stage::Established(line))
+        }
+        Err(Refused::Taken) => Verdict::next(Stage::Flow),
+        Err(Refused::Full) => Verdict::drop(Reason::FlowTableFull),
+        Err(Refused::Contended) => Verdict::drop(Reason::Contended),
     }
-    Verdict::next(Stage::Flow)
 }
 
 #[inline(always)]

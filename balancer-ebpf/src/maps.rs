@@ -105,7 +105,7 @@ const LINES: usize = BUCKETS * table::WAYS as usize;
 #[btf_map]
 static SEED: Array<Seed, 1> = Array::new();
 
-/// Locks of keys, taken by the packet path alone, and for less than a microsecond.
+/// Sequence numbers of keys' locks, in the lower half. Taken by the packet path alone, and for less than a microsecond.
 #[btf_map]
 pub(crate) static LOCKS: Array<u64, { table::LOCKS as usize }> = Array::new();
 

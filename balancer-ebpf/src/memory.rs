@@ -6,14 +6,14 @@ use core::ptr::from_ref;
 
 use balancer_common::abi::{Count, FlowKey, Line, Past, WireAddress};
 use balancer_common::table::{
-    Hash, Lines, Locks, Place, Refused, State, TAG_WORDS, Table, WAYS, buckets_for,
+    self, Hash, Lines, Locks, Refused, State, TAG_WORDS, TAKEN, Table, WAYS, buckets_for,
 };
 
 use crate::atomics::compare_exchange;
 use crate::family::Family;
 use crate::features;
 use crate::maps::{self, LOCKS};
-use crate::subprograms::{self, Index};
+use crate::subprograms;
 
 /// How far a flow is: which of the two tables it is in.
 pub(crate) trait Tier: Copy + Sized + 'static {
@@ -32,9 +32,6 @@ pub(crate) trait Tier: Copy + Sized + 'static {
 
     /// The index of this key's line, see [`crate::subprograms`].
     fn index_of<A: Family>(key: &FlowKey<A>) -> u64;
-
-    /// Claims a free line, see [`crate::subprograms`].
-    fn claim<A: Family>(hash: u64) -> u64;
 
     /// Takes a line out, if it is still of the same life, see [`crate::subprograms`].
     fn remove<A: Family>(index: u32, state: u64) -> bool;
@@ -104,11 +101,6 @@ impl Tier for Established {
     }
 
     #[inline(always)]
-    fn claim<A: Family>(hash: u64) -> u64 {
-        A::claim_established(hash)
-    }
-
-    #[inline(always)]
     fn remove<A: Family>(index: u32, state: u64) -> bool {
         A::remove_established(index, state)
     }
@@ -165,11 +157,6 @@ impl Tier for HalfOpen {
     #[inline(always)]
     fn index_of<A: Family>(key: &FlowKey<A>) -> u64 {
         A::half_open_index(key)
-    }
-
-    #[inline(always)]
-    fn claim<A: Family>(hash: u64) -> u64 {
-        A::claim_half_open(hash)
     }
 
     #[inline(always)]
@@ -275,14 +262,6 @@ impl<A: Family, T: Tier> Table for Maps<A, T> {
         compiler_barrier();
         is_equal
     }
-
-    #[inline(always)]
-    fn claim(&self, hash: Hash) -> Option<Place<*mut Line<A>>> {
-        let index = Index::from_word(T::claim::<A>(hash.to_word()))?.0;
-        let line = self.line(index)?;
-        // What the claim has left there but for the kind, which the next life has of its own.
-        Some(Place { line, index, state: self.state(line) })
-    }
 }
 
 /// [`FlowKey::ports`] of a key in a map, in one load.
@@ -298,17 +277,26 @@ pub(crate) struct KeyLocks;
 
 impl Locks for KeyLocks {
     #[inline(always)]
-    fn try_lock(&self, lock: u32) -> bool {
+    fn sequence(&self, lock: u32) -> u32 {
         // SAFETY: an aligned word of the map.
-        LOCKS.get_ptr_mut(lock).is_some_and(|word| unsafe { compare_exchange(word, 0, 1) == 0 })
+        let sequence = LOCKS.get_ptr(lock).map_or(TAKEN.into(), |word| unsafe { word.read_volatile() });
+        compiler_barrier();
+        sequence as u32
+    }
+
+    #[inline(always)]
+    fn try_lock(&self, lock: u32, sequence: u32) -> bool {
+        let (old, new) = (sequence.into(), sequence.wrapping_add(1).into());
+        // SAFETY: as above.
+        LOCKS.get_ptr_mut(lock).is_some_and(|word| unsafe { compare_exchange(word, old, new) == old })
     }
 
     #[inline(always)]
     fn unlock(&self, lock: u32) {
         compiler_barrier();
         if let Some(word) = LOCKS.get_ptr_mut(lock) {
-            // SAFETY: as in `try_lock`.
-            unsafe { word.write_volatile(0) }
+            // SAFETY: as above; nobody else writes a lock that is taken. 32 bits of it count.
+            unsafe { word.write_volatile((word.read_volatile() as u32).wrapping_add(1).into()) }
         }
     }
 }
@@ -321,11 +309,22 @@ impl Locked {
     pub(crate) fn lock(hash: Hash) -> Result<Self, Refused> {
         // As a rule nobody has it, and the call is saved.
         let number = hash.lock();
-        if KeyLocks.try_lock(number) || subprograms::lock(number) {
+        if Self::is_locked_since(hash, KeyLocks.sequence(number)) || subprograms::lock(number) {
             Ok(Self(hash))
         } else {
             Err(Refused::Contended)
         }
+    }
+
+    /// If the lock had this sequence number ever since, see [`table::lock_since`].
+    #[inline(always)]
+    pub(crate) fn lock_since(hash: Hash, sequence: u32) -> Option<Self> {
+        Self::is_locked_since(hash, sequence).then(|| Self(hash))
+    }
+
+    #[inline(always)]
+    fn is_locked_since(hash: Hash, sequence: u32) -> bool {
+        table::lock_since(&KeyLocks, hash.lock(), sequence)
     }
 }
 

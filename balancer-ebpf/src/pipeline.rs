@@ -12,6 +12,7 @@
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, FlowKey};
 use balancer_common::flow::Kind;
+use balancer_common::table::Hash;
 use balancer_common::verdict::{Outcome, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
@@ -29,7 +30,7 @@ use crate::parse::{Look, Network, Packet, Upper, header, network};
 use crate::retry::retry;
 use crate::service;
 use crate::subprograms::Met;
-use crate::unknown::unknown;
+use crate::unknown::{opened, unknown};
 
 /// A packet's fate.
 #[inline(always)]
@@ -59,6 +60,9 @@ fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Flow) {
         verdict = by_flow::<A>(ctx);
     }
+    if let Outcome::Next(Stage::Established(line)) = verdict.outcome() {
+        verdict = established::<A>(ctx, line);
+    }
     if verdict.outcome() == Outcome::Next(Stage::Icmp) {
         verdict = unreachable::<A>(ctx);
     }
@@ -68,12 +72,15 @@ fn through_stages<A: Icmp + Craft>(ctx: &XdpContext) -> Verdict {
     if verdict.outcome() == Outcome::Next(Stage::Retry) {
         verdict = retry::<A>(ctx);
     }
-    if verdict.outcome() == Outcome::Next(Stage::Unknown) {
-        draft::afresh::<A>();
+    if let Outcome::Next(Stage::Unknown(sequence)) = verdict.outcome() {
+        draft::afresh::<A>(sequence);
         verdict = Verdict::next(Stage::Again);
     }
     if verdict.outcome() == Outcome::Next(Stage::Again) {
         verdict = unknown::<A>(ctx);
+    }
+    if verdict.outcome() == Outcome::Next(Stage::Open) {
+        verdict = opened::<A>(ctx);
     }
     if verdict.outcome() == Outcome::Next(Stage::Hold) { hold::<A>(ctx) } else { verdict }
 }
@@ -84,7 +91,7 @@ fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
     let layout = A::layout(ctx, Look::First);
     match layout.upper {
         Upper::Tcp => match Packet::<A>::at(ctx, &layout) {
-            Some(mut packet) => segment(ctx, &mut packet),
+            Some(packet) => segment(&packet),
             None => Verdict::PASS,
         },
         Upper::Icmp => Verdict::next(Stage::Icmp),
@@ -99,23 +106,22 @@ fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
 }
 
 #[inline(always)]
-fn segment<A: Icmp>(ctx: &XdpContext, packet: &mut Packet<'_, A>) -> Verdict {
+fn segment<A: Icmp>(packet: &Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
-    fetch_beginning(packet, &key);
-    match flow_table::met(&key) {
-        Some(Met::Established(index)) => match flow_table::direction_at(index.0, &key) {
-            Some(direction) => established(ctx, packet, direction),
-            None => Verdict::next(Stage::Unknown),
-        },
+    let hash = A::hash_of(&key);
+    fetch_beginning(packet, &key, hash);
+    let sequence = flow_table::sequence(hash);
+    match flow_table::met(&key, hash) {
+        Some(Met::Established(index)) => Verdict::next(Stage::Established(index.0)),
         Some(Met::HalfOpen(index)) => Verdict::next(Stage::Handshake(index.0)),
-        None => Verdict::next(Stage::Unknown),
+        None => Verdict::next(Stage::Unknown(sequence)),
     }
 }
 
 /// Has what the beginning of a flow needs fetched. Most segments of a service that come here are of one, and all others cost
 /// nothing.
 #[inline(always)]
-fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>) {
+fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>, hash: Hash) {
     let kind = packet.kind();
     // With dnat a backend answers to the client itself.
     let is_answer = matches!(kind, Kind::SynAck) && service::is_known(key.source.into());
@@ -123,9 +129,9 @@ fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>) {
         return;
     }
     if !matches!(kind, Kind::Syn) {
-        fetch::handshake(key);
+        fetch::handshake::<A>(hash);
     } else if let Some(draft) = draft::draft::<A>() {
-        draft.client.set(*key);
+        draft.set_client(*key);
         A::fetch_opening();
     }
 }

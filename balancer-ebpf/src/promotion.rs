@@ -7,18 +7,18 @@ use balancer_common::table::{self, Hash, Place};
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{Refused, begin, give_back, hashed, is_there, release};
+use crate::flow_table::{Refused, begin, give_back, release};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::subprograms::Made;
 
-/// Moves a flow whose client completed the handshake. `Taken`: another CPU was faster.
+/// Moves a flow whose client completed the handshake; returns its client's new line. `Taken`: another CPU was faster.
 #[inline(always)]
 pub(crate) fn promote<A: Family>(
     client: Direction<A, HalfOpen>,
     backend: Direction<A, HalfOpen>,
-) -> Result<(), Refused> {
+) -> Result<u32, Refused> {
     let (client, backend) = (client.place, backend.place);
-    Made::read(A::promote(client.index, client.state.0, backend.index, backend.state.0))
+    Made::from_word(A::promote(client.index, client.state.0, backend.index, backend.state.0))
 }
 
 /// [`Family::promote`].
@@ -26,8 +26,8 @@ pub(crate) fn promote<A: Family>(
 pub(crate) fn try_promote<A: Family>(
     client: Option<Direction<A, HalfOpen>>,
     backend: Option<Direction<A, HalfOpen>>,
-) -> u32 {
-    Made::of(match (client, backend) {
+) -> u64 {
+    Made::to_word(match (client, backend) {
         (Some(client), Some(backend)) => promote_both(client, backend),
         _ => Err(Refused::Taken),
     })
@@ -37,37 +37,42 @@ pub(crate) fn try_promote<A: Family>(
 fn promote_both<A: Family>(
     client: Direction<A, HalfOpen>,
     backend: Direction<A, HalfOpen>,
-) -> Result<(), Refused> {
+) -> Result<u32, Refused> {
     // SAFETY: as in `Direction::recipe`. The line's key is read in place: the stack has no room for copies.
     let key = unsafe { &(*client.place.line).key };
-    let hash = hashed::<A>(key);
+    let hash = A::hash_of(key);
     let count = Established::count::<A>().ok_or(Refused::Full)?;
     let _locked = Locked::lock(hash)?;
-    if !client.is_alive() || is_there::<A, Established>(key) {
+    let is_there = || table::find(&Established::table::<A>(), hash, key).is_some();
+    if !client.is_alive() || is_there() {
         return Err(Refused::Taken);
     }
     if !begin(count, Established::limit()) {
         return Err(Refused::Full);
     }
-    if let Err(refused) = make_established(hash, client, backend) {
-        give_back::<A, Established>();
-        return Err(refused);
+    match make_established(hash, client, backend) {
+        Ok(line) => {
+            release(client);
+            Ok(line)
+        }
+        Err(refused) => {
+            give_back::<A, Established>();
+            Err(refused)
+        }
     }
-    release(client);
-    Ok(())
 }
 
 /// Copies both sides to the established ones, the backend's first. The half-open ones may be taken out meanwhile, by
-/// another CPU that needs their place; then nothing is made. While the backend's half-open line lives nobody else can claim
+/// another CPU that needs their place; then nothing is made. Returns the client's line. While the backend's half-open line lives nobody else can claim
 /// its tuple, and whoever looks after that finds the established one.
 #[inline(always)]
 fn make_established<A: Family>(
     hash: Hash,
     client: Direction<A, HalfOpen>,
     backend: Direction<A, HalfOpen>,
-) -> Result<(), Refused> {
+) -> Result<u32, Refused> {
     // SAFETY: as in `promote_both`.
-    let backend_hash = hashed::<A>(unsafe { &(*backend.place.line).key });
+    let backend_hash = A::hash_of(unsafe { &(*backend.place.line).key });
     let made = copy_to_established(backend_hash, backend, u32::MAX)?;
     let copied =
         if backend.is_alive() { copy_to_established(hash, client, made.index) } else { Err(Refused::Taken) };
@@ -77,7 +82,7 @@ fn make_established<A: Family>(
                 // SAFETY: the past of the line that this CPU has made; an aligned word.
                 unsafe { (*past).twin = place.index };
             }
-            Ok(())
+            Ok(place.index)
         }
         Err(refused) => {
             Established::remove::<A>(made.index, made.state.0);

@@ -16,7 +16,7 @@ use crate::maps::{
 };
 
 /// The service that a packet with this tuple is for.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn find<A: Family>(key: &FlowKey<A>) -> Option<&'static Service> {
     at(key.destination.into(), key.destination_port)
 }

@@ -10,7 +10,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Address4, Address6, FlowKey, Port};
+use balancer_common::abi::{Address4, Address6, FlowKey};
 use balancer_common::table::{self, Hash, Refused};
 use balancer_common::verdict::Verdict;
 
@@ -58,36 +58,31 @@ impl Met {
     }
 }
 
-/// What became of something that was to be made, on its way through a function that can only return integers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Made {
-    Yes,
-    Taken,
-    Full,
-    Contended,
-}
+/// In which line something was made, or why not, on its way through a function that can only return integers.
+pub(crate) struct Made;
 
 impl Made {
+    const TAKEN: u32 = 1;
+    const FULL: u32 = 2;
+    const CONTENDED: u32 = 3;
+
     #[inline(always)]
-    pub(crate) fn of(result: Result<(), Refused>) -> u32 {
-        (match result {
-            Ok(()) => Self::Yes,
-            Err(Refused::Taken) => Self::Taken,
-            Err(Refused::Full) => Self::Full,
-            Err(Refused::Contended) => Self::Contended,
-        }) as u32
+    pub(crate) fn to_word(result: Result<u32, Refused>) -> u64 {
+        let why = match result {
+            Ok(index) => return index.into(),
+            Err(Refused::Taken) => Self::TAKEN,
+            Err(Refused::Full) => Self::FULL,
+            Err(Refused::Contended) => Self::CONTENDED,
+        };
+        u64::from(why) << 32
     }
 
     #[inline(always)]
-    pub(crate) fn read(answer: u32) -> Result<(), Refused> {
-        const YES: u32 = Made::Yes as u32;
-        const TAKEN: u32 = Made::Taken as u32;
-        const FULL: u32 = Made::Full as u32;
-        match answer {
-            YES => Ok(()),
-            TAKEN => Err(Refused::Taken),
-            FULL => Err(Refused::Full),
+    pub(crate) fn from_word(word: u64) -> Result<u32, Refused> {
+        match (word >> 32) as u32 {
+            0 => Ok(word as u32),
+            Self::TAKEN => Err(Refused::Taken),
+            Self::FULL => Err(Refused::Full),
             _ => Err(Refused::Contended),
         }
     }
@@ -127,21 +122,14 @@ pub(crate) extern "C" fn trace_went(ctx: *mut xdp_md, verdict: u64, action: u32)
 
 /// The functions of a family.
 macro_rules! subprograms {
-    ($family:ty, $hash_word:ident, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
-     $claim_established:ident, $claim_half_open:ident, $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $fetch_both_sides:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
+    ($family:ty, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
+     $remove_established:ident, $remove_half_open:ident,
+     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $hash_word(key: *const FlowKey<$family>) -> u64 {
+        pub(crate) extern "C" fn $met(key: *const FlowKey<$family>, hash: u64) -> u64 {
             // SAFETY: null, or a whole key, as the verifier makes sure.
-            unsafe { key.as_ref() }.map_or(0, flow_table::hash_word)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $met(key: *const FlowKey<$family>) -> u64 {
-            // SAFETY: as above.
-            unsafe { key.as_ref() }.map_or(0, flow_table::met_word)
+            unsafe { key.as_ref() }.map_or(0, |key| flow_table::met_word(key, Hash::from_word(hash)))
         }
 
         #[inline(never)]
@@ -170,18 +158,6 @@ macro_rules! subprograms {
         #[unsafe(no_mangle)]
         pub(crate) extern "C" fn $release_half_open(index: u32, state: u64) -> bool {
             Direction::<$family, HalfOpen>::at(index, state).is_some_and(flow_table::release)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $claim_established(hash: u64) -> u64 {
-            flow_table::claim_line::<$family, Established>(Hash::from_word(hash))
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $claim_half_open(hash: u64) -> u64 {
-            flow_table::claim_line::<$family, HalfOpen>(Hash::from_word(hash))
         }
 
         #[inline(never)]
@@ -242,20 +218,13 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $fetch_both_sides() -> bool {
-            fetch::both_sides::<$family>();
-            true
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $claim() -> u32 {
+        pub(crate) extern "C" fn $claim() -> u64 {
             draft::try_claim::<$family>()
         }
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $complete() -> u32 {
+        pub(crate) extern "C" fn $complete() -> u64 {
             draft::try_complete::<$family>()
         }
 
@@ -273,7 +242,7 @@ macro_rules! subprograms {
             client_state: u64,
             backend: u32,
             backend_state: u64,
-        ) -> u32 {
+        ) -> u64 {
             promotion::try_promote::<$family>(
                 Direction::at(client, client_state),
                 Direction::at(backend, backend_state),
@@ -282,22 +251,19 @@ macro_rules! subprograms {
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $make(pool: u32, backend: u32, port: u32) -> u64 {
-            unknown::try_make::<$family>(pool as u16, backend as u16, Port::new(port as u16))
+        pub(crate) extern "C" fn $make() -> u64 {
+            unknown::try_make::<$family>()
         }
     };
 }
 
 subprograms!(
     Address4,
-    hash_word_4,
     met_4,
     established_index_4,
     half_open_index_4,
     release_established_4,
     release_half_open_4,
-    claim_established_4,
-    claim_half_open_4,
     remove_established_4,
     remove_half_open_4,
     forget_oldest_4,
@@ -307,7 +273,6 @@ subprograms!(
     deltas_4,
     save_options_4,
     fetch_opening_4,
-    fetch_both_sides_4,
     claim_4,
     complete_4,
     fetch_promotion_4,
@@ -316,14 +281,11 @@ subprograms!(
 );
 subprograms!(
     Address6,
-    hash_word_6,
     met_6,
     established_index_6,
     half_open_index_6,
     release_established_6,
     release_half_open_6,
-    claim_established_6,
-    claim_half_open_6,
     remove_established_6,
     remove_half_open_6,
     forget_oldest_6,
@@ -333,7 +295,6 @@ subprograms!(
     deltas_6,
     save_options_6,
     fetch_opening_6,
-    fetch_both_sides_6,
     claim_6,
     complete_6,
     fetch_promotion_6,

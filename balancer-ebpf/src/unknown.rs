@@ -23,7 +23,7 @@ use crate::{fetch, service, signals};
 pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
-    draft.client.set(packet.key());
+    draft.set_client(packet.key());
     let key = draft.client();
     let service = service::find(key);
     if service.is_none() && !service::is_from_backend(key) {
@@ -103,12 +103,18 @@ fn open<A: Family>(
         return Verdict::drop(Reason::HalfOpenFull);
     }
     draft::save_syn(ctx, packet, draft);
-    let port = service.backend_port.number();
-    if let Some(verdict) = Verdict::from_word(A::make(service.pool.into(), slot.into(), port.into())) {
-        return verdict;
+    draft.pool_slot.set(service.pool);
+    draft.backend_port.set(service.backend_port);
+    Verdict::next(Stage::Open)
+}
+
+/// The flow of the draft begins, and its SYN goes on.
+#[inline(always)]
+pub(crate) fn opened<A: Family>(ctx: &XdpContext) -> Verdict {
+    match Verdict::from_word(A::make()) {
+        Some(verdict) => verdict,
+        None => first::<A>(ctx),
     }
-    signals::syn_sent(slot);
-    first::<A>(ctx)
 }
 
 /// The first packet of a flow that was just made, by its client's line. It is read anew: older kernels find the stack too
@@ -117,6 +123,7 @@ fn open<A: Family>(
 fn first<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
+    signals::syn_sent(draft.backend_slot.get());
     if let Some(direction) = flow_table::direction_at::<A, HalfOpen>(draft.client_line.get(), draft.client())
         && direction.backend() == draft.backend_slot.get()
     {
@@ -124,7 +131,10 @@ fn first<A: Family>(ctx: &XdpContext) -> Verdict {
     }
     // Made by another CPU, perhaps to another backend than the kernel was told of.
     match flow_table::direction::<A, HalfOpen>(draft.client()) {
-        Some(direction) => translate_apart(&mut packet, &direction),
+        Some(direction) => {
+            let verdict = translate_apart(&mut packet, &direction);
+            if draft.is_again() { verdict.unanswered() } else { verdict }
+        }
         None => Verdict::drop(Reason::HalfOpenFull),
     }
 }
@@ -153,12 +163,13 @@ pub(crate) fn foresee<A: Family>() {
     }
 }
 
-/// [`Family::make`]: both sides of the draft's flow, to this backend of this pool; the word of what becomes of the SYN if
-/// there is no flow.
+/// [`Family::make`]: both sides of the draft's flow; the word of what becomes of the SYN if there is no flow.
 #[inline(always)]
-pub(crate) fn try_make<A: Family>(pool: u16, slot: u16, port: Port) -> u64 {
-    let made = match (service::pool(pool), service::backend(slot), draft::draft::<A>()) {
-        (Some(pool), Some(backend), Some(draft)) => make(&Source { pool, backend, slot, port }, draft),
+pub(crate) fn try_make<A: Family>() -> u64 {
+    let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull).to_word() };
+    let (slot, port) = (draft.backend_slot.get(), draft.backend_port.get());
+    let made = match (service::pool(draft.pool_slot.get()), service::backend(slot)) {
+        (Some(pool), Some(backend)) => make(&Source { pool, backend, slot, port }, draft),
         _ => Err(Some(Reason::NoBackend)),
     };
     let Err(refused) = made else { return 0 };
@@ -188,7 +199,7 @@ pub(crate) const fn reason_of(refused: Refused) -> Reason {
 
 /// Sources that no client of this pool can have: nobody's, the gateway's own, and a backend's in the wrong place. A
 /// backend may be a client where the gateway's address hides it from itself, and through its own interface.
-#[inline(never)]
+#[inline(always)]
 fn is_spoofed<A: Family>(ctx: &XdpContext, key: &FlowKey<A>, pool: u16) -> bool {
     let source = key.source;
     if source.is_no_hosts() {
@@ -219,7 +230,7 @@ impl Source<'_> {
     #[inline(always)]
     fn claim<A: Family>(&self, draft: &Draft<A>) -> Result<(), Reason> {
         let may_keep_port = self.own(draft);
-        A::fetch_both_sides();
+        fetch::both_sides::<A>();
         if may_keep_port {
             match draft::claim::<A>() {
                 Ok(()) => return Ok(()),
@@ -281,7 +292,7 @@ impl Source<'_> {
     }
 
     /// With the client's own port, if that may be used.
-    #[inline(never)]
+    #[inline(always)]
     fn own<A: Family>(&self, draft: &Draft<A>) -> bool {
         let address = (draft.client().source.low_bits() % u32::from(self.addresses())) as u8;
         self.seen_from(draft, address, draft.client().source_port);

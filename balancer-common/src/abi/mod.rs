@@ -27,7 +27,7 @@ use crate::limits::NAME_BYTES;
 
 /// Version of everything in this module and in the map definitions. Part of the pin path: another layout never meets
 /// maps made by this one.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Traffic of a service or a backend, both directions; one a CPU.
 #[repr(C)]

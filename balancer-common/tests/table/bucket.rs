@@ -12,9 +12,9 @@
 
 use balancer_common::abi::{Address4, Port, Seed};
 use balancer_common::table::{
-    Hash, Kind, Lines, Locks, Place, Refused, State, TAGS, Table, find, insert, met,
+    Hash, Kind, Lines, Locks, Place, Refused, State, TAGS, TAKEN, Table, find, insert, lock, lock_since, met,
 };
-use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use loom::thread;
 
 use super::cells::Key;
@@ -34,7 +34,8 @@ struct Line {
 /// One bucket, in which so many lines can be had.
 pub(crate) struct Bucket {
     lines: Vec<Line>,
-    locked: AtomicBool,
+    /// The sequence number of the only lock.
+    sequence: AtomicU32,
     /// Nothing. loom looks for another order where an access conflicts with the last one to its cell, which a thread's own
     /// load can hide: load, then compare-and-swap. So loads of cells that are changed like this change this one before, in
     /// no order with anything.
@@ -91,7 +92,7 @@ impl Bucket {
         };
         Self {
             lines: (0..lines).map(|_| line()).collect(),
-            locked: AtomicBool::new(false),
+            sequence: AtomicU32::new(0),
             turn: AtomicU32::new(0),
             is_ordered: true,
         }
@@ -128,6 +129,17 @@ impl Bucket {
         let made = if find(self, hash(key), key).is_some() { Err(Refused::Taken) } else { self.insert(key) };
         self.unlock(0);
         made
+    }
+
+    /// The same by who has found that the key isn't there while the lock had this sequence number.
+    pub(crate) fn insert_unless_since(&self, key: &Key, sequence: u32) -> Result<Place<usize>, Refused> {
+        if lock_since(self, 0, sequence) {
+            let made = self.insert(key);
+            self.unlock(0);
+            return made;
+        }
+        lock(self, 0)?;
+        self.insert_once(key)
     }
 
     pub(crate) fn find(&self, key: &Key) -> Option<Place<usize>> {
@@ -247,9 +259,21 @@ impl Table for Bucket {
 }
 
 impl Locks for Bucket {
-    fn try_lock(&self, _: u32) -> bool {
-        let is_taken =
-            self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    fn sequence(&self, _: u32) -> u32 {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        let sequence = self.sequence.load(Ordering::Acquire);
+        if sequence & TAKEN == TAKEN {
+            // Or loom tries all the orders in which nothing happens.
+            thread::yield_now();
+        }
+        sequence
+    }
+
+    fn try_lock(&self, _: u32, sequence: u32) -> bool {
+        let is_taken = self
+            .sequence
+            .compare_exchange(sequence, sequence + 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
         if !is_taken {
             // Or loom tries all the orders in which nothing happens.
             thread::yield_now();
@@ -258,6 +282,6 @@ impl Locks for Bucket {
     }
 
     fn unlock(&self, _: u32) {
-        self.locked.store(false, Ordering::Release);
+        self.sequence.fetch_add(1, Ordering::Release);
     }
 }

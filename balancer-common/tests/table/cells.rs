@@ -5,7 +5,7 @@
 //! The same goes for the time: std has no store into half of a cell, so it is a compare-and-swap of the whole.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 use balancer_common::abi::{Address4, FlowKey, Port, Seed};
 use balancer_common::table::{Hash, LOCKS, Lines, Locks, Place, State, TAGS, Table, WAYS};
@@ -159,21 +159,27 @@ impl Table for Cells {
 }
 
 /// The locks.
-pub(crate) struct Bits(Vec<AtomicBool>);
+pub(crate) struct Sequences(Vec<AtomicU32>);
 
-impl Bits {
+impl Sequences {
+    /// They begin just before they wrap.
     pub(crate) fn new() -> Self {
-        Self((0..LOCKS).map(|_| AtomicBool::new(false)).collect())
+        Self((0..LOCKS).map(|_| AtomicU32::new(0_u32.wrapping_sub(4))).collect())
     }
 }
 
-impl Locks for Bits {
-    fn try_lock(&self, lock: u32) -> bool {
-        !self.0[lock as usize].swap(true, Ordering::Acquire)
+impl Locks for Sequences {
+    fn sequence(&self, lock: u32) -> u32 {
+        self.0[lock as usize].load(Ordering::Acquire)
+    }
+
+    fn try_lock(&self, lock: u32, sequence: u32) -> bool {
+        let next = sequence.wrapping_add(1);
+        self.0[lock as usize].compare_exchange(sequence, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     fn unlock(&self, lock: u32) {
-        self.0[lock as usize].store(false, Ordering::Release);
+        self.0[lock as usize].fetch_add(1, Ordering::Release);
     }
 }
 

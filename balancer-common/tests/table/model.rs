@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use balancer_common::abi::{Address4, Port};
 use balancer_common::table::{
-    self, Hash, Kind, LOCK_TRIES, Lines, Locks, Place, Refused, State, TAG_WORDS, TAGS, Table, Taker, WAYS,
-    find, insert, mark, met, oldest, remove, remove_as_met,
+    self, Hash, Kind, LOCK_TRIES, Lines, Locks, Place, Refused, State, TAG_WORDS, TAGS, TAKEN, Table, Taker,
+    WAYS, find, insert, mark, met, oldest, remove, remove_as_met,
 };
 use proptest::prelude::*;
 
-use super::cells::{Bits, Cells, Dying, Key, value};
+use super::cells::{Cells, Dying, Key, Sequences, value};
 
 /// One of so many keys, so that sequences meet the same ones again.
 const KEYS: u8 = 112;
@@ -279,7 +279,10 @@ fn a_line_lives_on_when_its_generations_wrap() {
 fn a_lock_that_is_held_is_tried_so_often_and_no_more() {
     struct Held(std::cell::Cell<u32>);
     impl Locks for Held {
-        fn try_lock(&self, _: u32) -> bool {
+        fn sequence(&self, _: u32) -> u32 {
+            0
+        }
+        fn try_lock(&self, _: u32, _: u32) -> bool {
             self.0.set(self.0.get() + 1);
             false
         }
@@ -290,11 +293,28 @@ fn a_lock_that_is_held_is_tried_so_often_and_no_more() {
     assert_eq!(table::lock(&held, hash.lock()), Err(Refused::Contended));
     assert_eq!(held.0.get(), LOCK_TRIES);
 
-    let bits = Bits::new();
-    assert_eq!(table::lock(&bits, hash.lock()), Ok(()));
-    assert_eq!(table::lock(&bits, hash.lock()), Err(Refused::Contended));
-    bits.unlock(hash.lock());
-    assert_eq!(table::lock(&bits, hash.lock()), Ok(()));
+    let locks = Sequences::new();
+    assert_eq!(table::lock(&locks, hash.lock()), Ok(()));
+    assert_eq!(table::lock(&locks, hash.lock()), Err(Refused::Contended));
+    locks.unlock(hash.lock());
+    assert_eq!(table::lock(&locks, hash.lock()), Ok(()));
+}
+
+#[test]
+fn a_lock_can_be_taken_as_it_was_seen_until_somebody_has_had_it() {
+    let (locks, number) = (Sequences::new(), 7);
+    for _ in 0..4 {
+        let seen = locks.sequence(number);
+        assert!(table::lock_since(&locks, number, seen));
+        let held = locks.sequence(number);
+        assert_eq!(held & TAKEN, TAKEN);
+        assert!(!table::lock_since(&locks, number, seen), "somebody has it");
+        assert!(!table::lock_since(&locks, number, held), "somebody has it");
+        locks.unlock(number);
+        assert!(!table::lock_since(&locks, number, seen), "somebody has had it");
+        assert!(!table::lock_since(&locks, number, held), "somebody has had it");
+        assert!(!table::lock_since(&locks, number, TAKEN));
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn who_does_not_wait_for_the_lock_inserts_nothing() {
     in_every_order(3, || {
         let table = Arc::new(Bucket::of(2));
         let insert = |table: &Bucket| {
-            if table.try_lock(0) { table.insert_once(&key(1)) } else { Err(Refused::Contended) }
+            if table.try_lock(0, 0) { table.insert_once(&key(1)) } else { Err(Refused::Contended) }
         };
         let (one, other) = at_once(&table, insert, insert);
         match (one, other) {
@@ -66,6 +66,36 @@ fn who_does_not_wait_for_the_lock_inserts_nothing() {
         }
         table.check(&[key(1)], &[]);
     });
+}
+
+/// Two look for a key before they have its lock, and not again if nobody has had that since they read its sequence number:
+/// before they looked, or after.
+fn two_look_for_a_key_before_they_lock(is_sequence_first: bool) {
+    in_every_order(3, move || {
+        let table = Arc::new(Bucket::of(2));
+        let insert = move |table: &Bucket| {
+            let before = table.sequence(0);
+            if table.find(&key(1)).is_some() {
+                return Err(Refused::Taken);
+            }
+            let sequence = if is_sequence_first { before } else { table.sequence(0) };
+            table.insert_unless_since(&key(1), sequence)
+        };
+        let (one, other) = at_once(&table, insert, insert);
+        assert!(one.is_ok() || other.is_ok());
+        table.check(&[key(1)], &[]);
+    });
+}
+
+#[test]
+fn a_key_that_two_look_for_before_they_lock_is_there_once() {
+    two_look_for_a_key_before_they_lock(true);
+}
+
+#[test]
+#[should_panic(expected = "is live in [0, 1]")]
+fn who_reads_the_sequence_after_he_has_looked_may_insert_a_key_twice() {
+    two_look_for_a_key_before_they_lock(false);
 }
 
 #[test]

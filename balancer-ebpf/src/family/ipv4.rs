@@ -99,14 +99,11 @@ impl Family for Address4 {
     );
 
     subprograms!(
-        hash_word_4,
         met_4,
         established_index_4,
         half_open_index_4,
         release_established_4,
         release_half_open_4,
-        claim_established_4,
-        claim_half_open_4,
         remove_established_4,
         remove_half_open_4,
         forget_oldest_4,
@@ -116,7 +113,6 @@ impl Family for Address4 {
         deltas_4,
         save_options_4,
         fetch_opening_4,
-        fetch_both_sides_4,
         claim_4,
         complete_4,
         fetch_promotion_4,

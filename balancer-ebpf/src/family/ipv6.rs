@@ -98,14 +98,11 @@ impl Family for Address6 {
     );
 
     subprograms!(
-        hash_word_6,
         met_6,
         established_index_6,
         half_open_index_6,
         release_established_6,
         release_half_open_6,
-        claim_established_6,
-        claim_half_open_6,
         remove_established_6,
         remove_half_open_6,
         forget_oldest_6,
@@ -115,7 +112,6 @@ impl Family for Address6 {
         deltas_6,
         save_options_6,
         fetch_opening_6,
-        fetch_both_sides_6,
         claim_6,
         complete_6,
         fetch_promotion_6,

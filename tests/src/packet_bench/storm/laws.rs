@@ -11,7 +11,7 @@ use balancer_common::abi::{
 };
 use balancer_common::flow::Seen;
 use balancer_common::nat::Deltas;
-use balancer_common::table::{Hash, Kind, State, WAYS};
+use balancer_common::table::{Hash, Kind, State, TAKEN, WAYS};
 
 use super::super::gateway::Gateway;
 use super::super::world::World;
@@ -94,7 +94,8 @@ impl Tables {
     /// Looks at everything.
     pub(super) fn check(&self, known: &Known<'_>) -> Result<Found> {
         for lock in 0..self.locks.len() {
-            ensure!(self.locks.get(&lock, 0)? == 0, "lock {lock} is still taken");
+            let sequence = self.locks.get(&lock, 0)?;
+            ensure!(sequence as u32 & TAKEN == 0, "lock {lock} is still taken: {sequence}");
         }
         let (v4, v6) = (self.v4.check(known)?, self.v6.check(known)?);
         Ok(Found {
