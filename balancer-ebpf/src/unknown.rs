@@ -299,8 +299,8 @@ impl Source<'_> {
         self.pool.forwarding == FORWARDING_DNAT || ports::allows(self.pool, draft.client().source_port)
     }
 
-    /// With what is at this place of the cycle.
-    #[inline(always)]
+    /// With what is at this place of the cycle. A subprogram, for its stack.
+    #[inline(never)]
     fn at<A: Family>(&self, place: Place, draft: &Draft<A>) {
         let (address, port) = place.pair(self.pool, self.addresses());
         self.seen_from(draft, address, port);
