@@ -1,6 +1,5 @@
 //! What differs between IPv4 and IPv6: the header, and which tables a flow is in. Everything else is written once.
 
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::FlowKey;
@@ -12,9 +11,10 @@ use crate::features;
 use crate::frame::Framed;
 use crate::maps::{Counts, Handshakes, Lines, Pasts, Tags};
 use crate::parse::{Layout, Look};
+use crate::subprograms::Subprograms;
 
 /// A family, named by its address as it stands in packets.
-pub(crate) trait Family: Framed {
+pub(crate) trait Family: Framed + Subprograms<Self> {
     /// The IP header without options or extensions.
     type Header: 'static;
 
@@ -60,27 +60,6 @@ pub(crate) trait Family: Framed {
     }
 
     fn drafts() -> &'static PerCpuArray<Draft<Self>, 1>;
-
-    // Functions of `subprograms`.
-    fn met(key: &FlowKey<Self>, hash: u64) -> u64;
-    fn established_index(key: &FlowKey<Self>) -> u64;
-    fn half_open_index(key: &FlowKey<Self>) -> u64;
-    fn release_established(index: u32, state: u64) -> bool;
-    fn release_half_open(index: u32, state: u64) -> bool;
-    fn remove_established(index: u32, state: u64) -> bool;
-    fn remove_half_open(index: u32, state: u64) -> bool;
-    fn forget_oldest() -> bool;
-    fn closed() -> u64;
-    fn is_over(index: u32, state: u64) -> bool;
-    fn make_room(somewhere: u64, window: u32) -> bool;
-    fn deltas() -> u32;
-    fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool;
-    fn fetch_opening() -> bool;
-    fn claim() -> u64;
-    fn complete() -> u64;
-    fn fetch_promotion(client: u32) -> bool;
-    fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u64;
-    fn make() -> u64;
 }
 
 /// The maps of a family.
@@ -125,108 +104,6 @@ macro_rules! maps {
         #[inline(always)]
         fn drafts() -> &'static PerCpuArray<Draft<Self>, 1> {
             &maps::$drafts
-        }
-    };
-}
-
-/// The global functions of a family.
-macro_rules! subprograms {
-    ($met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
-     $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
-        #[inline(always)]
-        fn met(key: &FlowKey<Self>, hash: u64) -> u64 {
-            subprograms::$met(key, hash)
-        }
-
-        #[inline(always)]
-        fn established_index(key: &FlowKey<Self>) -> u64 {
-            subprograms::$established_index(key)
-        }
-
-        #[inline(always)]
-        fn half_open_index(key: &FlowKey<Self>) -> u64 {
-            subprograms::$half_open_index(key)
-        }
-
-        #[inline(always)]
-        fn release_established(index: u32, state: u64) -> bool {
-            subprograms::$release_established(index, state)
-        }
-
-        #[inline(always)]
-        fn release_half_open(index: u32, state: u64) -> bool {
-            subprograms::$release_half_open(index, state)
-        }
-
-        #[inline(always)]
-        fn remove_established(index: u32, state: u64) -> bool {
-            subprograms::$remove_established(index, state)
-        }
-
-        #[inline(always)]
-        fn remove_half_open(index: u32, state: u64) -> bool {
-            subprograms::$remove_half_open(index, state)
-        }
-
-        #[inline(always)]
-        fn forget_oldest() -> bool {
-            subprograms::$forget_oldest()
-        }
-
-        #[inline(always)]
-        fn closed() -> u64 {
-            subprograms::$closed()
-        }
-
-        #[inline(always)]
-        fn is_over(index: u32, state: u64) -> bool {
-            subprograms::$is_over(index, state)
-        }
-
-        #[inline(always)]
-        fn make_room(somewhere: u64, window: u32) -> bool {
-            subprograms::$make_room(somewhere, window)
-        }
-
-        #[inline(always)]
-        fn deltas() -> u32 {
-            subprograms::$deltas()
-        }
-
-        #[inline(always)]
-        fn save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
-            subprograms::$save_options(ctx, at, length)
-        }
-
-        #[inline(always)]
-        fn fetch_opening() -> bool {
-            subprograms::$fetch_opening()
-        }
-
-        #[inline(always)]
-        fn claim() -> u64 {
-            subprograms::$claim()
-        }
-
-        #[inline(always)]
-        fn complete() -> u64 {
-            subprograms::$complete()
-        }
-
-        #[inline(always)]
-        fn fetch_promotion(client: u32) -> bool {
-            subprograms::$fetch_promotion(client)
-        }
-
-        #[inline(always)]
-        fn promote(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u64 {
-            subprograms::$promote(client, client_state, backend, backend_state)
-        }
-
-        #[inline(always)]
-        fn make() -> u64 {
-            subprograms::$make()
         }
     };
 }

@@ -120,184 +120,151 @@ pub(crate) extern "C" fn trace_went(ctx: *mut xdp_md, verdict: u64, action: u32)
     true
 }
 
-/// The functions of a family.
+/// The functions of each family, told once: what they are called by, the names of both for the verifier, and what they do, with
+/// `A` for the family's address.
 macro_rules! subprograms {
-    ($family:ty, $met:ident, $established_index:ident, $half_open_index:ident, $release_established:ident, $release_half_open:ident,
-     $remove_established:ident, $remove_half_open:ident,
-     $forget_oldest:ident, $closed:ident, $is_over:ident, $make_room:ident, $deltas:ident, $save_options:ident, $fetch_opening:ident, $claim:ident, $complete:ident, $fetch_promotion:ident, $promote:ident, $make:ident) => {
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $met(key: *const FlowKey<$family>, hash: u64) -> u64 {
-            // SAFETY: null, or a whole key, as the verifier makes sure.
-            unsafe { key.as_ref() }.map_or(0, |key| flow_table::met_word(key, Hash::from_word(hash)))
+    ($(
+        $(#[$documentation:meta])*
+        fn $name:ident as $four:ident, $six:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block
+    )*) => {
+        /// The functions of a family.
+        pub(crate) trait Subprograms<A> {
+            $(
+                $(#[$documentation])*
+                fn $name($($argument: $type),*) -> $result;
+            )*
         }
 
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $established_index(key: *const FlowKey<$family>) -> u64 {
-            // SAFETY: as above.
-            let key = unsafe { key.as_ref() };
-            Index::to_word(key.and_then(flow_table::index_of::<$family, Established>))
-        }
+        subprograms!(of Address4 in ipv4: $($name as $four($($argument: $type),*) -> $result $body)*);
+        subprograms!(of Address6 in ipv6: $($name as $six($($argument: $type),*) -> $result $body)*);
+    };
+    (of $family:ident in $module:ident: $(
+        $name:ident as $symbol:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block
+    )*) => {
+        mod $module {
+            use super::*;
 
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $half_open_index(key: *const FlowKey<$family>) -> u64 {
-            // SAFETY: as above.
-            let key = unsafe { key.as_ref() };
-            Index::to_word(key.and_then(flow_table::index_of::<$family, HalfOpen>))
-        }
+            type A = $family;
 
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $release_established(index: u32, state: u64) -> bool {
-            Direction::<$family, Established>::at(index, state).is_some_and(flow_table::release)
-        }
+            $(
+                #[inline(never)]
+                #[unsafe(no_mangle)]
+                extern "C" fn $symbol($($argument: $type),*) -> $result $body
+            )*
 
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $release_half_open(index: u32, state: u64) -> bool {
-            Direction::<$family, HalfOpen>::at(index, state).is_some_and(flow_table::release)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $remove_established(index: u32, state: u64) -> bool {
-            Direction::<$family, Established>::at(index, state).is_some_and(flow_table::try_remove)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $remove_half_open(index: u32, state: u64) -> bool {
-            Direction::<$family, HalfOpen>::at(index, state).is_some_and(flow_table::try_remove)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $forget_oldest() -> bool {
-            draft::forget_oldest::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $closed() -> u64 {
-            draft::closed_index::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $is_over(index: u32, state: u64) -> bool {
-            Direction::<$family, Established>::at(index, state).is_some_and(room::is_over)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $make_room(somewhere: u64, window: u32) -> bool {
-            room::make_room::<$family>(Hash::from_word(somewhere), window)
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $deltas() -> u32 {
-            draft::deltas::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $save_options(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
-            draft::save_options::<$family>(&XdpContext::new(ctx), at, length);
-            true
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $fetch_opening() -> bool {
-            unknown::foresee::<$family>();
-            true
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $claim() -> u64 {
-            draft::try_claim::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $complete() -> u64 {
-            draft::try_complete::<$family>()
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $fetch_promotion(client: u32) -> bool {
-            fetch::promotion::<$family>(client);
-            true
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $promote(
-            client: u32,
-            client_state: u64,
-            backend: u32,
-            backend_state: u64,
-        ) -> u64 {
-            promotion::try_promote::<$family>(
-                Direction::at(client, client_state),
-                Direction::at(backend, backend_state),
-            )
-        }
-
-        #[inline(never)]
-        #[unsafe(no_mangle)]
-        pub(crate) extern "C" fn $make() -> u64 {
-            unknown::try_make::<$family>()
+            impl Subprograms<A> for A {
+                $(
+                    #[inline(always)]
+                    fn $name($($argument: $type),*) -> $result {
+                        $symbol($($argument),*)
+                    }
+                )*
+            }
         }
     };
 }
 
-subprograms!(
-    Address4,
-    met_4,
-    established_index_4,
-    half_open_index_4,
-    release_established_4,
-    release_half_open_4,
-    remove_established_4,
-    remove_half_open_4,
-    forget_oldest_4,
-    closed_4,
-    is_over_4,
-    make_room_4,
-    deltas_4,
-    save_options_4,
-    fetch_opening_4,
-    claim_4,
-    complete_4,
-    fetch_promotion_4,
-    promote_4,
-    make_4
-);
-subprograms!(
-    Address6,
-    met_6,
-    established_index_6,
-    half_open_index_6,
-    release_established_6,
-    release_half_open_6,
-    remove_established_6,
-    remove_half_open_6,
-    forget_oldest_6,
-    closed_6,
-    is_over_6,
-    make_room_6,
-    deltas_6,
-    save_options_6,
-    fetch_opening_6,
-    claim_6,
-    complete_6,
-    fetch_promotion_6,
-    promote_6,
-    make_6
-);
+subprograms! {
+    /// [`flow_table::met`].
+    fn met as met_4, met_6(key: *const FlowKey<A>, hash: u64) -> u64 {
+        // SAFETY: null, or a whole key, as the verifier makes sure.
+        unsafe { key.as_ref() }.map_or(0, |key| flow_table::met_word(key, Hash::from_word(hash)))
+    }
+
+    /// The index of a tuple's line among flows whose handshake is complete, as an [`Index`]'s word.
+    fn established_index as established_index_4, established_index_6(key: *const FlowKey<A>) -> u64 {
+        // SAFETY: as above.
+        let key = unsafe { key.as_ref() };
+        Index::to_word(key.and_then(flow_table::index_of::<A, Established>))
+    }
+
+    /// The same among handshakes.
+    fn half_open_index as half_open_index_4, half_open_index_6(key: *const FlowKey<A>) -> u64 {
+        // SAFETY: as above.
+        let key = unsafe { key.as_ref() };
+        Index::to_word(key.and_then(flow_table::index_of::<A, HalfOpen>))
+    }
+
+    /// [`flow_table::release`].
+    fn release_established as release_established_4, release_established_6(index: u32, state: u64) -> bool {
+        Direction::<A, Established>::at(index, state).is_some_and(flow_table::release)
+    }
+
+    /// The same of a handshake.
+    fn release_half_open as release_half_open_4, release_half_open_6(index: u32, state: u64) -> bool {
+        Direction::<A, HalfOpen>::at(index, state).is_some_and(flow_table::release)
+    }
+
+    /// [`flow_table::try_remove`].
+    fn remove_established as remove_established_4, remove_established_6(index: u32, state: u64) -> bool {
+        Direction::<A, Established>::at(index, state).is_some_and(flow_table::try_remove)
+    }
+
+    /// The same of a handshake.
+    fn remove_half_open as remove_half_open_4, remove_half_open_6(index: u32, state: u64) -> bool {
+        Direction::<A, HalfOpen>::at(index, state).is_some_and(flow_table::try_remove)
+    }
+
+    /// [`draft::forget_oldest`].
+    fn forget_oldest as forget_oldest_4, forget_oldest_6() -> bool {
+        draft::forget_oldest::<A>()
+    }
+
+    /// [`draft::closed`], as an [`Index`]'s word.
+    fn closed as closed_4, closed_6() -> u64 {
+        draft::closed_index::<A>()
+    }
+
+    /// [`room::is_over`].
+    fn is_over as is_over_4, is_over_6(index: u32, state: u64) -> bool {
+        Direction::<A, Established>::at(index, state).is_some_and(room::is_over)
+    }
+
+    /// [`room::make_room`].
+    fn make_room as make_room_4, make_room_6(somewhere: u64, window: u32) -> bool {
+        room::make_room::<A>(Hash::from_word(somewhere), window)
+    }
+
+    /// [`draft::deltas`].
+    fn deltas as deltas_4, deltas_6() -> u32 {
+        draft::deltas::<A>()
+    }
+
+    /// [`draft::save_options`].
+    fn save_options as save_options_4, save_options_6(ctx: *mut xdp_md, at: u32, length: u32) -> bool {
+        draft::save_options::<A>(&XdpContext::new(ctx), at, length);
+        true
+    }
+
+    /// [`unknown::foresee`].
+    fn fetch_opening as fetch_opening_4, fetch_opening_6() -> bool {
+        unknown::foresee::<A>();
+        true
+    }
+
+    /// [`draft::claim`], as [`Made`]'s word.
+    fn claim as claim_4, claim_6() -> u64 {
+        draft::try_claim::<A>()
+    }
+
+    /// [`draft::complete`], as [`Made`]'s word.
+    fn complete as complete_4, complete_6() -> u64 {
+        draft::try_complete::<A>()
+    }
+
+    /// [`fetch::promotion`].
+    fn fetch_promotion as fetch_promotion_4, fetch_promotion_6(client: u32) -> bool {
+        fetch::promotion::<A>(client);
+        true
+    }
+
+    /// [`promotion::promote`], as [`Made`]'s word.
+    fn promote as promote_4, promote_6(client: u32, client_state: u64, backend: u32, backend_state: u64) -> u64 {
+        promotion::try_promote::<A>(Direction::at(client, client_state), Direction::at(backend, backend_state))
+    }
+
+    /// [`unknown::try_make`].
+    fn make as make_4, make_6() -> u64 {
+        unknown::try_make::<A>()
+    }
+}

@@ -1,9 +1,8 @@
 //! [`Family`] for IPv4.
 
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Address4, FlowKey, WireAddress};
+use balancer_common::abi::{Address4, WireAddress};
 use balancer_common::checksum::{self, Delta};
 use network_types::ip::Ipv4Hdr;
 
@@ -11,7 +10,6 @@ use super::Family;
 use crate::draft::Draft;
 use crate::maps::{self, Counts, Handshakes, Lines, Pasts, Tags};
 use crate::parse::{self, Layout, Look};
-use crate::subprograms;
 use crate::words::{load, store};
 
 /// Don't-fragment, in the word of flags and fragment offset.
@@ -96,27 +94,5 @@ impl Family for Address4 {
         HALF_PAST_4,
         COUNTS_4,
         DRAFT_4
-    );
-
-    subprograms!(
-        met_4,
-        established_index_4,
-        half_open_index_4,
-        release_established_4,
-        release_half_open_4,
-        remove_established_4,
-        remove_half_open_4,
-        forget_oldest_4,
-        closed_4,
-        is_over_4,
-        make_room_4,
-        deltas_4,
-        save_options_4,
-        fetch_opening_4,
-        claim_4,
-        complete_4,
-        fetch_promotion_4,
-        promote_4,
-        make_4
     );
 }

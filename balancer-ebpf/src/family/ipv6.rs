@@ -1,9 +1,8 @@
 //! [`Family`] for IPv6.
 
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Address6, FlowKey, WireAddress};
+use balancer_common::abi::{Address6, WireAddress};
 use balancer_common::checksum::Delta;
 use network_types::ip::Ipv6Hdr;
 
@@ -11,7 +10,6 @@ use super::Family;
 use crate::draft::Draft;
 use crate::maps::{self, Counts, Handshakes, Lines, Pasts, Tags};
 use crate::parse::{self, Layout, Look};
-use crate::subprograms;
 use crate::words::{load, store};
 
 impl Family for Address6 {
@@ -95,27 +93,5 @@ impl Family for Address6 {
         HALF_PAST_6,
         COUNTS_6,
         DRAFT_6
-    );
-
-    subprograms!(
-        met_6,
-        established_index_6,
-        half_open_index_6,
-        release_established_6,
-        release_half_open_6,
-        remove_established_6,
-        remove_half_open_6,
-        forget_oldest_6,
-        closed_6,
-        is_over_6,
-        make_room_6,
-        deltas_6,
-        save_options_6,
-        fetch_opening_6,
-        claim_6,
-        complete_6,
-        fetch_promotion_6,
-        promote_6,
-        make_6
     );
 }
