@@ -120,12 +120,6 @@ pub trait Table: Lines {
     /// Whether the line has this key, for a moment in which nobody fills it: what is read stays before any later look at
     /// the line's state.
     fn has_key(&self, line: Self::Line, key: &Self::Key) -> bool;
-
-    /// Claims a free line in the key's bucket.
-    #[inline(always)]
-    fn claim(&self, hash: Hash) -> Option<Place<Self::Line>> {
-        claim(self, hash)
-    }
 }
 
 /// Locks for keys that are being inserted. Each has a sequence number, which is odd while somebody has the lock and another
@@ -141,8 +135,11 @@ pub trait Locks {
     fn unlock(&self, lock: u32);
 }
 
-/// A sequence number with which no lock can be taken.
-pub const TAKEN: u32 = 1;
+/// The bit of a sequence number that says that somebody has the lock.
+pub const HELD: u32 = 1;
+
+/// A sequence number with which no lock can be taken: for who hasn't looked for the key, and has to.
+pub const NOT_LOOKED_FOR: u32 = HELD;
 
 /// A line, and in which life it was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +198,7 @@ pub fn find<T: Table>(table: &T, hash: Hash, key: &T::Key) -> Option<Place<T::Li
 
 /// The index of the line that a key would rather have.
 #[inline(always)]
-pub fn preferred<T: Table + ?Sized>(table: &T, hash: Hash) -> u32 {
+pub fn preferred<T: Table>(table: &T, hash: Hash) -> u32 {
     hash.bucket(table.buckets()) * WAYS + hash.way()
 }
 
@@ -247,7 +244,7 @@ pub fn lock(locks: &impl Locks, number: u32) -> Result<(), Refused> {
 /// nothing, need not look again.
 #[inline(always)]
 pub fn lock_since(locks: &impl Locks, number: u32, sequence: u32) -> bool {
-    sequence & TAKEN == 0 && locks.try_lock(number, sequence)
+    sequence & HELD == 0 && locks.try_lock(number, sequence)
 }
 
 /// Makes a line for a key that has none; the caller holds the key's lock. `fill` writes all of it but the state.
@@ -274,7 +271,7 @@ pub fn insert_if<T: Table>(
     fill: impl FnOnce(T::Line, u32) -> bool,
 ) -> Result<Place<T::Line>, Refused> {
     let (marks, now) = born;
-    let Place { line, index, state } = table.claim(hash).ok_or(Refused::Full)?;
+    let Place { line, index, state } = claim(table, hash).ok_or(Refused::Full)?;
     if !fill(line, index) {
         give_up(table, Place { line, index, state });
         return Err(Refused::Taken);
@@ -285,9 +282,9 @@ pub fn insert_if<T: Table>(
     Ok(Place { line, index, state })
 }
 
-/// [`Table::claim`]: the line that the key would rather have, or another one of its bucket.
+/// Claims a free line for a key: the one that it would rather have, or another one of its bucket.
 #[inline(always)]
-pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>> {
+pub fn claim<T: Table>(table: &T, hash: Hash) -> Option<Place<T::Line>> {
     let tags = table.tags(hash.bucket(table.buckets()))?;
     // Most keys get the line that they would rather have.
     if table.tag(tags, hash.way()) == 0
@@ -312,7 +309,7 @@ pub fn claim<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<Place<T::Line>>
 
 /// Claims this line, if it is free.
 #[inline(always)]
-fn claim_at<T: Lines + ?Sized>(table: &T, index: u32) -> Option<Place<T::Line>> {
+fn claim_at<T: Lines>(table: &T, index: u32) -> Option<Place<T::Line>> {
     let line = table.line(index)?;
     let state = table.state(line);
     let is_ours = state.kind() == Kind::Free && table.exchange(line, state, state.with_kind(Kind::Claimed));
@@ -322,7 +319,7 @@ fn claim_at<T: Lines + ?Sized>(table: &T, index: u32) -> Option<Place<T::Line>> 
 /// The line that [`claim`] would try first now, as far as tags tell. Whoever looks at it beforehand waits for its memory
 /// while he waits for other memory.
 #[inline(always)]
-pub fn likely<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<u32> {
+pub fn likely<T: Table>(table: &T, hash: Hash) -> Option<u32> {
     let tags = table.tags(hash.bucket(table.buckets()))?;
     if table.tag(tags, hash.way()) == 0 {
         return Some(preferred(table, hash));
@@ -339,13 +336,13 @@ pub fn likely<T: Table + ?Sized>(table: &T, hash: Hash) -> Option<u32> {
 /// Which lines of a word are free by their tags, as [`zeros`] says it; of the first word the lowest bit is that of the line
 /// that the key would rather have.
 #[inline(always)]
-fn free_after<T: Table + ?Sized>(table: &T, tags: T::Tags, hash: Hash, step: u32) -> u64 {
+fn free_after<T: Table>(table: &T, tags: T::Tags, hash: Hash, step: u32) -> u64 {
     zeros(table.word(tags, word_after(hash, step)).rotate_right(u8::BITS * (hash.way() % TAGS)))
 }
 
 /// The index of the line with the lowest of these bits.
 #[inline(always)]
-fn line_after<T: Table + ?Sized>(table: &T, hash: Hash, step: u32, free: u64) -> u32 {
+fn line_after<T: Table>(table: &T, hash: Hash, step: u32, free: u64) -> u32 {
     let way = word_after(hash, step) * TAGS + (lowest(free) + hash.way()) % TAGS;
     hash.bucket(table.buckets()) * WAYS + way
 }

@@ -9,7 +9,7 @@ use balancer_common::abi::{FlowKey, Line, Port, SavedSyn};
 use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::nat::Deltas;
-use balancer_common::table::{self, Hash, State, TAKEN};
+use balancer_common::table::{self, Hash, NOT_LOOKED_FOR, State};
 use network_types::tcp::TcpHdr;
 
 use crate::clock::now;
@@ -166,8 +166,9 @@ pub(crate) fn forget_oldest<A: Family>() -> bool {
 
 /// Claims the draft's backend-side tuple, by making its line.
 #[inline(always)]
-pub(crate) fn claim<A: Family>() -> Result<(), Refused> {
-    Made::from_word(A::claim()).map(|_| ())
+pub(crate) fn claim<A: Family>(draft: &Draft<A>) -> Result<(), Refused> {
+    draft.backend_line.set(Made::from_word(A::claim())?);
+    Ok(())
 }
 
 /// [`Family::claim`].
@@ -182,20 +183,19 @@ fn claim_backend<A: Family>() -> Result<u32, Refused> {
     let hash = draft.backend_hash();
     let (key, other) = (draft.backend(), draft.client());
     let _locked = lock_unmet(key, hash)?;
-    let line = insert_half_open(hash, Seen::FROM_BACKEND, |line, index| {
+    insert_half_open(hash, Seen::FROM_BACKEND, |line, index| {
         draft.deltas.set(A::deltas());
         let deltas = Deltas::from_word(draft.deltas.get()).reversed();
         fill(line, index, key, other, draft, deltas, 0, u32::MAX);
         true
-    })?;
-    draft.backend_line.set(line);
-    Ok(line)
+    })
 }
 
 /// Makes the client's side of the draft, whose backend's side is claimed.
 #[inline(always)]
-pub(crate) fn complete<A: Family>() -> Result<(), Refused> {
-    Made::from_word(A::complete()).map(|_| ())
+pub(crate) fn complete<A: Family>(draft: &Draft<A>) -> Result<(), Refused> {
+    draft.client_line.set(Made::from_word(A::complete())?);
+    Ok(())
 }
 
 /// [`Family::complete`].
@@ -213,7 +213,7 @@ fn complete_client<A: Family>() -> Result<u32, Refused> {
         Some(locked) => locked,
         None => lock_unmet(key, hash)?,
     };
-    let line = insert_half_open::<A>(hash, Seen::OPENED, |line, index| {
+    insert_half_open::<A>(hash, Seen::OPENED, |line, index| {
         let deltas = Deltas::from_word(draft.deltas.get());
         fill(line, index, key, other, draft, deltas, draft.first_sequence.get(), twin);
         keep_syn(draft, index);
@@ -222,9 +222,7 @@ fn complete_client<A: Family>() -> Result<u32, Refused> {
             unsafe { (*past).twin = index };
         }
         true
-    })?;
-    draft.client_line.set(line);
-    Ok(line)
+    })
 }
 
 /// A key's lock, if there is no line for it: nobody else can make one meanwhile.
@@ -411,7 +409,7 @@ pub(crate) fn again<A: Family>(client: &Direction<A, HalfOpen>, tried: u64) -> O
     draft.hop.set(client.client().to_word());
     draft.first_sequence.set(client.first_sequence()?);
     draft.tried.set(tried);
-    draft.sequence.set(TAKEN);
+    draft.sequence.set(NOT_LOOKED_FOR);
     compiler_barrier();
     client.is_alive().then_some(())
 }

@@ -4,7 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::NextHop;
 use balancer_common::flow::{self, Kind, Stage};
 use balancer_common::limits::QUIET_BEFORE_RESELECT_NS;
-use balancer_common::table::TAKEN;
+use balancer_common::table::NOT_LOOKED_FOR;
 use balancer_common::verdict::{self, Reason, Verdict};
 
 use crate::clock::{now, ticks};
@@ -17,20 +17,20 @@ use crate::parse::Packet;
 use crate::service;
 use crate::words::load;
 
-/// What becomes of it; next: it opens a new flow, and the old one is forgotten.
+/// What becomes of it; next: its flow has just ended, or it opens a new one and the old one is forgotten.
 #[inline(never)]
 pub(crate) fn established<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let packet = &mut packet;
     let Some(direction) = flow_table::direction_at(line, &packet.key()) else {
-        return Verdict::next(verdict::Stage::Unknown(TAKEN));
+        return Verdict::next(verdict::Stage::Unknown(NOT_LOOKED_FOR));
     };
     let kind = packet.kind();
     match kind {
         Kind::Ack | Kind::SynAck => {}
         Kind::Syn if opens_anew(packet, direction) => {
             flow_table::forget(direction);
-            return Verdict::next(verdict::Stage::Unknown(TAKEN));
+            return Verdict::next(verdict::Stage::Unknown(NOT_LOOKED_FOR));
         }
         Kind::Syn => {}
         Kind::Fin | Kind::Rst => return closing(packet, direction, kind),

@@ -40,7 +40,8 @@ pub(crate) fn opening<A: Family>() {
     }
 }
 
-/// [`Family::fetch_both_sides`]: what both sides of the draft's flow will be written to.
+/// Where the lines that both sides of the draft's flow would rather have, which [`opening`] has fetched as a rule, are others':
+/// those that they will have instead.
 #[inline(always)]
 pub(crate) fn both_sides<A: Family>() {
     let Some(draft) = draft::<A>() else { return };

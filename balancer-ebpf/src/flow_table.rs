@@ -26,7 +26,7 @@ pub(crate) use balancer_common::table::Refused;
 /// Whether there is an established flow that packets with this tuple belong to.
 #[inline(always)]
 pub(crate) fn is_established<A: Family>(key: &FlowKey<A>) -> bool {
-    is_there::<A, Established>(key)
+    Index::from_word(A::established_index(key)).is_some()
 }
 
 /// Where packets with this tuple belong to.
@@ -75,11 +75,6 @@ pub(crate) fn recipe<A: Family>(key: &FlowKey<A>) -> Option<Recipe<A>> {
 #[inline(always)]
 pub(crate) fn index_of<A: Family, T: Tier>(key: &FlowKey<A>) -> Option<u32> {
     table::find(&T::table::<A>(), A::hash_of(key), key).map(|place| place.index)
-}
-
-#[inline(always)]
-pub(crate) fn is_there<A: Family, T: Tier>(key: &FlowKey<A>) -> bool {
-    Index::from_word(T::index_of(key)).is_some()
 }
 
 /// The sequence number of a tuple's lock: while it is the same, no flow of this tuple has begun.

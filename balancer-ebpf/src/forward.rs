@@ -10,7 +10,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::bpf_redirect_map;
 use balancer_common::abi::{Interface, NextHop};
 use balancer_common::checksum;
-use balancer_common::table::TAKEN;
+use balancer_common::table::NOT_LOOKED_FOR;
 use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
 use network_types::eth::EthHdr;
 
@@ -28,7 +28,7 @@ pub(crate) fn translate<A: Family, T: Tier>(
     packet: &mut Packet<'_, A>,
     direction: &Direction<A, T>,
 ) -> Verdict {
-    let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown(TAKEN)) };
+    let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown(NOT_LOOKED_FOR)) };
     match exit::<A>(packet.ip, way_out(&recipe)) {
         Ok((hop, interface)) => leave(packet, direction, &recipe, hop, interface),
         Err(verdict) => verdict,
@@ -41,7 +41,7 @@ pub(crate) fn translate_told<A: Family, T: Tier>(
     packet: &mut Packet<'_, A>,
     direction: &Direction<A, T>,
 ) -> Verdict {
-    let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown(TAKEN)) };
+    let Some(recipe) = direction.recipe() else { return Verdict::next(Stage::Unknown(NOT_LOOKED_FOR)) };
     let hop = way_out(&recipe);
     match hop.and_then(|hop| Some((hop, service::interface(hop.interface)?))) {
         Some((hop, interface)) => leave(packet, direction, &recipe, hop, interface),

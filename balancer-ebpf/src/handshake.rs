@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::flow::{self, Kind, Seen, flags};
-use balancer_common::table::TAKEN;
+use balancer_common::table::NOT_LOOKED_FOR;
 use balancer_common::verdict::{Reason, Stage, Verdict};
 
 use crate::direction::Direction;
@@ -30,7 +30,7 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
         // held is always the last one that came, with what it says and the way that it came.
         if direction.seen().is_from_client() && matches!(packet.kind(), Kind::Syn) {
             flow_table::forget(direction);
-            return Verdict::next(Stage::Unknown(TAKEN));
+            return Verdict::next(Stage::Unknown(NOT_LOOKED_FOR));
         }
         return Verdict::drop(Reason::BadHandshake);
     };
@@ -54,7 +54,7 @@ fn from_client<A: Family>(
         }
         Kind::Syn => {
             flow_table::forget(client);
-            Verdict::next(Stage::Unknown(TAKEN))
+            Verdict::next(Stage::Unknown(NOT_LOOKED_FOR))
         }
         Kind::Rst => {
             let verdict = translate_apart(packet, &client);

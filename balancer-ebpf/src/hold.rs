@@ -32,7 +32,7 @@ pub(crate) fn hold<A: Family>(ctx: &XdpContext) -> Verdict {
         return Verdict::drop(Reason::HalfOpenFull);
     }
     draft::save_syn(ctx, &packet, draft);
-    if let Err(refused) = draft::complete::<A>() {
+    if let Err(refused) = draft::complete(draft) {
         flow_table::give_back::<A, HalfOpen>();
         // What another CPU has made of another copy of the SYN is as good.
         if refused != flow_table::Refused::Taken {

@@ -6,7 +6,7 @@ use core::ptr::from_ref;
 
 use balancer_common::abi::{Count, FlowKey, Line, Past, WireAddress};
 use balancer_common::table::{
-    self, Hash, Lines, Locks, Refused, State, TAG_WORDS, TAKEN, Table, WAYS, buckets_for,
+    self, HELD, Hash, Lines, Locks, Refused, State, TAG_WORDS, Table, WAYS, buckets_for,
 };
 
 use crate::atomics::compare_exchange;
@@ -279,7 +279,7 @@ impl Locks for KeyLocks {
     #[inline(always)]
     fn sequence(&self, lock: u32) -> u32 {
         // SAFETY: an aligned word of the map.
-        let sequence = LOCKS.get_ptr(lock).map_or(TAKEN.into(), |word| unsafe { word.read_volatile() });
+        let sequence = LOCKS.get_ptr(lock).map_or(HELD.into(), |word| unsafe { word.read_volatile() });
         compiler_barrier();
         sequence as u32
     }
@@ -309,7 +309,7 @@ impl Locked {
     pub(crate) fn lock(hash: Hash) -> Result<Self, Refused> {
         // As a rule nobody has it, and the call is saved.
         let number = hash.lock();
-        if Self::is_locked_since(hash, KeyLocks.sequence(number)) || subprograms::lock(number) {
+        if Self::try_lock_since(hash, KeyLocks.sequence(number)) || subprograms::lock(number) {
             Ok(Self(hash))
         } else {
             Err(Refused::Contended)
@@ -319,11 +319,11 @@ impl Locked {
     /// If the lock had this sequence number ever since, see [`table::lock_since`].
     #[inline(always)]
     pub(crate) fn lock_since(hash: Hash, sequence: u32) -> Option<Self> {
-        Self::is_locked_since(hash, sequence).then(|| Self(hash))
+        Self::try_lock_since(hash, sequence).then(|| Self(hash))
     }
 
     #[inline(always)]
-    fn is_locked_since(hash: Hash, sequence: u32) -> bool {
+    fn try_lock_since(hash: Hash, sequence: u32) -> bool {
         table::lock_since(&KeyLocks, hash.lock(), sequence)
     }
 }

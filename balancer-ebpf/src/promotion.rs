@@ -62,9 +62,10 @@ fn promote_both<A: Family>(
     }
 }
 
-/// Copies both sides to the established ones, the backend's first. The half-open ones may be taken out meanwhile, by
-/// another CPU that needs their place; then nothing is made. Returns the client's line. While the backend's half-open line lives nobody else can claim
-/// its tuple, and whoever looks after that finds the established one.
+/// Copies both sides to the established ones, the backend's first, and returns the client's line. The half-open ones may be
+/// taken out meanwhile, by another CPU that needs their place; then nothing is made. The backend's side needs no lock of its
+/// own: while its half-open line lives nobody else can claim its tuple, and whoever looks after that finds the established
+/// one.
 #[inline(always)]
 fn make_established<A: Family>(
     hash: Hash,

@@ -117,8 +117,7 @@ pub(crate) fn opened<A: Family>(ctx: &XdpContext) -> Verdict {
     }
 }
 
-/// The first packet of a flow that was just made, by its client's line. It is read anew: older kernels find the stack too
-/// small for what was read before.
+/// The first packet of a flow that was just made, by its client's line.
 #[inline(never)]
 fn first<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
@@ -166,7 +165,7 @@ pub(crate) fn foresee<A: Family>() {
 /// [`Family::make`]: both sides of the draft's flow; the word of what becomes of the SYN if there is no flow.
 #[inline(always)]
 pub(crate) fn try_make<A: Family>() -> u64 {
-    let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull).to_word() };
+    let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::NoBackend).to_word() };
     let (slot, port) = (draft.backend_slot.get(), draft.backend_port.get());
     let made = match (service::pool(draft.pool_slot.get()), service::backend(slot)) {
         (Some(pool), Some(backend)) => make(&Source { pool, backend, slot, port }, draft),
@@ -182,7 +181,7 @@ pub(crate) fn try_make<A: Family>() -> u64 {
 #[inline(always)]
 fn make<A: Family>(source: &Source<'_>, draft: &Draft<A>) -> Result<(), Option<Reason>> {
     source.claim(draft).map_err(Some)?;
-    draft::complete::<A>().map_err(|refused| {
+    draft::complete(draft).map_err(|refused| {
         draft::unclaim(draft);
         if refused == Refused::Taken { None } else { Some(reason_of(refused)) }
     })
@@ -232,7 +231,7 @@ impl Source<'_> {
         let may_keep_port = self.own(draft);
         fetch::both_sides::<A>();
         if may_keep_port {
-            match draft::claim::<A>() {
+            match draft::claim(draft) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Taken) => {}
                 Err(refused) => return Err(reason_of(refused)),
@@ -262,7 +261,7 @@ impl Source<'_> {
     fn try_next<A: Family>(&self, attempt: u32, draft: &Draft<A>) -> Result<(), Refused> {
         let place = Place::from_word(draft.place.get()).ok_or(Refused::Full)?;
         self.at(place, draft);
-        let tried = draft::claim::<A>();
+        let tried = draft::claim(draft);
         let steps = if tried.is_ok() { 1 } else { ports::steps_after(attempt, random()) };
         let next = place.further(self.pool, self.addresses(), steps).to_word();
         service::set_snat_cycle(self.slot, next);
@@ -280,7 +279,7 @@ impl Source<'_> {
         self.at(place, draft);
         if let Some(flow) = draft::closed::<A>() {
             flow_table::forget(flow);
-            return draft::claim::<A>().map_err(|_| Reason::SnatExhausted);
+            return draft::claim(draft).map_err(|_| Reason::SnatExhausted);
         }
         Err(Reason::SnatExhausted)
     }

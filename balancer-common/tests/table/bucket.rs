@@ -12,7 +12,7 @@
 
 use balancer_common::abi::{Address4, Port, Seed};
 use balancer_common::table::{
-    Hash, Kind, Lines, Locks, Place, Refused, State, TAGS, TAKEN, Table, find, insert, lock, lock_since, met,
+    HELD, Hash, Kind, Lines, Locks, Place, Refused, State, TAGS, Table, find, insert, lock, lock_since, met,
 };
 use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use loom::thread;
@@ -262,7 +262,7 @@ impl Locks for Bucket {
     fn sequence(&self, _: u32) -> u32 {
         self.turn.fetch_add(1, Ordering::Relaxed);
         let sequence = self.sequence.load(Ordering::Acquire);
-        if sequence & TAKEN == TAKEN {
+        if sequence & HELD == HELD {
             // Or loom tries all the orders in which nothing happens.
             thread::yield_now();
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use balancer_common::abi::{Address4, Port};
 use balancer_common::table::{
-    self, Hash, Kind, LOCK_TRIES, Lines, Locks, Place, Refused, State, TAG_WORDS, TAGS, TAKEN, Table, Taker,
+    self, HELD, Hash, Kind, LOCK_TRIES, Lines, Locks, Place, Refused, State, TAG_WORDS, TAGS, Table, Taker,
     WAYS, find, insert, mark, met, oldest, remove, remove_as_met,
 };
 use proptest::prelude::*;
@@ -276,22 +276,30 @@ fn a_line_lives_on_when_its_generations_wrap() {
 }
 
 #[test]
-fn a_lock_that_is_held_is_tried_so_often_and_no_more() {
-    struct Held(std::cell::Cell<u32>);
-    impl Locks for Held {
+fn a_lock_that_is_not_to_be_had_is_tried_so_often_and_no_more() {
+    /// A lock that somebody has, or that another is always faster to take.
+    struct Lost {
+        sequence: u32,
+        seen: std::cell::Cell<u32>,
+        tried: std::cell::Cell<u32>,
+    }
+    impl Locks for Lost {
         fn sequence(&self, _: u32) -> u32 {
-            0
+            self.seen.set(self.seen.get() + 1);
+            self.sequence
         }
         fn try_lock(&self, _: u32, _: u32) -> bool {
-            self.0.set(self.0.get() + 1);
+            self.tried.set(self.tried.get() + 1);
             false
         }
         fn unlock(&self, _: u32) {}
     }
     let hash = Cells::new(1, 1).hash(&key(0));
-    let held = Held(0.into());
-    assert_eq!(table::lock(&held, hash.lock()), Err(Refused::Contended));
-    assert_eq!(held.0.get(), LOCK_TRIES);
+    for (sequence, tries) in [(6, LOCK_TRIES), (6 | HELD, 0)] {
+        let lost = Lost { sequence, seen: 0.into(), tried: 0.into() };
+        assert_eq!(table::lock(&lost, hash.lock()), Err(Refused::Contended));
+        assert_eq!((lost.seen.get(), lost.tried.get()), (LOCK_TRIES, tries));
+    }
 
     let locks = Sequences::new();
     assert_eq!(table::lock(&locks, hash.lock()), Ok(()));
@@ -307,13 +315,13 @@ fn a_lock_can_be_taken_as_it_was_seen_until_somebody_has_had_it() {
         let seen = locks.sequence(number);
         assert!(table::lock_since(&locks, number, seen));
         let held = locks.sequence(number);
-        assert_eq!(held & TAKEN, TAKEN);
+        assert_eq!(held & HELD, HELD);
         assert!(!table::lock_since(&locks, number, seen), "somebody has it");
         assert!(!table::lock_since(&locks, number, held), "somebody has it");
         locks.unlock(number);
         assert!(!table::lock_since(&locks, number, seen), "somebody has had it");
         assert!(!table::lock_since(&locks, number, held), "somebody has had it");
-        assert!(!table::lock_since(&locks, number, TAKEN));
+        assert!(!table::lock_since(&locks, number, HELD));
     }
 }
 

@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use balancer_common::table::{
-    Kind, Lines, Locks, Place, Refused, State, Taker, give_up, lock, mark, met, remove, remove_as_met,
+    Kind, Lines, Locks, Place, Refused, State, Taker, give_up, lock, lock_since, mark, met, remove,
+    remove_as_met,
 };
 use loom::sync::Arc;
 use loom::thread;
@@ -57,7 +58,8 @@ fn who_does_not_wait_for_the_lock_inserts_nothing() {
     in_every_order(3, || {
         let table = Arc::new(Bucket::of(2));
         let insert = |table: &Bucket| {
-            if table.try_lock(0, 0) { table.insert_once(&key(1)) } else { Err(Refused::Contended) }
+            let is_had = lock_since(table, 0, table.sequence(0));
+            if is_had { table.insert_once(&key(1)) } else { Err(Refused::Contended) }
         };
         let (one, other) = at_once(&table, insert, insert);
         match (one, other) {

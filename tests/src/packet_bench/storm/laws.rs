@@ -11,7 +11,7 @@ use balancer_common::abi::{
 };
 use balancer_common::flow::Seen;
 use balancer_common::nat::Deltas;
-use balancer_common::table::{Hash, Kind, State, TAKEN, WAYS};
+use balancer_common::table::{HELD, Hash, Kind, State, WAYS};
 
 use super::super::gateway::Gateway;
 use super::super::world::World;
@@ -95,7 +95,7 @@ impl Tables {
     pub(super) fn check(&self, known: &Known<'_>) -> Result<Found> {
         for lock in 0..self.locks.len() {
             let sequence = self.locks.get(&lock, 0)?;
-            ensure!(sequence as u32 & TAKEN == 0, "lock {lock} is still taken: {sequence}");
+            ensure!(sequence as u32 & HELD == 0, "lock {lock} is still taken: {sequence}");
         }
         let (v4, v6) = (self.v4.check(known)?, self.v6.check(known)?);
         Ok(Found {
