@@ -30,7 +30,7 @@ use crate::parse::{Look, Network, Packet, Upper, header, network};
 use crate::retry::retry;
 use crate::service;
 use crate::subprograms::Met;
-use crate::unknown::{opened, unknown};
+use crate::unknown::{foresee, opened, unknown};
 
 /// A packet's fate.
 #[inline(always)]
@@ -132,6 +132,6 @@ fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>, hash: Ha
         fetch::handshake::<A>(hash);
     } else if let Some(draft) = draft::draft::<A>() {
         draft.set_client(*key);
-        A::fetch_opening();
+        foresee::<A>();
     }
 }

@@ -236,12 +236,6 @@ subprograms! {
         true
     }
 
-    /// [`unknown::foresee`].
-    fn fetch_opening as fetch_opening_4, fetch_opening_6() -> bool {
-        unknown::foresee::<A>();
-        true
-    }
-
     /// [`draft::claim`], as [`Made`]'s word.
     fn claim as claim_4, claim_6() -> u64 {
         draft::try_claim::<A>()

@@ -149,7 +149,7 @@ fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Dra
     true
 }
 
-/// [`Family::fetch_opening`]: has what a flow of the draft's client needs fetched, if it is a new one to the active backend
+/// Has what a flow of the draft's client needs fetched, if it is a new one to the active backend
 /// that keeps its port.
 #[inline(always)]
 pub(crate) fn foresee<A: Family>() {
