@@ -7,7 +7,8 @@
 //!
 //! Each stage is a subprogram that reads the packet anew, and is called from here: the stacks of all that are under way
 //! together have 512 bytes, and the verifier walks a subprogram once for every state that it is called in, of which there
-//! are few here.
+//! are few here. What a stage would call from one place alone is part of it: where the kernel keeps returns from being
+//! predicted ("Safe RET", on AMD), a call costs 10 ns, which is more than most of what is done here.
 
 use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, FlowKey};
