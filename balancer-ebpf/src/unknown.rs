@@ -149,8 +149,7 @@ fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Dra
     true
 }
 
-/// Has what a flow of the draft's client needs fetched, if it is a new one to the active backend
-/// that keeps its port.
+/// Has what a flow of the draft's client needs fetched, if it is a new one to the active backend that keeps its port.
 #[inline(always)]
 pub(crate) fn foresee<A: Family>() {
     let Some(draft) = draft::draft::<A>() else { return };
