@@ -15,9 +15,10 @@ use network_types::tcp::TcpHdr;
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{self, Refused, begin, direction, moment, release};
+use crate::flow_table::{self, Refused, begin, direction, moment};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::parse::{Packet, TCP_AT_MASK, header};
+use crate::service;
 use crate::subprograms::{Index, Made};
 use crate::words::load;
 
@@ -46,6 +47,9 @@ pub(crate) struct Draft<A> {
     pub(crate) backend_slot: Cell<u16>,
     /// The backend's.
     pub(crate) backend_port: Cell<Port>,
+    /// Whether what the client sends is for a service: only then the slots of service and pool and the backend's port are
+    /// its.
+    pub(crate) has_service: Cell<bool>,
     /// The SYN's.
     pub(crate) first_sequence: Cell<u32>,
     /// The index of the backend's line, once it is made.
@@ -61,10 +65,23 @@ pub(crate) struct Draft<A> {
 }
 
 impl<A: Family> Draft<A> {
+    /// What the client's packets look like, and the service that they are for.
     #[inline(always)]
-    pub(crate) fn set_client(&self, key: FlowKey<A>) {
+    pub(crate) fn set_client(&self, key: FlowKey<A>, hash: Hash) {
         self.client.set(key);
-        self.client_hash.set(A::hash_of(self.client()).to_word());
+        self.client_hash.set(hash.to_word());
+        self.find_service();
+    }
+
+    #[inline(always)]
+    fn find_service(&self) {
+        let service = service::find(self.client());
+        self.has_service.set(service.is_some());
+        if let Some(service) = service {
+            self.service_slot.set(service.slot);
+            self.pool_slot.set(service.pool);
+            self.backend_port.set(service.backend_port);
+        }
     }
 
     /// Field by field: the stack has no room for another key.
@@ -155,11 +172,10 @@ pub(crate) fn reserve_half_open<A: Family>() -> bool {
 #[inline(always)]
 pub(crate) fn forget_oldest<A: Family>() -> bool {
     let Some(draft) = draft::<A>() else { return false };
-    let hash = draft.client_hash();
     // By its client's line, which is made last: a flow in the making isn't one yet.
     let may_go = |state: State| Seen(state.marks()).is_from_client();
-    match table::oldest(&HalfOpen::table::<A>(), hash, now(), may_go) {
-        Some(place) => release(Direction::<A, HalfOpen>::met(place)),
+    match table::oldest(&HalfOpen::table::<A>(), draft.client_hash(), now(), may_go) {
+        Some(place) => HalfOpen::release::<A>(place.index, place.state.0),
         None => false,
     }
 }
@@ -406,6 +422,7 @@ pub(crate) fn again<A: Family>(client: &Direction<A, HalfOpen>, tried: u64) -> O
         draft.client_hash.set(A::hash_of(draft.client()).to_word());
         copy_words((&raw const (*handshake).syn).cast::<SynWords>(), draft.syn.as_ptr().cast());
     }
+    draft.find_service();
     draft.hop.set(client.client().to_word());
     draft.first_sequence.set(client.first_sequence()?);
     draft.tried.set(tried);

@@ -5,7 +5,7 @@
 //! all of it at once: the processor goes on meanwhile, as nothing depends on what it reads. Nothing is decided here.
 #![expect(unsafe_code, reason = "lines are read through the pointers that lookups return")]
 
-use balancer_common::table::{self, Hash, Lines, Table, WINDOW};
+use balancer_common::table::{self, Hash, Lines, Table, WAYS, WINDOW};
 
 use crate::draft::draft;
 use crate::family::Family;
@@ -61,6 +61,7 @@ pub(crate) fn promotion<A: Family>(client: u32) {
         // SAFETY: an aligned word of the map.
         let twin = unsafe { (&raw const (*past).twin).read_volatile() };
         line::<A, HalfOpen>(twin);
+        tag_of::<A, HalfOpen>(twin);
     }
     likely::<A, Established>(hash);
     likely::<A, Established>(backend_hash);
@@ -73,7 +74,14 @@ fn tag<A: Family, T: Tier>(hash: Hash) {
     table.tags(hash.bucket(table.buckets())).map(|tags| table.tag(tags, hash.way()));
 }
 
-/// The same and the line that the key would rather have, which tags need not have told.
+/// The tag of a line.
+#[inline(always)]
+fn tag_of<A: Family, T: Tier>(index: u32) {
+    let table = T::table::<A>();
+    table.tags(index / WAYS).map(|tags| table.tag(tags, index % WAYS));
+}
+
+/// The tags of a key's bucket and the line that the key would rather have, which tags need not have told.
 #[inline(always)]
 fn first<A: Family, T: Tier>(hash: Hash) {
     tag::<A, T>(hash);

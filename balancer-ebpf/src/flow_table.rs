@@ -172,6 +172,15 @@ pub(crate) fn release<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
     let twin = direction.twin();
     let (client, backend) =
         if direction.seen().is_from_client() { (Some(direction), twin) } else { (twin, Some(direction)) };
+    release_both(client, backend)
+}
+
+/// The same of who has met both.
+#[inline(always)]
+pub(crate) fn release_both<A: Family, T: Tier>(
+    client: Option<Direction<A, T>>,
+    backend: Option<Direction<A, T>>,
+) -> bool {
     let is_ours = client.is_some_and(remove);
     if let Some(backend) = backend {
         remove(backend);
@@ -185,7 +194,9 @@ pub(crate) fn release<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
 
 #[inline(always)]
 fn remove<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
-    T::remove::<A>(direction.place.index, direction.place.state.0)
+    // As a rule nothing has happened to it since it was met, and the call is saved.
+    table::remove_as_met(&T::table::<A>(), direction.place, Taker::PacketPath)
+        || T::remove::<A>(direction.place.index, direction.place.state.0)
 }
 
 /// [`Tier::remove`].

@@ -119,20 +119,21 @@ fn segment<A: Icmp>(packet: &Packet<'_, A>) -> Verdict {
     }
 }
 
-/// Has what the beginning of a flow needs fetched. Most segments of a service that come here are of one, and all others cost
-/// nothing.
+/// Has what the beginning of a flow needs fetched, and a SYN's client drafted, which tells that. Most segments of a service
+/// that come here are of such a beginning, and all others cost next to nothing.
 #[inline(always)]
 fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>, hash: Hash) {
     let kind = packet.kind();
-    // With dnat a backend answers to the client itself.
-    let is_answer = matches!(kind, Kind::SynAck) && service::is_known(key.source.into());
-    if !is_answer && !service::is_known(key.destination.into()) {
+    if matches!(kind, Kind::Syn) {
+        if let Some(draft) = draft::draft::<A>() {
+            draft.set_client(*key, hash);
+            foresee(draft);
+        }
         return;
     }
-    if !matches!(kind, Kind::Syn) {
+    // With dnat a backend answers to the client itself.
+    let is_answer = matches!(kind, Kind::SynAck) && service::is_known(key.source.into());
+    if is_answer || service::is_known(key.destination.into()) {
         fetch::handshake::<A>(hash);
-    } else if let Some(draft) = draft::draft::<A>() {
-        draft.set_client(*key);
-        foresee::<A>();
     }
 }

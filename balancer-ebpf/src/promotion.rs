@@ -7,7 +7,7 @@ use balancer_common::table::{self, Hash, Place};
 use crate::clock::now;
 use crate::direction::Direction;
 use crate::family::Family;
-use crate::flow_table::{Refused, begin, give_back, release};
+use crate::flow_table::{Refused, begin, give_back, release_both};
 use crate::memory::{Established, HalfOpen, Locked, Tier, compiler_barrier};
 use crate::subprograms::Made;
 
@@ -52,7 +52,7 @@ fn promote_both<A: Family>(
     }
     match make_established(hash, client, backend) {
         Ok(line) => {
-            release(client);
+            release_both(Some(client), Some(backend));
             Ok(line)
         }
         Err(refused) => {

@@ -93,20 +93,20 @@ pub(crate) fn route(pool: u16) -> Route {
 /// The backend that a SYN goes to which nobody has been asked to take yet: the active one, but for one connection that is
 /// another's trial. Without a way to the active one it need not wait, if it might go on from there.
 #[inline(always)]
-pub(crate) fn first(service: &Service, active: u16) -> u16 {
-    let is_ordinary = TRIALS.get(u32::from(service.slot)) == Some(&0) && next_hop(active).is_some();
-    if is_ordinary { active } else { first_apart(service, active) }
+pub(crate) fn first(service: u16, pool: u16, active: u16) -> u16 {
+    let is_ordinary = TRIALS.get(u32::from(service)) == Some(&0) && next_hop(active).is_some();
+    if is_ordinary { active } else { first_apart(service, pool, active) }
 }
 
 #[inline(never)]
-fn first_apart(service: &Service, active: u16) -> u16 {
-    let trial = trial(service.slot);
+fn first_apart(service: u16, pool: u16, active: u16) -> u16 {
+    let trial = trial(service);
     if trial != 0 {
         return trial;
     }
     let may_go_on = |pool: &Pool| matches!(pool.retry, RETRY_INSTANT | RETRY_REPEATED);
-    if next_hop(active).is_none() && pool(service.pool).is_some_and(may_go_on) {
-        return successor(service.pool, active, 0);
+    if next_hop(active).is_none() && self::pool(pool).is_some_and(may_go_on) {
+        return successor(pool, active, 0);
     }
     active
 }

@@ -4,7 +4,7 @@
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Backend, FORWARDING_DNAT, FlowKey, NextHop, Pool, Port, Roles, Route, Service};
+use balancer_common::abi::{Backend, FORWARDING_DNAT, FlowKey, NextHop, Pool, Port, Roles, Route};
 use balancer_common::flow::Kind;
 use balancer_common::limits::{MAX_SNAT_ADDRESSES, PORT_TRIES, PORT_TRIES_FOR_FREE};
 use balancer_common::ports::{self, Place};
@@ -23,35 +23,39 @@ use crate::{fetch, service, signals};
 pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
     let Some(mut packet) = Packet::<A>::read(ctx) else { return Verdict::drop(Reason::BadLength) };
     let Some(draft) = draft::draft::<A>() else { return Verdict::drop(Reason::HalfOpenFull) };
-    draft.set_client(packet.key());
+    let (kind, tuple) = (packet.kind(), packet.key());
+    // As a rule a SYN's is set since it was met; another one's may be if its flow was another's when it was drafted again.
+    if !matches!(kind, Kind::Syn) || *draft.client() != tuple {
+        draft.set_client(tuple, A::hash_of(&tuple));
+    }
     let key = draft.client();
-    let service = service::find(key);
-    if service.is_none() && !service::is_from_backend(key) {
+    let is_for_service = draft.has_service.get();
+    if !is_for_service && !service::is_from_backend(key) {
         // What comes again was of a service: there is none any more.
         return if draft.is_again() { Verdict::drop(Reason::NoBackend) } else { Verdict::PASS };
     }
-    match (packet.kind(), service) {
-        (Kind::Syn, Some(service)) => {
+    match (kind, is_for_service) {
+        (Kind::Syn, true) => {
             // What comes again may have come from elsewhere, and there nobody asked.
-            let verdict = open(ctx, &mut packet, draft, service);
+            let verdict = open(ctx, &mut packet, draft);
             if draft.is_again() { verdict.unanswered() } else { verdict }
         }
-        (Kind::Syn, None) => Verdict::PASS,
+        (Kind::Syn, false) => Verdict::PASS,
         // Of a backend whose client was sent on to another: it is told that nobody waits any more.
-        (Kind::SynAck, None) if flow_table::has_retried::<A>() => {
+        (Kind::SynAck, false) if flow_table::has_retried::<A>() => {
             Verdict::answer(Answer::Reset(packet.tcp_at as u32))
         }
         (Kind::SynAck, _) => Verdict::drop(Reason::StraySynAck),
         (Kind::Impossible, _) => Verdict::drop(Reason::BadFlags),
         (Kind::Rst, _) => Verdict::drop(Reason::NoFlow),
         // Nobody is told anything who can't have asked.
-        (Kind::Ack | Kind::Fin, Some(service)) if is_spoofed(ctx, key, service.pool) => {
+        (Kind::Ack | Kind::Fin, true) if is_spoofed(ctx, key, draft.pool_slot.get()) => {
             Verdict::drop(Reason::SpoofedSource)
         }
         // Promoted by another CPU between two looks: its sender repeats it, rather than being told that it isn't known.
         (Kind::Ack | Kind::Fin, _) if flow_table::is_established(key) => Verdict::drop(Reason::BadHandshake),
         // Its handshake may be one that had to make room: then its client is still in the right, and tries again.
-        (Kind::Ack | Kind::Fin, Some(_)) if flow_table::has_forgotten_handshakes::<A>() => {
+        (Kind::Ack | Kind::Fin, true) if flow_table::has_forgotten_handshakes::<A>() => {
             Verdict::drop(Reason::NoFlow)
         }
         (Kind::Ack | Kind::Fin, _) => Verdict::answer(Answer::Reset(packet.tcp_at as u32)),
@@ -60,32 +64,25 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
 
 /// A new flow to the pool's active backend, or to one behind it, if the draft says that others did not take it.
 #[inline(always)]
-fn open<A: Family>(
-    ctx: &XdpContext,
-    packet: &mut Packet<'_, A>,
-    draft: &Draft<A>,
-    service: &Service,
-) -> Verdict {
+fn open<A: Family>(ctx: &XdpContext, packet: &mut Packet<'_, A>, draft: &Draft<A>) -> Verdict {
+    let (service, pool) = (draft.service_slot.get(), draft.pool_slot.get());
     if !draft.is_again() {
-        if is_spoofed(ctx, draft.client(), service.pool) {
+        if is_spoofed(ctx, draft.client(), pool) {
             return Verdict::drop(Reason::SpoofedSource);
         }
         if packet.has_partial_checksum(ctx) {
             return Verdict::drop(Reason::PartialChecksum);
         }
     }
-    draft.service_slot.set(service.slot);
-    let slot = match service::route(service.pool) {
-        Route::Backend(active) if draft.is_again() => {
-            service::successor(service.pool, active, draft.tried.get())
-        }
-        Route::Backend(active) => service::first(service, active),
+    let slot = match service::route(pool) {
+        Route::Backend(active) if draft.is_again() => service::successor(pool, active, draft.tried.get()),
+        Route::Backend(active) => service::first(service, pool, active),
         Route::Hold if draft.is_again() || learn_client(ctx, packet, draft) => {
             return Verdict::next(Stage::Hold);
         }
         Route::Hold => return Verdict::drop(Reason::NoNextHop),
         Route::Reject if draft.is_again() => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
-        Route::Reject => match service::trial(service.slot) {
+        Route::Reject => match service::trial(service) {
             0 => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
             backend => backend,
         },
@@ -103,8 +100,6 @@ fn open<A: Family>(
         return Verdict::drop(Reason::HalfOpenFull);
     }
     draft::save_syn(ctx, packet, draft);
-    draft.pool_slot.set(service.pool);
-    draft.backend_port.set(service.backend_port);
     Verdict::next(Stage::Open)
 }
 
@@ -151,12 +146,13 @@ fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Dra
 
 /// Has what a flow of the draft's client needs fetched, if it is a new one to the active backend that keeps its port.
 #[inline(always)]
-pub(crate) fn foresee<A: Family>() {
-    let Some(draft) = draft::draft::<A>() else { return };
-    let Some(service) = service::find(draft.client()) else { return };
-    let Route::Backend(slot) = service::route(service.pool) else { return };
-    if let (Some(pool), Some(backend)) = (service::pool(service.pool), service::backend(slot)) {
-        Source { pool, backend, slot, port: service.backend_port }.own(draft);
+pub(crate) fn foresee<A: Family>(draft: &Draft<A>) {
+    if !draft.has_service.get() {
+        return;
+    }
+    let Route::Backend(slot) = service::route(draft.pool_slot.get()) else { return };
+    if let (Some(pool), Some(backend)) = (service::pool(draft.pool_slot.get()), service::backend(slot)) {
+        Source { pool, backend, slot, port: draft.backend_port.get() }.own(draft);
         fetch::opening::<A>();
     }
 }
