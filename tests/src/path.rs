@@ -1,11 +1,12 @@
 //! Measures whole paths: a client, a gateway and a backend on virtual cables, and on the gateway balancer or one of its
-//! peers: the kernel's routing, its NAT, nginx and HAProxy.
+//! peers: the kernel's routing, its NAT, nginx and HAProxy; and the path that leaves the gateway out.
 //!
 //! Everybody has the same lab, the same offloads and the same clients (`plain/`), one after the other and round after
 //! round. Deliberately not here: a judgement. The report says what is wanted beside what is; small and busy machines
 //! measure the other work on them as well.
 
 mod cables;
+mod direct;
 pub(crate) mod machine;
 mod measure;
 mod metric;

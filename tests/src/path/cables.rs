@@ -7,6 +7,8 @@ use anyhow::Result;
 
 use crate::lab::{Host, Lab};
 
+use super::direct;
+
 /// How the ends are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cables {
@@ -36,14 +38,16 @@ impl Cables {
     /// When ethtool refuses.
     pub fn set(self, lab: &Lab) -> Result<()> {
         let [hosts, gateway] = self.words();
-        let set = |host: &Host, words: &str| {
-            host.interfaces().iter().try_for_each(|interface| {
-                let command = ["ethtool", "-K", &interface.name].into_iter().chain(words.split(' '));
-                host.run(command).map(drop)
-            })
+        let set = |host: &Host, interface: &str, words: &str| {
+            host.run(["ethtool", "-K", interface].into_iter().chain(words.split(' '))).map(drop)
         };
-        set(lab.client(), hosts)?;
-        set(lab.backend(0), hosts)?;
-        set(lab.gateway(), gateway)
+        let set_all = |host: &Host, words: &str| {
+            host.interfaces().iter().try_for_each(|interface| set(host, &interface.name, words))
+        };
+        for host in [lab.client(), lab.backend(0)] {
+            set_all(host, hosts)?;
+            set(host, direct::INTERFACE, hosts)?;
+        }
+        set_all(lab.gateway(), gateway)
     }
 }

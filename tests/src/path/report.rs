@@ -15,6 +15,12 @@ use super::{
 /// What a document says before the report: what is measured, how, and what it means.
 pub const PREFACE: &str = include_str!("preface.md");
 
+/// What costs more with a gateway than without one, and what that is called.
+const OF_THE_GATEWAY: [(Metric, &str); 2] = [
+    (Metric::CpuPerConnection, "CPU of the gateway per connection, µs"),
+    (Metric::CpuPerGigabyte, "CPU of the gateway per GB, ms"),
+];
+
 /// Nothing was measured, or there is nothing to say.
 const NONE: &str = "-";
 
@@ -60,6 +66,14 @@ fn medians(samples: &Samples) -> String {
         });
         rows.push([metric.title().to_owned()].into_iter().chain(cells).collect());
     }
+    for (metric, title) in OF_THE_GATEWAY {
+        let cells = Subject::ALL.iter().map(|&subject| {
+            samples
+                .beyond_the_ends(metric, subject)
+                .map_or_else(|| NONE.to_owned(), |cost| format!("{cost:.0}"))
+        });
+        rows.push([title.to_owned()].into_iter().chain(cells).collect());
+    }
     let failed = Subject::ALL.iter().map(|&subject| {
         let attempts = samples.attempts(subject);
         match attempts.ok + attempts.failed {
@@ -89,6 +103,14 @@ fn ratios(samples: &Samples) -> String {
         let title = format!("{}; {better} is better", metric.title());
         rows.push([title].into_iter().chain(cells).collect());
     }
+    for (metric, title) in OF_THE_GATEWAY {
+        let of = |subject| samples.beyond_the_ends(metric, subject);
+        let cells = peers.iter().map(|&peer| match (of(Subject::Balancer), of(peer)) {
+            (Some(ours), Some(theirs)) => format!("{:.2}", ours / theirs),
+            _ => NONE.to_owned(),
+        });
+        rows.push([format!("{title}; less is better")].into_iter().chain(cells).collect());
+    }
     table(&rows)
 }
 
@@ -109,6 +131,6 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_a_dash() {
         let text = ratios(&Samples::default());
-        assert!(text.lines().skip(2).all(|line| line.matches(" - ").count() == 5), "{text}");
+        assert!(text.lines().skip(2).all(|line| line.matches(" - ").count() == 6), "{text}");
     }
 }

@@ -86,6 +86,13 @@ impl Samples {
         (other.median > 0.0).then(|| own.median / other.median)
     }
 
+    /// How much more the median of a subject with a gateway is than that without one; `None`, where that isn't more.
+    #[must_use]
+    pub fn beyond_the_ends(&self, metric: Metric, subject: Subject) -> Option<f64> {
+        let (all, ends) = (self.middle(metric, subject)?, self.middle(metric, Subject::Direct)?);
+        Some(all.median - ends.median).filter(|beyond| *beyond > 0.0)
+    }
+
     /// Connections of a subject, of all rounds.
     #[must_use]
     pub fn attempts(&self, subject: Subject) -> Attempts {
@@ -113,6 +120,17 @@ mod tests {
         assert_eq!(samples.ratio(Metric::Bulk, Subject::Nft), None);
         let middle = samples.middle(Metric::Bulk, Subject::Balancer);
         assert_eq!(middle, Some(Middle { median: 4.0, min: 3.0, max: 50.0 }));
+    }
+
+    #[test]
+    fn a_gateway_costs_what_is_more_than_without_one() {
+        let mut samples = Samples::default();
+        for (subject, cpu) in [(Subject::Balancer, 87.0), (Subject::Direct, 70.0), (Subject::Nft, 69.0)] {
+            samples.add(Metric::CpuPerConnection, subject, cpu);
+        }
+        let cost = |subject| samples.beyond_the_ends(Metric::CpuPerConnection, subject);
+        assert_eq!(cost(Subject::Balancer), Some(17.0));
+        assert_eq!([Subject::Direct, Subject::Nft, Subject::Nginx].map(cost), [None; 3]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where everybody is measured: one lab, its settings, the server, and clients.
 //!
-//! Client, gateway and backend are joined by one cable each. Ports must be no limit for anyone: a client's are free again
+//! Client, gateway and backend are joined by one cable each, and client and backend by one more (`direct`). Ports must be no limit for anyone: a client's are free again
 //! a second after their connection was closed (`tcp_tw_reuse`), and there are as many as there can be. Server and client
 //! stay on a CPU each, the last and the first: whether they meet on one would be the scheduler's mood.
 
@@ -19,7 +19,7 @@ use crate::{
     lab::{Host, Lab, Process, Topology},
 };
 
-use super::{cables::Cables, programs::Programs, subject::Subject};
+use super::{cables::Cables, direct, programs::Programs, subject::Subject};
 
 /// Before what is measured counts, as a part of that: TCP has found its window, and caches are warm.
 const WARM_UP_PART: u32 = 5;
@@ -51,6 +51,7 @@ impl Stand {
             host.set_sysctl("net/ipv4/tcp_max_syn_backlog", "4096")?;
         }
         lab.client().set_sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+        direct::lay(&lab)?;
         Cables::Wire.set(&lab)?;
         let backend = lab.backend(0);
         let cores = available_parallelism().context("count the CPUs")?.get();

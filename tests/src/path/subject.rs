@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 
 use crate::lab::Lab;
 
+use super::direct;
+
 /// What stands between client and backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
@@ -22,12 +24,14 @@ pub enum Subject {
     Haproxy,
     /// An XDP program that redirects everything and looks at nothing; no connection fits through it.
     Redirect,
+    /// No gateway: a cable from the client to the backend.
+    Direct,
 }
 
 impl Subject {
     /// In the order of the report's columns.
-    pub const ALL: [Self; 6] =
-        [Self::Balancer, Self::Routing, Self::Nft, Self::Nginx, Self::Haproxy, Self::Redirect];
+    pub const ALL: [Self; 7] =
+        [Self::Balancer, Self::Routing, Self::Nft, Self::Nginx, Self::Haproxy, Self::Redirect, Self::Direct];
 
     /// The report's column.
     #[must_use]
@@ -39,13 +43,14 @@ impl Subject {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Redirect => "redirect",
+            Self::Direct => "no gateway",
         }
     }
 
-    /// Whether it hands frames on, and doesn't end connections itself.
+    /// Whether it hands frames on from one cable to the other.
     #[must_use]
     pub fn forwards_frames(self) -> bool {
-        !matches!(self, Self::Nginx | Self::Haproxy)
+        !matches!(self, Self::Nginx | Self::Haproxy | Self::Direct)
     }
 
     /// Whether a connection fits through it.
@@ -57,14 +62,15 @@ impl Subject {
     /// Where it sends what it takes.
     #[must_use]
     pub fn backend(self, lab: &Lab) -> SocketAddr {
-        SocketAddr::new(lab.backend(0).address(), 9001 + self.number())
+        let address = if self == Self::Direct { direct::BACKEND } else { lab.backend(0).address() };
+        SocketAddr::new(address, 9001 + self.number())
     }
 
     /// Where clients meet it.
     #[must_use]
     pub fn target(self, lab: &Lab) -> SocketAddr {
         match self {
-            Self::Routing | Self::Redirect => self.backend(lab),
+            Self::Routing | Self::Redirect | Self::Direct => self.backend(lab),
             Self::Balancer | Self::Nft | Self::Nginx | Self::Haproxy => {
                 SocketAddr::new(lab.vip(), 8001 + self.number())
             }

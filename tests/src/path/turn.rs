@@ -33,6 +33,7 @@ enum Running {
     Routing,
     Nft,
     Process(Process),
+    Nothing,
 }
 
 impl<'a> Turn<'a> {
@@ -70,6 +71,7 @@ impl<'a> Turn<'a> {
                 forward(gateway, false)?;
             }
             Running::Process(process) => process.kill(),
+            Running::Nothing => {}
         }
         gateway.set_sysctl("net/ipv4/ip_local_port_range", ORDINARY_PORTS)?;
         // What the dead still had to say is not the next one's.
@@ -107,6 +109,7 @@ fn start(stand: &Stand, subject: Subject) -> Result<Running> {
             let words = ["redirect", "--from", "wan0", "--to", "lan0"];
             stand.serve_programs(gateway, &words).map(Running::Process)
         }
+        Subject::Direct => Ok(Running::Nothing),
     }
 }
 
