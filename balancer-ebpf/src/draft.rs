@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::ptr::from_ref;
 
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{FlowKey, Line, Port, SavedSyn};
+use balancer_common::abi::{Address4, Address6, FlowKey, Line, Port, SavedSyn};
 use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::nat::Deltas;
@@ -34,6 +34,9 @@ pub(crate) struct Draft<A> {
     backend_hash: Cell<u64>,
     /// The sequence number that the lock of the client's tuple had before no flow of it was found.
     sequence: Cell<u32>,
+    /// Whether what the client sends is for a service: only then the slots of service and pool and the backend's port are
+    /// its.
+    pub(crate) has_service: Cell<bool>,
     /// The way to the client, a word.
     pub(crate) hop: Cell<u64>,
     /// Where in the cycle of SNAT addresses and ports to try next, as a word. Not in a variable, of which the verifier
@@ -47,9 +50,6 @@ pub(crate) struct Draft<A> {
     pub(crate) backend_slot: Cell<u16>,
     /// The backend's.
     pub(crate) backend_port: Cell<Port>,
-    /// Whether what the client sends is for a service: only then the slots of service and pool and the backend's port are
-    /// its.
-    pub(crate) has_service: Cell<bool>,
     /// The SYN's.
     pub(crate) first_sequence: Cell<u32>,
     /// The index of the backend's line, once it is made.
@@ -63,6 +63,9 @@ pub(crate) struct Draft<A> {
     /// Backends that did not take it, see `Handshake`.
     pub(crate) tried: Cell<u64>,
 }
+
+/// Drafts are pinned: of another size, a daemon can't take over what runs, without another `LAYOUT_VERSION`.
+const _: () = assert!(size_of::<Draft<Address4>>() == 160 && size_of::<Draft<Address6>>() == 208);
 
 impl<A: Family> Draft<A> {
     /// What the client's packets look like, and the service that they are for.

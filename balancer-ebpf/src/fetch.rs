@@ -7,7 +7,7 @@
 
 use balancer_common::table::{self, Hash, Lines, Table, WAYS, WINDOW};
 
-use crate::draft::draft;
+use crate::draft::Draft;
 use crate::family::Family;
 use crate::flow_table::is_full;
 use crate::memory::{Established, HalfOpen, Tier};
@@ -22,8 +22,7 @@ pub(crate) fn handshake<A: Family>(hash: Hash) {
 /// What the draft's flow will be looked for in and written to, if it is a new one and has the tuples that stand there; and
 /// those handshakes of which one has to go, if there are as many as there may be.
 #[inline(always)]
-pub(crate) fn opening<A: Family>() {
-    let Some(draft) = draft::<A>() else { return };
+pub(crate) fn opening<A: Family>(draft: &Draft<A>) {
     let (client, backend) = (draft.client_hash(), draft.backend_hash());
     for hash in [client, backend] {
         tag::<A, Established>(hash);
@@ -43,8 +42,7 @@ pub(crate) fn opening<A: Family>() {
 /// Where the lines that both sides of the draft's flow would rather have, which [`opening`] has fetched as a rule, are others':
 /// those that they will have instead.
 #[inline(always)]
-pub(crate) fn both_sides<A: Family>() {
-    let Some(draft) = draft::<A>() else { return };
+pub(crate) fn both_sides<A: Family>(draft: &Draft<A>) {
     another::<A>(draft.client_hash());
     another::<A>(draft.backend_hash());
 }

@@ -1,7 +1,7 @@
 //! The packet path: parse -> flow -> (service -> backend -> new flow) -> forward.
 //!
-//! An established flow's packet takes one lookup and leaves, as a rule by the `express`. Only a SYN that belongs to no flow
-//! asks for a service.
+//! An established flow's packet takes one lookup and leaves, as a rule by the `express`. Only a SYN, or what belongs to no
+//! flow, asks for a service.
 //! The iron rule: what is for a service is translated, or answered or dropped with a reason, and never reaches the
 //! kernel's own stack; everything else passes byte-identical.
 //!
@@ -110,7 +110,14 @@ fn by_flow<A: Icmp>(ctx: &XdpContext) -> Verdict {
 fn segment<A: Icmp>(packet: &Packet<'_, A>) -> Verdict {
     let key: FlowKey<A> = packet.key();
     let hash = A::hash_of(&key);
-    fetch_beginning(packet, &key, hash);
+    match (packet.kind(), draft::draft::<A>()) {
+        // Before its flow is looked for: what a new one needs is fetched meanwhile.
+        (Kind::Syn, Some(draft)) => {
+            draft.set_client(key, hash);
+            foresee(draft);
+        }
+        _ => fetch_handshake(packet, &key, hash),
+    }
     let sequence = flow_table::sequence(hash);
     match flow_table::met(&key, hash) {
         Some(Met::Established(index)) => Verdict::next(Stage::Established(index.0)),
@@ -119,20 +126,11 @@ fn segment<A: Icmp>(packet: &Packet<'_, A>) -> Verdict {
     }
 }
 
-/// Has what the beginning of a flow needs fetched, and a SYN's client drafted, which tells that. Most segments of a service
-/// that come here are of such a beginning, and all others cost next to nothing.
+/// Has a segment's handshake fetched. Most of a service that come here are of one, and all others cost next to nothing.
 #[inline(always)]
-fn fetch_beginning<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>, hash: Hash) {
-    let kind = packet.kind();
-    if matches!(kind, Kind::Syn) {
-        if let Some(draft) = draft::draft::<A>() {
-            draft.set_client(*key, hash);
-            foresee(draft);
-        }
-        return;
-    }
+fn fetch_handshake<A: Family>(packet: &Packet<'_, A>, key: &FlowKey<A>, hash: Hash) {
     // With dnat a backend answers to the client itself.
-    let is_answer = matches!(kind, Kind::SynAck) && service::is_known(key.source.into());
+    let is_answer = matches!(packet.kind(), Kind::SynAck) && service::is_known(key.source.into());
     if is_answer || service::is_known(key.destination.into()) {
         fetch::handshake::<A>(hash);
     }

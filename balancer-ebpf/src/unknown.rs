@@ -153,7 +153,7 @@ pub(crate) fn foresee<A: Family>(draft: &Draft<A>) {
     let Route::Backend(slot) = service::route(draft.pool_slot.get()) else { return };
     if let (Some(pool), Some(backend)) = (service::pool(draft.pool_slot.get()), service::backend(slot)) {
         Source { pool, backend, slot, port: draft.backend_port.get() }.own(draft);
-        fetch::opening::<A>();
+        fetch::opening(draft);
     }
 }
 
@@ -224,7 +224,7 @@ impl Source<'_> {
     #[inline(always)]
     fn claim<A: Family>(&self, draft: &Draft<A>) -> Result<(), Reason> {
         let may_keep_port = self.own(draft);
-        fetch::both_sides::<A>();
+        fetch::both_sides(draft);
         if may_keep_port {
             match draft::claim(draft) {
                 Ok(()) => return Ok(()),

@@ -15,13 +15,14 @@ use super::{
 /// What a document says before the report: what is measured, how, and what it means.
 pub const PREFACE: &str = include_str!("preface.md");
 
-/// What costs more with a gateway than without one, and what that is called.
+/// What costs more with a gateway than without one, and what that is called. A difference of medians: no ratios of those, which
+/// would be of their noise.
 const OF_THE_GATEWAY: [(Metric, &str); 2] = [
     (Metric::CpuPerConnection, "CPU of the gateway per connection, µs"),
     (Metric::CpuPerGigabyte, "CPU of the gateway per GB, ms"),
 ];
 
-/// Nothing was measured, or there is nothing to say.
+/// Nothing was measured, or there is nothing to say, or it is less than what it is taken from varies.
 const NONE: &str = "-";
 
 /// The whole report, in Markdown.
@@ -102,14 +103,6 @@ fn ratios(samples: &Samples) -> String {
         let better = if metric.is_better_when_more() { "more" } else { "less" };
         let title = format!("{}; {better} is better", metric.title());
         rows.push([title].into_iter().chain(cells).collect());
-    }
-    for (metric, title) in OF_THE_GATEWAY {
-        let of = |subject| samples.beyond_the_ends(metric, subject);
-        let cells = peers.iter().map(|&peer| match (of(Subject::Balancer), of(peer)) {
-            (Some(ours), Some(theirs)) => format!("{:.2}", ours / theirs),
-            _ => NONE.to_owned(),
-        });
-        rows.push([format!("{title}; less is better")].into_iter().chain(cells).collect());
     }
     table(&rows)
 }

@@ -1,8 +1,9 @@
 //! Where everybody is measured: one lab, its settings, the server, and clients.
 //!
-//! Client, gateway and backend are joined by one cable each, and client and backend by one more (`direct`). Ports must be no limit for anyone: a client's are free again
-//! a second after their connection was closed (`tcp_tw_reuse`), and there are as many as there can be. Server and client
-//! stay on a CPU each, the last and the first: whether they meet on one would be the scheduler's mood.
+//! Client, gateway and backend are joined by one cable each, and client and backend by one more (`direct`). Ports must be no
+//! limit for anyone: a client's are free again a second after their connection was closed (`tcp_tw_reuse`), and there are as
+//! many as there can be. Server and client stay on a CPU each, the last and the first: whether they meet on one would be the
+//! scheduler's mood.
 
 use std::{
     fs,

@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use balancer_tests::case::{Action, Gateway, SCENES, Scene, Side, on_a_gateway, usual};
+use balancer_tests::packet::Packet;
 
 /// What becomes of a new client's SYN.
 fn asked_by(gateway: &mut Gateway, scene: &'static Scene, client_port: u16) -> Result<Action> {
-    let flow = scene.flow().of(SocketAddr::new(scene.client.ip(), client_port));
-    Ok(gateway.run(Side::Wan, &flow.syn().to_frame())?.action)
+    Ok(gateway.run(Side::Wan, &syn(scene, client_port).to_frame())?.action)
+}
+
+fn syn(scene: &'static Scene, client_port: u16) -> Packet {
+    scene.flow().of(SocketAddr::new(scene.client.ip(), client_port)).syn()
 }
 
 fn leaves(scene: &'static Scene) -> Result<()> {
@@ -17,6 +21,8 @@ fn leaves(scene: &'static Scene) -> Result<()> {
     let before = asked_by(&mut gateway, scene, 40_001)?;
     gateway.plan_without(scene)?;
     let meanwhile = asked_by(&mut gateway, scene, 40_002)?;
+    // A SYN of the same tuple that goes nowhere leaves nothing behind.
+    gateway.run(Side::Wan, &syn(scene, 40_003).ttl(1).to_frame())?;
     gateway.publish()?;
     let after = asked_by(&mut gateway, scene, 40_003)?;
     let expected = [Action::Redirect, Action::Redirect, Action::Pass];

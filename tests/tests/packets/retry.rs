@@ -164,6 +164,7 @@ fn at_once(scene: &'static Scene) -> Vec<Case> {
         instant(scene, "other flows and services have no part in it")
             .handshake(flow.to_api())
             .opening(flow)
+            .opening(flow.to_api().of(SocketAddr::new(scene.client.ip(), 20001)))
             .packet(flow.refusal())
             .expect(retried(backup, &flow.syn()))
             .packet(flow.to_api().response().payload(b"more"))
