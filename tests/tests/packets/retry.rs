@@ -1,6 +1,8 @@
 //! A SYN that its backend does not take goes on to the next one, whole and as its client sent it; and what only looks as if a
 //! backend did not take one changes nothing.
 
+mod unreachable;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,9 +10,9 @@ use balancer_common::abi::Signals;
 use balancer_common::verdict::Reason;
 use balancer_tests::case::{
     CLIENT_ISN, CLIENT_NEXT, Case, Change, Expect, Flow, Forwarding, Given, Scene, answered, dropped,
-    forwarded_to, icmp, passed, returned_to, run_all, usual,
+    forwarded_to, passed, returned_to, run_all, usual,
 };
-use balancer_tests::packet::{Icmp, Packet, flags};
+use balancer_tests::packet::{Packet, flags};
 use balancer_user::dataplane::slots::Retry;
 
 use super::everywhere;
@@ -39,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         everywhere(at_once),
         everywhere(of_every_shape),
         everywhere(no_refusals),
-        everywhere(unreachable),
+        everywhere(unreachable::cases),
         everywhere(swallowed),
         everywhere(unanswered),
         everywhere(kept),
@@ -250,70 +252,6 @@ fn no_refusals(scene: &'static Scene) -> Vec<Case> {
             .expect(returned_to(scene.client).forgetting_the_handshake())
             .signalled(scene.primary, Signals { syn_acks: 1, ..only_sent })
             .signalled(scene.backup, NONE),
-    ]
-}
-
-/// Of the backend, about the SYN as it saw it.
-fn about_syn(scene: &'static Scene, syn: &Packet) -> Icmp {
-    let flow = scene.flow();
-    let behind = syn.clone().with(|packet| {
-        packet.source = flow.peer;
-        packet.destination = flow.backend();
-    });
-    let kind = if scene.is_ipv4() { 3 } else { 1 };
-    icmp(scene.primary.address, flow.peer.ip(), kind, 1).about(&behind)
-}
-
-fn unreachable(scene: &'static Scene) -> Vec<Case> {
-    let flow = scene.flow();
-    let backup = flow.on(scene.backup);
-    let syn = particular(flow, 5);
-    let opened = |claim| instant(scene, claim).packet(syn.clone()).expect(stays(flow).opening());
-    let first_bytes = |bytes| {
-        about_syn(scene, &syn).about_first(bytes, about_syn(scene, &syn).quoted().expect("an error quotes"))
-    };
-    let too_big = if scene.is_ipv4() { (3, 4) } else { (2, 0) };
-    vec![
-        completed(
-            opened("an error says that the backend can't be reached, and the SYN goes on in its frame")
-                .icmp(about_syn(scene, &syn))
-                .expect(retried(backup, &syn)),
-            backup,
-        )
-        .signalled(scene.primary, Signals { refused: 0, unreachable: 1, ..REFUSED })
-        .signalled(scene.backup, RESCUED),
-        completed(
-            opened("eight bytes of the SYN are enough to know it by")
-                .icmp(first_bytes(8))
-                .expect(retried(backup, &syn)),
-            backup,
-        ),
-        completed(
-            opened("an error about another sequence number is for the client to judge")
-                .icmp(about_syn(scene, &syn.clone().seq(CLIENT_NEXT)))
-                .expect(returned_to(scene.client)),
-            flow,
-        )
-        .signalled(scene.primary, Signals { syns: 1, syn_acks: 1, ..NONE })
-        .signalled(scene.backup, NONE),
-        opened("an error that says something else is for the client to judge")
-            .icmp(about_syn(scene, &syn).with(|error| (error.kind, error.code) = too_big))
-            .expect(returned_to(scene.client))
-            .signalled(scene.primary, Signals { syns: 1, ..NONE }),
-        opened("an error about a SYN that was taken is for the client to judge")
-            .packet(flow.syn_ack())
-            .expect(returned_to(scene.client))
-            .icmp(about_syn(scene, &syn))
-            .expect(returned_to(scene.client))
-            .signalled(scene.primary, Signals { syns: 1, syn_acks: 1, ..NONE }),
-        retrying(scene, Retry::Repeated, "an error may be swallowed as a RST is")
-            .packet(syn.clone())
-            .expect(stays(flow).opening())
-            .icmp(about_syn(scene, &syn))
-            .expect(dropped(Reason::Refused))
-            .packet(syn.clone())
-            .expect(moved(backup))
-            .signalled(scene.primary, Signals { refused: 0, unreachable: 1, ..REFUSED }),
     ]
 }
 
