@@ -22,7 +22,7 @@ const OF_THE_GATEWAY: [(Metric, &str); 2] = [
     (Metric::CpuPerGigabyte, "CPU of the gateway per GB, ms"),
 ];
 
-/// Nothing was measured, or there is nothing to say, or it is less than what it is taken from varies.
+/// Nothing was measured, or there is nothing to say, or a gateway costs no more than none.
 const NONE: &str = "-";
 
 /// The whole report, in Markdown.
