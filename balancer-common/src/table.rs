@@ -51,10 +51,10 @@ pub const TAGS: u32 = size_of::<u64>() as u32;
 /// Words of a bucket's tags.
 pub const TAG_WORDS: u32 = WAYS / TAGS;
 
-/// Among how many lines of its bucket the [`oldest`] is looked for at once.
-pub const WINDOW: u32 = 8;
+/// Among how many lines of a bucket the [`oldest`] is looked for at once.
+pub const WINDOW: u32 = 4;
 
-/// So many times eight lines are all of a bucket.
+/// So many windows are all of a bucket.
 pub const WINDOWS: u32 = WAYS / WINDOW;
 
 /// Lines for so many flows, of two lines each: 3.5, so four of seven are in use at the most.
@@ -367,28 +367,17 @@ pub fn mark<T: Lines>(table: &T, place: Place<T::Line>, marks: u8) -> bool {
     false
 }
 
-/// The index of one of the lines that [`oldest`] looks at, in its order.
+/// One of the lines of a key's bucket, in the order in which [`claim`] tries those that are free.
 #[inline(always)]
-pub fn window<T: Table>(table: &T, hash: Hash, at: u32) -> u32 {
-    let way = (hash.way() / WINDOW * WINDOW + at) % WAYS;
+pub fn in_order<T: Table>(table: &T, hash: Hash, at: u32) -> u32 {
+    let way = word_after(hash, at / TAGS) * TAGS + (hash.way() + at) % TAGS;
     hash.bucket(table.buckets()) * WAYS + way
 }
 
-/// The line that has been silent for longest of those live ones that `may_go`, among the eight lines of the key's bucket that
-/// are around the one that it would rather have; among the next eight, if those have none, and so on.
+/// The line that has been silent for longest of those live ones that `may_go`, in one of the [`WINDOWS`] of a key's bucket. In
+/// the first of them are the lines that the key would rather have: one that goes makes room for it right there.
 #[inline(always)]
 pub fn oldest<T: Table>(
-    table: &T,
-    hash: Hash,
-    now: u32,
-    may_go: impl Fn(State) -> bool,
-) -> Option<Place<T::Line>> {
-    (0..WINDOWS).find_map(|window| oldest_in(table, hash, window, now, &may_go))
-}
-
-/// The same in one of the key's [`WINDOWS`].
-#[inline(always)]
-pub fn oldest_in<T: Table>(
     table: &T,
     hash: Hash,
     window: u32,
@@ -398,7 +387,7 @@ pub fn oldest_in<T: Table>(
     // Never a variant without its contents, which the verifier of older kernels would see copied.
     let (mut found, mut silent, mut index_of_oldest, mut state_of_oldest) = (false, 0, 0, State(0));
     for at in 0..WINDOW {
-        let index = self::window(table, hash, window * WINDOW + at);
+        let index = in_order(table, hash, window * WINDOW + at);
         let Some(line) = table.line(index) else { continue };
         let state = table.state(line);
         let since = state.silent(now);

@@ -14,8 +14,8 @@ use std::thread;
 
 use balancer_common::abi::{Address4, Port};
 use balancer_common::table::{
-    Kind, Lines, Locks, Place, Refused, State, Table, Taker, WAYS, buckets_for, find, give_up, insert, lock,
-    lock_since, mark, met, oldest, remove, remove_as_met,
+    Kind, Lines, Locks, Place, Refused, State, Table, Taker, WAYS, WINDOWS, buckets_for, find, give_up,
+    insert, lock, lock_since, mark, met, oldest, remove, remove_as_met,
 };
 use cells::{Cells, Dying, Key, Random, Sequences, value};
 
@@ -191,7 +191,8 @@ impl Machine {
     fn evict(&self, flow: u32, now: u32) {
         let hash = self.table.hash(&client_side(flow));
         let may_go = |state: State| state.marks() & FROM_BACKEND == 0;
-        let Some(place) = oldest(&self.table, hash, now, may_go) else { return };
+        let in_window = |window| oldest(&self.table, hash, window, now, may_go);
+        let Some(place) = (0..WINDOWS).find_map(in_window) else { return };
         let (key, twin, _) = self.table.read(place.line);
         if self.table.state(place.line).is_same_life(place.state)
             && remove(&self.table, place, Taker::PacketPath)

@@ -9,7 +9,7 @@ use balancer_common::abi::{Address4, Address6, FlowKey, Line, Port, SavedSyn};
 use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::nat::Deltas;
-use balancer_common::table::{self, Hash, NOT_LOOKED_FOR, State};
+use balancer_common::table::{self, Hash, NOT_LOOKED_FOR, WINDOWS};
 use network_types::tcp::TcpHdr;
 
 use crate::clock::now;
@@ -163,7 +163,7 @@ pub(crate) fn reserve_half_open<A: Family>() -> bool {
     if begin(count, HalfOpen::limit()) {
         return true;
     }
-    if !A::forget_oldest() {
+    if !(0..WINDOWS).any(|window| A::forget_oldest(window)) {
         return false;
     }
     // SAFETY: a whole, aligned count of the map; one aligned word.
@@ -171,16 +171,18 @@ pub(crate) fn reserve_half_open<A: Family>() -> bool {
     begin(count, HalfOpen::limit())
 }
 
-/// [`Family::forget_oldest`], of those where the draft's client could be.
+/// [`Family::forget_oldest`], of those of which a line is in this window of the places where the draft's client could be.
 #[inline(always)]
-pub(crate) fn forget_oldest<A: Family>() -> bool {
+pub(crate) fn forget_oldest<A: Family>(window: u32) -> bool {
     let Some(draft) = draft::<A>() else { return false };
-    // By its client's line, which is made last: a flow in the making isn't one yet.
-    let may_go = |state: State| Seen(state.marks()).is_from_client();
-    match table::oldest(&HalfOpen::table::<A>(), draft.client_hash(), now(), may_go) {
-        Some(place) => HalfOpen::release::<A>(place.index, place.state.0),
-        None => false,
+    let found = table::oldest(&HalfOpen::table::<A>(), draft.client_hash(), window, now(), |_| true);
+    let Some(place) = found else { return false };
+    let direction: Direction<A, HalfOpen> = Direction::met(place);
+    // A backend's line without a client's is of a flow in the making, which isn't one yet.
+    if !direction.seen().is_from_client() && direction.twin().is_none() {
+        return false;
     }
+    HalfOpen::release::<A>(place.index, place.state.0)
 }
 
 /// Claims the draft's backend-side tuple, by making its line.

@@ -31,7 +31,7 @@ pub(crate) fn opening<A: Family>(draft: &Draft<A>) {
     if HalfOpen::count::<A>().is_some_and(|count| is_full(count, HalfOpen::limit())) {
         let table = HalfOpen::table::<A>();
         for at in 0..WINDOW {
-            let index = table::window(&table, client, at);
+            let index = table::in_order(&table, client, at);
             table.line(index).map(|line| table.state(line));
             // SAFETY: an aligned word of the map.
             HalfOpen::past::<A>(index).map(|past| unsafe { (&raw const (*past).twin).read_volatile() });

@@ -39,7 +39,7 @@ pub(crate) fn was_made<A: Family>() -> bool {
 #[inline(always)]
 pub(crate) fn make_room<A: Family>(somewhere: Hash, window: u32) -> bool {
     let may_be_over = |state: State| Seen(state.marks()).may_end();
-    match table::oldest_in(&Established::table::<A>(), somewhere, window, now(), may_be_over) {
+    match table::oldest(&Established::table::<A>(), somewhere, window, now(), may_be_over) {
         Some(place) if A::is_over(place.index, place.state.0) => {
             A::release_established(place.index, place.state.0)
         }

@@ -206,8 +206,8 @@ subprograms! {
     }
 
     /// [`draft::forget_oldest`].
-    fn forget_oldest as forget_oldest_4, forget_oldest_6() -> bool {
-        draft::forget_oldest::<A>()
+    fn forget_oldest as forget_oldest_4, forget_oldest_6(window: u32) -> bool {
+        draft::forget_oldest::<A>(window)
     }
 
     /// [`draft::closed`], as an [`Index`]'s word.

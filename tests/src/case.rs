@@ -83,6 +83,8 @@ pub enum Change {
     Locks(bool),
     /// There are more handshakes than there may be, and none could make room.
     Crowd,
+    /// Of every flow there is only the backend's side, as of one that another CPU is making.
+    TearApart,
     /// No CPU may look for room once more, for a moment.
     Exhaust,
 }
@@ -207,7 +209,10 @@ impl Case {
         for (index, step) in self.steps.iter().enumerate() {
             let number = index + 1;
             match step {
-                Step::Change(change) => carry_out(*change, gateway)?,
+                Step::Change(change) => {
+                    carry_out(*change, gateway)?;
+                    before = gateway.counters()?;
+                }
                 Step::Packet { input, through, expect } => {
                     let expect = expect.as_ref().with_context(|| format!("step {number} expects nothing"))?;
                     let outcome = gateway.run(*through, &input.frame())?;
@@ -263,6 +268,7 @@ fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
         Change::Pull(side) => gateway.pull(side),
         Change::Locks(taken) => gateway.set_locks(taken),
         Change::Crowd => gateway.crowd_handshakes(),
+        Change::TearApart => gateway.tear_flows_apart(),
         Change::Exhaust => gateway.exhaust_searches(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use balancer_common::abi::{Address4, Port};
 use balancer_common::table::{
     self, HELD, Hash, Kind, LOCK_TRIES, Lines, Locks, Place, Refused, State, TAG_WORDS, TAGS, Table, Taker,
-    WAYS, find, insert, mark, met, oldest, remove, remove_as_met,
+    WAYS, WINDOW, WINDOWS, find, insert, mark, met, oldest, remove, remove_as_met,
 };
 use proptest::prelude::*;
 
@@ -86,17 +86,20 @@ impl Pair {
         Self::places(bucket).filter(|&index| self.table.state(index).kind() == Kind::Free).count()
     }
 
-    /// The first free line of the key's bucket: by eights from those among which it would rather be, and there from the one
-    /// that it would rather have.
-    fn nearest(&self, hash: Hash) -> Option<u32> {
+    /// The lines of the key's bucket: by eights from those among which it would rather be, and there from the one that it
+    /// would rather have.
+    fn in_order(&self, hash: Hash) -> impl Iterator<Item = u32> + use<> {
         let bucket = self.bucket(hash);
         let (eight, one) = (hash.way() / TAGS, hash.way() % TAGS);
-        (0..TAG_WORDS)
-            .flat_map(|further| {
-                let first = bucket * WAYS + (eight + further) % TAG_WORDS * TAGS;
-                (0..TAGS).map(move |next| first + (one + next) % TAGS)
-            })
-            .find(|&index| self.table.state(index).kind() == Kind::Free)
+        (0..TAG_WORDS).flat_map(move |further| {
+            let first = bucket * WAYS + (eight + further) % TAG_WORDS * TAGS;
+            (0..TAGS).map(move |next| first + (one + next) % TAGS)
+        })
+    }
+
+    /// The first free line of them.
+    fn nearest(&self, hash: Hash) -> Option<u32> {
+        self.in_order(hash).find(|&index| self.table.state(index).kind() == Kind::Free)
     }
 
     fn take(&mut self, step: &Step) {
@@ -193,21 +196,17 @@ impl Pair {
     fn oldest(&self, key: &Key, wanted: u8) {
         let hash = self.table.hash(key);
         let may_go = |state: State| state.marks() & wanted == wanted;
-        let first = self.bucket(hash) * WAYS;
-        let silent_of = |window: u32| {
-            let from = first + (hash.way() / 8 + window) % 8 * 8;
-            self.model
-                .values()
-                .filter(|known| {
-                    (from..from + 8).contains(&known.place.index) && known.marks & wanted == wanted
-                })
-                .map(|known| self.now.wrapping_sub(known.time))
-                .max()
-        };
-        let expected = (0..8).find_map(silent_of);
-        let found = oldest(&self.table, hash, self.now, may_go);
-        assert_eq!(found.map(|place| self.now.wrapping_sub(place.state.last_seen())), expected);
-        assert!(found.is_none_or(|place| may_go(self.table.state(place.line))));
+        for window in 0..WINDOWS {
+            let lines = self.in_order(hash).skip((window * WINDOW) as usize).take(WINDOW as usize);
+            let lines: Vec<u32> = lines.collect();
+            let there = self.model.values().filter(|known| lines.contains(&known.place.index));
+            let may_go_there = there.filter(|known| known.marks & wanted == wanted);
+            let expected = may_go_there.map(|known| self.now.wrapping_sub(known.time)).max();
+            let found = oldest(&self.table, hash, window, self.now, may_go);
+            assert_eq!(found.map(|place| self.now.wrapping_sub(place.state.last_seen())), expected);
+            assert!(found.is_none_or(|place| lines.contains(&place.index)));
+            assert!(found.is_none_or(|place| may_go(self.table.state(place.line))));
+        }
     }
 
     fn check(&self) {
@@ -334,7 +333,7 @@ fn a_packet_that_is_newer_than_now_is_not_the_oldest() {
         insert(&table, hash, (0, time), |line, _| table.fill(line, &key(number), 0)).unwrap();
     }
     // Another CPU's clock ticked after this one's was read.
-    let found = oldest(&table, hash, 100, |_| true).unwrap();
+    let found = oldest(&table, hash, 0, 100, |_| true).unwrap();
     assert_eq!(found.state.last_seen(), 90);
 }
 
@@ -344,5 +343,5 @@ fn a_table_of_no_buckets_has_nothing_and_takes_nothing() {
     let hash = table.hash(&key(0));
     assert_eq!(find(&table, hash, &key(0)), None);
     assert_eq!(insert(&table, hash, (0, 0), |_, _| {}), Err(Refused::Full));
-    assert_eq!(oldest(&table, hash, 0, |_| true), None);
+    assert_eq!(oldest(&table, hash, 0, 0, |_| true), None);
 }

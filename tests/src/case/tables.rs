@@ -38,6 +38,8 @@ pub(super) struct FlowMaps {
     /// What was there when it was last looked for: no line comes or goes without being counted, and looking takes a system
     /// call a bucket.
     known: Cell<Option<([Count; 4], [usize; 2])>>,
+    /// There is half a flow, which comes and goes uncounted.
+    is_torn: bool,
 }
 
 /// A table: its lines and their tags.
@@ -69,6 +71,7 @@ impl FlowMaps {
             counts: [array(ebpf, "COUNTS_4")?, array(ebpf, "COUNTS_6")?],
             locks: array(ebpf, "LOCKS")?,
             known: Cell::new(None),
+            is_torn: false,
         })
     }
 
@@ -86,7 +89,9 @@ impl FlowMaps {
             self.half_open_4.count()? + self.half_open_6.count()?,
             self.established_4.count()? + self.established_6.count()?,
         ];
-        self.known.set(Some((now, lines)));
+        if !self.is_torn {
+            self.known.set(Some((now, lines)));
+        }
         Ok(lines)
     }
 
@@ -107,6 +112,7 @@ impl FlowMaps {
             return Ok(());
         }
         self.known.set(None);
+        self.is_torn = false;
         self.half_open_4.clear()?;
         self.established_4.clear()?;
         self.half_open_6.clear()?;
@@ -134,6 +140,7 @@ impl FlowMaps {
 
     pub(super) fn tear_apart(&mut self) -> Result<()> {
         self.known.set(None);
+        self.is_torn = true;
         self.half_open_4.tear_apart()?;
         self.established_4.tear_apart()?;
         self.half_open_6.tear_apart()?;

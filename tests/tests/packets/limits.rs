@@ -49,6 +49,12 @@ fn full(scene: &'static Scene) -> Vec<Case> {
             .expect(forwarded_to(scene.primary))
             .packet(flow.response().payload(b"both ways"))
             .expect(returned_to(scene.client)),
+        Case::of(scene, "a flow that another CPU is making is none that could make room")
+            .given(tiny())
+            .opening(flow)
+            .then(Change::TearApart)
+            .packet(elsewhere.syn())
+            .expect(dropped(Reason::HalfOpenFull)),
         Case::of(scene, "what another CPU is at for too long is left to the sender, who tries again")
             .then(Change::Locks(true))
             .packet(flow.syn())
