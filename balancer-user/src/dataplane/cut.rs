@@ -150,9 +150,11 @@ impl<A: Header> Counted<A> {
                 cut += 1;
                 if let Some(mut both) = both {
                     // It may have been answered meanwhile.
-                    let is_same = |now: &Met| now.state.is_same_life(both.backend.0.state);
-                    both.backend.0 =
-                        table.met(both.backend.0.index).filter(is_same).unwrap_or(both.backend.0);
+                    let before = both.backend.0;
+                    let now = table.met(before.index).filter(|now| now.state.is_same_life(before.state));
+                    if let Some((now, line)) = now.and_then(|now| Some((now, table.read(now)?))) {
+                        both.backend = (now, line, table.past(now.index));
+                    }
                     table.remove(both.backend.0);
                     match (&mut unanswered, syn) {
                         (Some(kept), Some(syn)) if !both.is_answered() => {
