@@ -3,13 +3,13 @@
 
 use core::marker::PhantomData;
 
-use balancer_common::abi::{Carried, FlowKey, Line, NextHop, Past};
+use balancer_common::abi::{FlowKey, Line, NextHop, Opening, Past};
 use balancer_common::flow::{Progress, Seen};
 use balancer_common::table::{self, Lines, Place, State};
 
 use crate::clock::now;
 use crate::family::Family;
-use crate::memory::{Tier, compiler_barrier};
+use crate::memory::{Established, HalfOpen, Tier, compiler_barrier};
 
 /// One direction's line, as it was met in this run of the program.
 ///
@@ -88,44 +88,15 @@ impl<A: Family, T: Tier> Direction<A, T> {
         T::state_of(self.place.line).is_same_life(self.place.state)
     }
 
-    #[inline(always)]
-    pub(crate) fn past(&self) -> Option<*mut Past> {
-        T::past::<A>(self.place.index)
-    }
-
-    /// The same to be written, while the line is still this flow's.
-    #[inline(always)]
-    fn own_past(&self) -> Option<*mut Past> {
-        self.past().filter(|_| self.is_alive())
-    }
-
     /// The other direction.
     #[inline(always)]
     pub(crate) fn twin(&self) -> Option<Self> {
-        // SAFETY: as in `recipe`; an aligned word.
-        let twin = unsafe { (*self.past()?).twin };
+        let twin = T::twin_of(self.place.index, self.place.line);
         // Compared where they are, as the stack has no room for copies. If this line is another flow's by now, either it is
         // a whole one's or nothing has its reverse.
         // SAFETY: as in `recipe`.
         let answers = |line: *mut Line<A>| unsafe { is_reverse(&(*line).key, &(*self.place.line).becomes) };
         Some(Self::met(table::met_if(&T::table::<A>(), twin, answers)?))
-    }
-
-    /// How far this direction is.
-    #[inline(always)]
-    pub(crate) fn progress(&self) -> Option<Progress> {
-        let past = self.past()?;
-        let seen = Seen(T::state_of(self.place.line).marks());
-        // SAFETY: as in `recipe`; integers of a line and of the past at its index.
-        Some(unsafe {
-            Progress {
-                seen,
-                acknowledged: (*self.place.line).acknowledged,
-                packets: (*self.place.line).packets,
-                fin_end: (*past).fin_end,
-                packets_at_reset: (*past).packets_at_reset,
-            }
-        })
     }
 
     /// The way to the client.
@@ -156,24 +127,10 @@ impl<A: Family, T: Tier> Direction<A, T> {
         unsafe { &(*self.place.line).key }
     }
 
-    /// How long ago its flow began, in ticks.
-    #[inline(always)]
-    pub(crate) fn age(&self, now: u32) -> Option<u32> {
-        // SAFETY: as in `recipe`; an aligned word.
-        self.past().map(|past| table::since(unsafe { (*past).began }, now))
-    }
-
     /// For how long it had no packet, in ticks.
     #[inline(always)]
     pub(crate) fn silent(&self, now: u32) -> u32 {
         T::state_of(self.place.line).silent(now)
-    }
-
-    /// Its first sequence number, if that was seen.
-    #[inline(always)]
-    pub(crate) fn first_sequence(&self) -> Option<u32> {
-        // SAFETY: as in `recipe`; an aligned word.
-        self.past().map(|past| unsafe { (*past).first_sequence })
     }
 
     #[inline(always)]
@@ -181,14 +138,95 @@ impl<A: Family, T: Tier> Direction<A, T> {
         table::mark(&T::table::<A>(), self.place, seen.0);
     }
 
-    /// The backend's SYN-ACK was seen.
+    /// One more packet went this way.
     #[inline(always)]
-    pub(crate) fn opened(&self, sequence: u32) {
-        if let Some(past) = self.own_past() {
-            // SAFETY: as in `recipe`; an aligned word.
-            unsafe { (*past).first_sequence = sequence };
+    pub(crate) fn count(&self, bytes: u64) {
+        // Two CPUs with packets of one direction may lose a count between them, never more.
+        T::carry(self.place.line, bytes);
+        // The time is the state's upper half, in memory too. A word of its own to the processor: whoever changes the lower
+        // one by compare-and-swap sees that it has changed, and tries again.
+        const UPPER_HALF: usize = 1;
+        // SAFETY: as in `recipe`.
+        unsafe {
+            (&raw mut (*self.place.line).state).cast::<u32>().add(UPPER_HALF).write_volatile(now());
+        }
+    }
+}
+
+impl<A: Family> Direction<A, HalfOpen> {
+    #[inline(always)]
+    pub(crate) fn opening(&self) -> *mut Opening {
+        HalfOpen::opening(self.place.line)
+    }
+
+    /// Its first sequence number; a backend's is known when it has [answered](Self::opened).
+    #[inline(always)]
+    pub(crate) fn first_sequence(&self) -> u32 {
+        // SAFETY: as in `recipe`; an aligned word.
+        unsafe { (*self.opening()).first_sequence }
+    }
+
+    /// How long ago the flow of this client's direction began, in ticks.
+    #[inline(always)]
+    pub(crate) fn age(&self, now: u32) -> u32 {
+        // SAFETY: as in `recipe`; an aligned word.
+        table::since(unsafe { (*self.opening()).side }, now)
+    }
+
+    /// The backend has answered, with this first sequence number and acknowledgement.
+    #[inline(always)]
+    pub(crate) fn opened(&self, sequence: u32, acknowledgement: u32) {
+        if self.is_alive() {
+            // SAFETY: as in `recipe`; aligned words.
+            unsafe {
+                (*self.opening()).first_sequence = sequence;
+                (*self.opening()).side = acknowledgement;
+            }
             self.mark(Seen::OPENED);
         }
+    }
+
+    /// This backend has refused the flow's SYN, which goes on to another one when it comes again.
+    #[inline(always)]
+    pub(crate) fn refused(&self) {
+        self.mark(Seen::RST);
+    }
+}
+
+impl<A: Family> Direction<A, Established> {
+    #[inline(always)]
+    fn past(&self) -> Option<*mut Past> {
+        Established::past::<A>(self.place.index)
+    }
+
+    /// The same to be written, while the line is still this flow's.
+    #[inline(always)]
+    fn own_past(&self) -> Option<*mut Past> {
+        self.past().filter(|_| self.is_alive())
+    }
+
+    /// How far this direction is.
+    #[inline(always)]
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let past = self.past()?;
+        let seen = Seen(Established::state_of(self.place.line).marks());
+        // SAFETY: as in `recipe`; integers of a line and of the past at its index.
+        Some(unsafe {
+            Progress {
+                seen,
+                acknowledged: (*self.place.line).acknowledged,
+                packets: (*self.place.line).packets,
+                fin_end: (*past).fin_end,
+                packets_at_reset: (*past).packets_at_reset,
+            }
+        })
+    }
+
+    /// Its first sequence number.
+    #[inline(always)]
+    pub(crate) fn first_sequence(&self) -> Option<u32> {
+        // SAFETY: as in `recipe`; an aligned word.
+        self.past().map(|past| unsafe { (*past).first_sequence })
     }
 
     /// A FIN was seen that ends this direction before `end`.
@@ -209,12 +247,6 @@ impl<A: Family, T: Tier> Direction<A, T> {
             unsafe { (*past).packets_at_reset = packets };
             self.ends(Seen::RST);
         }
-    }
-
-    /// This backend has refused the flow's SYN, which goes on to another one when it comes again.
-    #[inline(always)]
-    pub(crate) fn refused(&self) {
-        self.mark(Seen::RST);
     }
 
     #[inline(always)]
@@ -238,22 +270,6 @@ impl<A: Family, T: Tier> Direction<A, T> {
         if self.is_alive() {
             // SAFETY: as in `recipe`; one aligned word, so nobody sees half of it.
             unsafe { (&raw mut (*self.place.line).client).write_volatile(hop.to_word()) }
-        }
-    }
-
-    /// One more packet went this way.
-    #[inline(always)]
-    pub(crate) fn count(&self, bytes: u64) {
-        let line = self.place.line;
-        // SAFETY: as in `recipe`. Two CPUs with packets of one direction may lose a count between them, never more.
-        unsafe {
-            let carried = Carried { low: (*line).packets, high: (*line).bytes }.and(bytes);
-            (*line).packets = carried.low;
-            (*line).bytes = carried.high;
-            // The time is the state's upper half, in memory too. A word of its own to the processor: whoever changes the
-            // lower one by compare-and-swap sees that it has changed, and tries again.
-            const UPPER_HALF: usize = 1;
-            (&raw mut (*line).state).cast::<u32>().add(UPPER_HALF).write_volatile(now());
         }
     }
 }

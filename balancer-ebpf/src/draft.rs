@@ -5,11 +5,11 @@ use core::cell::Cell;
 use core::ptr::from_ref;
 
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::{Address4, Address6, FlowKey, Line, Port, SavedSyn};
+use balancer_common::abi::{Address4, Address6, ClientSyn, FlowKey, Line, Opening, Port, SavedSyn};
 use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
 use balancer_common::nat::Deltas;
-use balancer_common::table::{self, Hash, NOT_LOOKED_FOR, WINDOWS};
+use balancer_common::table::{self, Hash, Lines, NOT_LOOKED_FOR, WINDOWS};
 use network_types::tcp::TcpHdr;
 
 use crate::clock::now;
@@ -60,7 +60,7 @@ pub(crate) struct Draft<A> {
     pub(crate) deltas: Cell<u32>,
     /// The SYN, to be sent again.
     pub(crate) syn: Cell<SavedSyn>,
-    /// Backends that did not take it, see `Handshake`.
+    /// Backends that did not take it, see `ClientSyn`.
     pub(crate) tried: Cell<u64>,
 }
 
@@ -204,10 +204,10 @@ fn claim_backend<A: Family>() -> Result<u32, Refused> {
     let hash = draft.backend_hash();
     let (key, other) = (draft.backend(), draft.client());
     let _locked = lock_unmet(key, hash)?;
-    insert_half_open(hash, Seen::FROM_BACKEND, |line, index| {
+    insert_half_open(hash, Seen::FROM_BACKEND, |line, _index| {
         draft.deltas.set(A::deltas());
         let deltas = Deltas::from_word(draft.deltas.get()).reversed();
-        fill(line, index, key, other, draft, deltas, 0, u32::MAX);
+        fill(line, key, other, draft, deltas, Opening { twin: u32::MAX, ..Opening::default() });
         true
     })
 }
@@ -236,11 +236,12 @@ fn complete_client<A: Family>() -> Result<u32, Refused> {
     };
     insert_half_open::<A>(hash, Seen::OPENED, |line, index| {
         let deltas = Deltas::from_word(draft.deltas.get());
-        fill(line, index, key, other, draft, deltas, draft.first_sequence.get(), twin);
+        let first_sequence = draft.first_sequence.get();
+        fill(line, key, other, draft, deltas, Opening { twin, first_sequence, side: now(), carried: 0 });
         keep_syn(draft, index);
-        if let Some(past) = HalfOpen::past::<A>(twin) {
-            // SAFETY: the past of the line that this CPU has made, as nobody takes out half a flow; an aligned word.
-            unsafe { (*past).twin = index };
+        if let Some(backend) = HalfOpen::table::<A>().line(twin) {
+            // SAFETY: the line that this CPU has made, as nobody takes out half a flow; an aligned word.
+            unsafe { (*HalfOpen::opening(backend)).twin = index };
         }
         true
     })
@@ -287,17 +288,14 @@ fn change<A: Family>(old: &A, new: &A, mut delta: Delta) -> Delta {
     delta
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of a line, which is filled in one place")]
 #[inline(always)]
 fn fill<A: Family>(
     line: *mut Line<A>,
-    index: u32,
     key: &FlowKey<A>,
     other: &FlowKey<A>,
     draft: &Draft<A>,
     deltas: Deltas,
-    first_sequence: u32,
-    twin: u32,
+    opening: Opening,
 ) {
     // SAFETY: a claimed line, which is this CPU's alone.
     unsafe {
@@ -311,20 +309,7 @@ fn fill<A: Family>(
         (*line).service = draft.service_slot.get();
         (*line).backend = draft.backend_slot.get();
         (*line).client = draft.hop.get();
-        // One by one, or the compiler makes a call of memset.
-        (&raw mut (*line).acknowledged).write_volatile(0);
-        (&raw mut (*line).packets).write_volatile(0);
-        (&raw mut (*line).bytes).write_volatile(0);
-    }
-    if let Some(past) = HalfOpen::past::<A>(index) {
-        // SAFETY: the past of that line.
-        unsafe {
-            (*past).began = now();
-            (*past).twin = twin;
-            (*past).first_sequence = first_sequence;
-            (*past).fin_end = 0;
-            (*past).packets_at_reset = 0;
-        }
+        HalfOpen::opening(line).write(opening);
     }
 }
 
@@ -400,36 +385,37 @@ pub(crate) fn save_options<A: Family>(ctx: &XdpContext, at: u32, length: u32) {
 /// Beside the client's line, at this index.
 #[inline(always)]
 fn keep_syn<A: Family>(draft: &Draft<A>, index: u32) {
-    if let Some(handshake) = A::handshakes().get_ptr_mut(index) {
+    if let Some(kept) = A::client_syns().get_ptr_mut(index) {
         // SAFETY: of a claimed line, which is this CPU's alone.
         unsafe {
-            copy_words(draft.syn.as_ptr().cast::<SynWords>(), (&raw mut (*handshake).syn).cast());
-            (*handshake).tried = draft.tried.get();
+            copy_words(draft.syn.as_ptr().cast::<SynWords>(), (&raw mut (*kept).syn).cast());
+            (*kept).tried = draft.tried.get();
         }
     }
 }
 
 /// The backends that have not taken this client's SYN.
 #[inline(always)]
-pub(crate) fn tried<A: Family>(client: &Direction<A, HalfOpen>) -> Option<u64> {
+pub(crate) fn tried<A: Family>(client: &Direction<A, HalfOpen>) -> u64 {
     // SAFETY: an aligned word of the map; whose it is, is looked at when the flow is taken out.
-    A::handshakes().get_ptr(client.place.index).map(|handshake| unsafe { (*handshake).tried })
+    let read = |kept: *const ClientSyn| unsafe { (&raw const (*kept).tried).read_volatile() };
+    A::client_syns().get_ptr(client.place.index).map_or(0, read)
 }
 
 /// Drafts the flow of this client once more, without a backend yet. `None`: it has just ended.
 #[inline(always)]
 pub(crate) fn again<A: Family>(client: &Direction<A, HalfOpen>, tried: u64) -> Option<()> {
     let draft = draft::<A>()?;
-    let handshake = A::handshakes().get_ptr(client.place.index)?;
-    // SAFETY: cells' contents in a map, which nobody refers to, and a handshake of the map. Whose it is, is seen after.
+    let kept = A::client_syns().get_ptr(client.place.index)?;
+    // SAFETY: cells' contents in a map, which nobody refers to, and a SYN of the map. Whose it is, is seen after.
     unsafe {
         copy_words(from_ref(client.key()), draft.client.as_ptr());
         draft.client_hash.set(A::hash_of(draft.client()).to_word());
-        copy_words((&raw const (*handshake).syn).cast::<SynWords>(), draft.syn.as_ptr().cast());
+        copy_words((&raw const (*kept).syn).cast::<SynWords>(), draft.syn.as_ptr().cast());
     }
     draft.find_service();
     draft.hop.set(client.client().to_word());
-    draft.first_sequence.set(client.first_sequence()?);
+    draft.first_sequence.set(client.first_sequence());
     draft.tried.set(tried);
     draft.sequence.set(NOT_LOOKED_FOR);
     compiler_barrier();

@@ -9,7 +9,7 @@ use balancer_common::table::Hash;
 use crate::draft::Draft;
 use crate::features;
 use crate::frame::Framed;
-use crate::maps::{Counts, Handshakes, Lines, Pasts, Tags};
+use crate::maps::{ClientSyns, Counts, Lines, Pasts, Tags};
 use crate::parse::{Layout, Look};
 use crate::subprograms::Subprograms;
 
@@ -50,7 +50,7 @@ pub(crate) trait Family: Framed + Subprograms<Self> {
     fn pasts() -> &'static Pasts;
     fn half_open_tags() -> &'static Tags;
     fn half_open() -> &'static Lines<Self>;
-    fn handshakes() -> &'static Handshakes;
+    fn client_syns() -> &'static ClientSyns;
     fn counts() -> &'static Counts;
 
     /// A tuple's hash.
@@ -64,7 +64,7 @@ pub(crate) trait Family: Framed + Subprograms<Self> {
 
 /// The maps of a family.
 macro_rules! maps {
-    ($established:ident, $established_tags:ident, $pasts:ident, $half_open:ident, $half_open_tags:ident, $handshakes:ident,
+    ($established:ident, $established_tags:ident, $pasts:ident, $half_open:ident, $half_open_tags:ident, $client_syns:ident,
      $counts:ident, $drafts:ident) => {
         #[inline(always)]
         fn established_tags() -> &'static Tags {
@@ -92,8 +92,8 @@ macro_rules! maps {
         }
 
         #[inline(always)]
-        fn handshakes() -> &'static Handshakes {
-            &maps::$handshakes
+        fn client_syns() -> &'static ClientSyns {
+            &maps::$client_syns
         }
 
         #[inline(always)]

@@ -28,13 +28,11 @@ pub(crate) fn opening<A: Family>(draft: &Draft<A>) {
         tag::<A, Established>(hash);
         first::<A, HalfOpen>(hash);
     }
+    let table = HalfOpen::table::<A>();
+    client_syn::<A>(table::preferred(&table, client));
     if HalfOpen::count::<A>().is_some_and(|count| is_full(count, HalfOpen::limit())) {
-        let table = HalfOpen::table::<A>();
         for at in 0..WINDOW {
-            let index = table::in_order(&table, client, at);
-            table.line(index).map(|line| table.state(line));
-            // SAFETY: an aligned word of the map.
-            HalfOpen::past::<A>(index).map(|past| unsafe { (&raw const (*past).twin).read_volatile() });
+            line::<A, HalfOpen>(table::in_order(&table, client, at));
         }
     }
 }
@@ -43,7 +41,9 @@ pub(crate) fn opening<A: Family>(draft: &Draft<A>) {
 /// those that they will have instead.
 #[inline(always)]
 pub(crate) fn both_sides<A: Family>(draft: &Draft<A>) {
-    another::<A>(draft.client_hash());
+    if let Some(index) = another::<A>(draft.client_hash()) {
+        client_syn::<A>(index);
+    }
     another::<A>(draft.backend_hash());
 }
 
@@ -54,22 +54,19 @@ pub(crate) fn promotion<A: Family>(client: u32) {
     // SAFETY: a whole, aligned line of the map; whoever's it is, only time depends on what it says.
     let (key, backend) = unsafe { (&(*line_of_client).key, (*line_of_client).becomes.reversed()) };
     let (hash, backend_hash) = (A::hash_of(key), A::hash_of(&backend));
-    first::<A, Established>(backend_hash);
-    if let Some(past) = HalfOpen::past::<A>(client) {
-        // SAFETY: an aligned word of the map.
-        let twin = unsafe { (&raw const (*past).twin).read_volatile() };
-        line::<A, HalfOpen>(twin);
-        tag_of::<A, HalfOpen>(twin);
-    }
-    likely::<A, Established>(hash);
-    likely::<A, Established>(backend_hash);
+    // SAFETY: an aligned word of that line.
+    let twin = unsafe { (&raw const (*HalfOpen::opening(line_of_client)).twin).read_volatile() };
+    line::<A, HalfOpen>(twin);
+    tag_of::<A, HalfOpen>(twin);
+    tag::<A, Established>(backend_hash);
+    likely::<A>(hash);
+    likely::<A>(backend_hash);
 }
 
-/// The tags of a key's bucket.
+/// The tag of the line that a key would rather have, and with it those of all of its bucket.
 #[inline(always)]
 fn tag<A: Family, T: Tier>(hash: Hash) {
-    let table = T::table::<A>();
-    table.tags(hash.bucket(table.buckets())).map(|tags| table.tag(tags, hash.way()));
+    tag_of::<A, T>(table::preferred(&T::table::<A>(), hash));
 }
 
 /// The tag of a line.
@@ -86,26 +83,24 @@ fn first<A: Family, T: Tier>(hash: Hash) {
     line::<A, T>(table::preferred(&T::table::<A>(), hash));
 }
 
-/// The line that a new key will have, as far as tags tell.
+/// The line that a new established flow will have, as far as tags tell.
 #[inline(always)]
-fn likely<A: Family, T: Tier>(hash: Hash) {
-    if let Some(index) = table::likely(&T::table::<A>(), hash) {
-        line::<A, T>(index);
+fn likely<A: Family>(hash: Hash) {
+    if let Some(index) = table::likely(&Established::table::<A>(), hash) {
+        established::<A>(index);
     }
 }
 
 /// The line that a new handshake will have, if another one has the line that it would rather have.
 #[inline(always)]
-fn another<A: Family>(hash: Hash) {
+fn another<A: Family>(hash: Hash) -> Option<u32> {
     let table = HalfOpen::table::<A>();
-    if let Some(index) = table::likely(&table, hash)
-        && index != table::preferred(&table, hash)
-    {
-        line::<A, HalfOpen>(index);
-    }
+    let index = table::likely(&table, hash).filter(|index| *index != table::preferred(&table, hash))?;
+    line::<A, HalfOpen>(index);
+    Some(index)
 }
 
-/// A line and what is kept apart from it.
+/// A line.
 #[inline(always)]
 fn line<A: Family, T: Tier>(index: u32) {
     if let Some(line) = T::table::<A>().line(index) {
@@ -115,5 +110,19 @@ fn line<A: Family, T: Tier>(index: u32) {
             (&raw const (*line).bytes).read_volatile();
         }
     }
-    T::fetch_past::<A>(index);
+}
+
+/// A line of an established flow and what is kept apart from it.
+#[inline(always)]
+fn established<A: Family>(index: u32) {
+    line::<A, Established>(index);
+    // SAFETY: an aligned word of the map.
+    Established::past::<A>(index).map(|past| unsafe { (&raw const (*past).began).read_volatile() });
+}
+
+/// What is kept apart from a half-open client's line.
+#[inline(always)]
+fn client_syn<A: Family>(index: u32) {
+    // SAFETY: an aligned word of the map.
+    A::client_syns().get_ptr(index).map(|kept| unsafe { (&raw const (*kept).tried).read_volatile() });
 }

@@ -47,7 +47,7 @@ fn from_client<A: Family>(
     client: Direction<A, HalfOpen>,
     backend: Direction<A, HalfOpen>,
 ) -> Verdict {
-    let first_sequence = client.first_sequence().unwrap_or_default();
+    let first_sequence = client.first_sequence();
     match packet.kind() {
         Kind::Syn if packet.sequence() == first_sequence => {
             retry::repeated(&client, &backend).unwrap_or_else(|| translate_apart(packet, &client))
@@ -77,7 +77,7 @@ fn complete<A: Family>(
     client: Direction<A, HalfOpen>,
     backend: Direction<A, HalfOpen>,
 ) -> Verdict {
-    let opened = backend.first_sequence().unwrap_or_default();
+    let opened = backend.first_sequence();
     if !backend.seen().has(Seen::OPENED) || !flow::answers(packet.acknowledgement(), opened) {
         return Verdict::drop(Reason::BadHandshake);
     }
@@ -107,17 +107,18 @@ fn from_backend<A: Family>(
     backend: Direction<A, HalfOpen>,
     client: Direction<A, HalfOpen>,
 ) -> Verdict {
-    let answers = flow::answers(packet.acknowledgement(), client.first_sequence().unwrap_or_default());
+    let answers = flow::answers(packet.acknowledgement(), client.first_sequence());
     match packet.kind() {
         Kind::SynAck if answers && packet.has_partial_checksum(ctx) => Verdict::drop(Reason::PartialChecksum),
         Kind::SynAck if answers => {
+            // Read at once, as it may be far.
+            let tried = draft::tried(&client);
             let verdict = translate_apart(packet, &backend);
             if verdict.is_forward() {
                 if !backend.seen().has(Seen::OPENED) {
-                    signals::answered(backend.backend(), draft::tried(&client).unwrap_or_default() != 0);
+                    signals::answered(backend.backend(), tried != 0);
                 }
-                backend.acknowledged(packet.acknowledgement());
-                backend.opened(packet.sequence());
+                backend.opened(packet.sequence(), packet.acknowledgement());
             }
             verdict
         }
@@ -145,6 +146,6 @@ fn from_backend<A: Family>(
 /// Whether a RST that a client would believe says that nobody listens: it acknowledges the SYN and nothing else.
 #[inline(always)]
 fn is_refusal<A: Family>(packet: &Packet<'_, A>, client: &Direction<A, HalfOpen>) -> bool {
-    let expected = client.first_sequence().unwrap_or_default().wrapping_add(1);
+    let expected = client.first_sequence().wrapping_add(1);
     packet.flags() & flags::ACK != 0 && packet.acknowledgement() == expected
 }

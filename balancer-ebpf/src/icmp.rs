@@ -140,7 +140,7 @@ fn refused<A: Icmp>(ctx: &XdpContext) -> Option<Verdict> {
     let key = quote.answered_by();
     let backend = flow_table::direction::<A, HalfOpen>(&key)?;
     let client = backend.twin()?;
-    let is_the_syn = client.first_sequence()? == u32::from_be_bytes(quote.tcp.sequence);
+    let is_the_syn = client.first_sequence() == u32::from_be_bytes(quote.tcp.sequence);
     let is_meant = is_the_syn && is_addressed_to == key.destination;
     if backend.seen().is_from_client() || !is_meant || !service::came_from(ctx, backend.backend()) {
         return None;

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use balancer_common::abi::{
-    Address, Address4, Address6, Backend, Budget, Clock, Count, Failure, Handshake, Interface, Line, Past,
+    Address, Address4, Address6, Backend, Budget, ClientSyn, Clock, Count, Failure, Interface, Line, Past,
     Pool, Roles, Seed, Service, ServiceKey, Signals, Successors, Tally, TraceState, Traced, Traffic, Watch,
     address_bits, port_roles,
 };
@@ -88,8 +88,8 @@ pub(crate) type Tags = Array<[u64; table::TAG_WORDS as usize], BUCKETS, MMAPABLE
 pub(crate) type Lines<A> = Array<Line<A>, LINES, MMAPABLE>;
 /// What established flows keep apart from their lines.
 pub(crate) type Pasts = Array<Past, LINES, MMAPABLE>;
-/// What half-open flows keep apart from their lines.
-pub(crate) type Handshakes = Array<Handshake, LINES, MMAPABLE>;
+/// What half-open flows keep apart from their clients' lines.
+pub(crate) type ClientSyns = Array<ClientSyn, LINES, MMAPABLE>;
 /// How many flows a family has.
 pub(crate) type Counts = Array<Count, 2, MMAPABLE>;
 /// In [`Counts`].
@@ -133,9 +133,9 @@ pub(crate) static HALF_TAGS_4: Tags = Array::new();
 #[btf_map]
 pub(crate) static HALF_OPEN_4: Lines<Address4> = Array::new();
 
-/// When they began, and their SYNs. Writer: packet path.
+/// Their clients' SYNs. Writer: packet path.
 #[btf_map]
-pub(crate) static HALF_PAST_4: Handshakes = Array::new();
+pub(crate) static HALF_SYNS_4: ClientSyns = Array::new();
 
 /// How many there are. Writers: see `Count`.
 #[btf_map]
@@ -161,9 +161,9 @@ pub(crate) static HALF_TAGS_6: Tags = Array::new();
 #[btf_map]
 pub(crate) static HALF_OPEN_6: Lines<Address6> = Array::new();
 
-/// As `HALF_PAST_4`, for IPv6.
+/// As `HALF_SYNS_4`, for IPv6.
 #[btf_map]
-pub(crate) static HALF_PAST_6: Handshakes = Array::new();
+pub(crate) static HALF_SYNS_6: ClientSyns = Array::new();
 
 /// As `COUNTS_4`, for IPv6.
 #[btf_map]

@@ -4,7 +4,7 @@
 use core::marker::PhantomData;
 use core::ptr::from_ref;
 
-use balancer_common::abi::{Count, FlowKey, Line, Past, WireAddress};
+use balancer_common::abi::{Carried, CarriedSoFar, Count, FlowKey, Line, Opening, Past, WireAddress};
 use balancer_common::table::{
     self, HELD, Hash, Lines, Locks, Refused, State, TAG_WORDS, Table, WAYS, buckets_for,
 };
@@ -19,8 +19,11 @@ use crate::subprograms;
 pub(crate) trait Tier: Copy + Sized + 'static {
     fn table<A: Family>() -> Maps<A, Self>;
 
-    /// What is kept apart from the line at this index.
-    fn past<A: Family>(index: u32) -> Option<*mut Past>;
+    /// The index of the other direction's line, as this line at this index says; that of no line, if there is none.
+    fn twin_of<A: Family>(index: u32, line: *mut Line<A>) -> u32;
+
+    /// One more packet of so many bytes is of this line.
+    fn carry<A: Family>(line: *mut Line<A>, bytes: u64);
 
     fn count<A: Family>() -> Option<*mut Count>;
 
@@ -39,9 +42,6 @@ pub(crate) trait Tier: Copy + Sized + 'static {
     /// Forgets the flow that has this line, if the line is still of the same life, see [`crate::subprograms`].
     fn release<A: Family>(index: u32, state: u64) -> bool;
 
-    /// Fetches what is kept apart from the line at this index, see [`crate::fetch`].
-    fn fetch_past<A: Family>(index: u32);
-
     /// A line's state now.
     #[inline(always)]
     fn state_of<A: Family>(line: *mut Line<A>) -> State {
@@ -58,6 +58,23 @@ pub(crate) struct Established;
 #[derive(Clone, Copy)]
 pub(crate) struct HalfOpen;
 
+impl Established {
+    /// What is kept apart from the line at this index.
+    #[inline(always)]
+    pub(crate) fn past<A: Family>(index: u32) -> Option<*mut Past> {
+        A::pasts().get_ptr_mut(index)
+    }
+}
+
+impl HalfOpen {
+    /// What its line has in the place of acknowledgement and counters.
+    #[inline(always)]
+    pub(crate) fn opening<A: Family>(line: *mut Line<A>) -> *mut Opening {
+        // SAFETY: within the line, to its end or further.
+        unsafe { (&raw mut (*line).acknowledged).cast() }
+    }
+}
+
 impl Tier for Established {
     #[inline(always)]
     fn table<A: Family>() -> Maps<A, Self> {
@@ -65,14 +82,19 @@ impl Tier for Established {
     }
 
     #[inline(always)]
-    fn past<A: Family>(index: u32) -> Option<*mut Past> {
-        A::pasts().get_ptr_mut(index)
+    fn twin_of<A: Family>(index: u32, _line: *mut Line<A>) -> u32 {
+        // SAFETY: an aligned word of the map.
+        Self::past::<A>(index).map_or(u32::MAX, |past| unsafe { (*past).twin })
     }
 
     #[inline(always)]
-    fn fetch_past<A: Family>(index: u32) {
-        // SAFETY: an aligned word of the map.
-        A::pasts().get_ptr(index).map(|past| unsafe { (&raw const (*past).began).read_volatile() });
+    fn carry<A: Family>(line: *mut Line<A>, bytes: u64) {
+        // SAFETY: aligned words of a map's line.
+        unsafe {
+            let carried = Carried { low: (*line).packets, high: (*line).bytes }.and(bytes);
+            (*line).packets = carried.low;
+            (*line).bytes = carried.high;
+        }
     }
 
     #[inline(always)]
@@ -118,20 +140,16 @@ impl Tier for HalfOpen {
     }
 
     #[inline(always)]
-    fn past<A: Family>(index: u32) -> Option<*mut Past> {
-        // SAFETY: a whole handshake of the map, whose past it is.
-        A::handshakes().get_ptr_mut(index).map(|handshake| unsafe { &raw mut (*handshake).past })
+    fn twin_of<A: Family>(_index: u32, line: *mut Line<A>) -> u32 {
+        // SAFETY: an aligned word of a map's line.
+        unsafe { (*Self::opening(line)).twin }
     }
 
     #[inline(always)]
-    fn fetch_past<A: Family>(index: u32) {
-        if let Some(handshake) = A::handshakes().get_ptr(index) {
-            // SAFETY: aligned words of the map, the first and the last one: most handshakes are in two cache lines.
-            unsafe {
-                (&raw const (*handshake).past.began).read_volatile();
-                (&raw const (*handshake).tried).read_volatile();
-            }
-        }
+    fn carry<A: Family>(line: *mut Line<A>, bytes: u64) {
+        let opening = Self::opening(line);
+        // SAFETY: as in `twin_of`.
+        unsafe { (*opening).carried = CarriedSoFar((*opening).carried).and(bytes).0 }
     }
 
     #[inline(always)]

@@ -1,7 +1,9 @@
 //! From a handshake to an established flow: both lines move to the other table.
 #![expect(unsafe_code, reason = "lines are written through the pointers that lookups return")]
 
-use balancer_common::abi::Line;
+use core::mem::offset_of;
+
+use balancer_common::abi::{CarriedSoFar, Line};
 use balancer_common::table::{self, Hash, Place};
 
 use crate::clock::now;
@@ -74,9 +76,14 @@ fn make_established<A: Family>(
 ) -> Result<u32, Refused> {
     // SAFETY: as in `promote_both`.
     let backend_hash = A::hash_of(unsafe { &(*backend.place.line).key });
-    let made = copy_to_established(backend_hash, backend, u32::MAX)?;
-    let copied =
-        if backend.is_alive() { copy_to_established(hash, client, made.index) } else { Err(Refused::Taken) };
+    // SAFETY: as in `promote_both`; aligned words.
+    let (began, acknowledged) = unsafe { ((*client.opening()).side, (*backend.opening()).side) };
+    let made = copy_to_established(backend_hash, backend, began, acknowledged, u32::MAX)?;
+    let copied = if backend.is_alive() {
+        copy_to_established(hash, client, began, 0, made.index)
+    } else {
+        Err(Refused::Taken)
+    };
     match copied {
         Ok(place) => {
             if let Some(past) = Established::past::<A>(made.index) {
@@ -96,19 +103,26 @@ fn make_established<A: Family>(
 fn copy_to_established<A: Family>(
     hash: Hash,
     from: Direction<A, HalfOpen>,
+    began: u32,
+    acknowledged: u32,
     twin: u32,
 ) -> Result<Place<*mut Line<A>>, Refused> {
     let table = Established::table::<A>();
     table::insert_if(&table, hash, (from.seen().0, now()), |line, index| {
-        copy_line(from.place.line, line);
-        if let (Some(old), Some(new)) = (from.past(), Established::past::<A>(index)) {
-            // SAFETY: the pasts of both lines, of which the new one is this CPU's alone.
-            unsafe {
-                (*new).began = (*old).began;
-                (*new).twin = twin;
-                (*new).first_sequence = (*old).first_sequence;
-                (*new).fin_end = 0;
-                (*new).packets_at_reset = 0;
+        copy_recipe(from.place.line, line);
+        // SAFETY: both lines and the past of the new one, which is this CPU's alone.
+        unsafe {
+            let opening = from.opening();
+            let carried = CarriedSoFar((*opening).carried).carried();
+            (*line).acknowledged = acknowledged;
+            (*line).packets = carried.low;
+            (*line).bytes = carried.high;
+            if let Some(past) = Established::past::<A>(index) {
+                (*past).began = began;
+                (*past).twin = twin;
+                (*past).first_sequence = (*opening).first_sequence;
+                (*past).fin_end = 0;
+                (*past).packets_at_reset = 0;
             }
         }
         compiler_barrier();
@@ -116,10 +130,10 @@ fn copy_to_established<A: Family>(
     })
 }
 
-/// All words but the state.
+/// What both lines have in the same places, but for the state.
 #[inline(always)]
-fn copy_line<A: Family>(from: *const Line<A>, to: *mut Line<A>) {
-    for word in 1..size_of::<Line<A>>() / size_of::<u64>() {
+fn copy_recipe<A: Family>(from: *const Line<A>, to: *mut Line<A>) {
+    for word in 1..offset_of!(Line<A>, acknowledged) / size_of::<u64>() {
         // SAFETY: whole lines of maps, of aligned words.
         unsafe { to.cast::<u64>().add(word).write_volatile(from.cast::<u64>().add(word).read_volatile()) }
     }

@@ -39,7 +39,7 @@ impl Attempt {
         let backend = client.backend();
         let pool_slot = service::backend(backend)?.pool as u16;
         let pool = service::pool(pool_slot)?;
-        let tried = draft::tried(client)? | tried_bit(backend);
+        let tried = draft::tried(client) | tried_bit(backend);
         Some(Self { pool, pool_slot, backend, tried })
     }
 
@@ -104,7 +104,7 @@ pub(crate) fn repeated<A: Family>(
     }
     let attempt = Attempt::of(client)?;
     let was_refused = backend.seen().has(Seen::RST);
-    let is_late = client.age(now())? >= ticks_up(u64::from(attempt.pool.connect_timeout_ms) * 1_000_000);
+    let is_late = client.age(now()) >= ticks_up(u64::from(attempt.pool.connect_timeout_ms) * 1_000_000);
     if is_late && !was_refused {
         signals::unanswered(attempt.backend);
     }

@@ -158,7 +158,7 @@ fn a_wrong_command_line_exits_2_and_help_and_version_0() {
     let version = run(nowhere, &["--version"]);
     assert_exit(&version, 0);
     assert!(
-        text(&version.stdout).starts_with("balancer 0.1.0 (layout v8, object "),
+        text(&version.stdout).starts_with("balancer 0.1.0 (layout v9, object "),
         "{}",
         text(&version.stdout)
     );

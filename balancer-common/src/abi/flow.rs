@@ -1,13 +1,18 @@
 //! Flows: what the packet path remembers of a connection, one line for each direction.
 //!
-//! A line is what every packet of its direction needs, in one cache line (IPv6: two); what only the beginning and the end
-//! of a flow need stands apart, in its [`Past`]. How lines are found, claimed and given up is [`crate::table`].
+//! A line is what every packet of its direction needs, in one cache line (IPv6: two). What only the beginning and the end
+//! of a flow need stands apart when it is established, in its [`Past`]; while it is half-open, in the line, as its
+//! [`Opening`]. How lines are found, claimed and given up is [`crate::table`].
 //!
 //! Who writes what, while a line is live: its [`State`](crate::table::State) changes by compare-and-swap alone, whoever
 //! changes it, but for the time of the last packet, which the packet path stores into its upper half. Counters,
 //! acknowledgement and way to the client are the packet path's, each by packets of the line's own direction (where the
-//! client is, both learn from the client's). Everything else is written before the line is published, and never again.
+//! client is, both learn from the client's); of an [`Opening`] what it has carried, and what a backend's says of its SYN-ACK.
+//! A backend's half-open line learns where the client's is when that one is made, before it is published. Everything else is
+//! written before the line is published, and never again.
 //! The controller only takes lines out, by the same compare-and-swap.
+
+use core::mem::offset_of;
 
 use super::address::{Address4, Address6, Port, WireAddress};
 
@@ -81,7 +86,8 @@ pub struct Line<A: WireAddress> {
     /// The client's or its router's MAC address, and the slot of the interface that it is behind: the word of a
     /// [`NextHop`](super::NextHop).
     pub client: u64,
-    /// The last acknowledgement number of this direction: what its sender expects next.
+    /// The last acknowledgement number of this direction: what its sender expects next. From here on a half-open flow's line
+    /// has its [`Opening`].
     pub acknowledged: u32,
     /// Packets of this direction, the low half of [`Carried`].
     pub packets: u32,
@@ -124,8 +130,52 @@ impl Carried {
     }
 }
 
-/// What only the beginning and the end of a flow need, at the index of its line. Of an established flow; a half-open one
-/// has a [`SavedSyn`] as well. Written by the packet path alone.
+/// What a half-open flow's line has in the place of acknowledgement and counters: what an established one has in its
+/// [`Past`], and the little that it has carried. So the packets of a handshake need its two lines and nothing else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The other direction's line, as [`Past::twin`].
+    pub twin: u32,
+    /// The first sequence number of this direction.
+    pub first_sequence: u32,
+    /// At the client's line: when the flow began, as [`Past::began`]. At the backend's: what that has acknowledged, as
+    /// [`Line::acknowledged`].
+    pub side: u32,
+    /// A [`CarriedSoFar`].
+    pub carried: u32,
+}
+
+/// Packets and bytes of a direction before the handshake is complete: SYNs of a client, SYN-ACKs and early data of a backend. 12
+/// bits of packets and 20 bits of bytes; what comes on top isn't counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CarriedSoFar(pub u32);
+
+impl CarriedSoFar {
+    const BYTES_BITS: u32 = 20;
+    const MOST_BYTES: u64 = (1 << Self::BYTES_BITS) - 1;
+    const MOST_PACKETS: u32 = u32::MAX >> Self::BYTES_BITS;
+
+    /// With one more packet of so many bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, bytes: u64) -> Self {
+        let (packets, sum) = (self.0 >> Self::BYTES_BITS, (self.0 as u64 & Self::MOST_BYTES) + bytes);
+        if packets == Self::MOST_PACKETS || sum > Self::MOST_BYTES {
+            return self;
+        }
+        Self((packets + 1) << Self::BYTES_BITS | sum as u32)
+    }
+
+    /// As an established flow goes on to count.
+    #[inline(always)]
+    pub const fn carried(self) -> Carried {
+        Carried { low: self.0 >> Self::BYTES_BITS, high: self.0 as u64 & Self::MOST_BYTES }
+    }
+}
+
+/// What only the beginning and the end of an established flow need, at the index of its line. Written by the packet path
+/// alone.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Past {
@@ -171,16 +221,16 @@ impl SavedSyn {
     pub const HAD_DATA: u8 = 1;
 }
 
-/// [`Past`] of a half-open flow; the SYN stands at the client's line.
-#[repr(C)]
+/// What is kept of a half-open flow at the index of its client's line, in one cache line. Written by the packet path alone.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handshake {
-    /// As an established flow has it.
-    pub past: Past,
+pub struct ClientSyn {
     /// The client's SYN.
     pub syn: SavedSyn,
     /// Backends that did not take it, by slot modulo 64: in a pool of more, one may be passed over for another.
     pub tried: u64,
+    /// Zero.
+    pub padding: u64,
 }
 
 /// How many flows are in a table: begun less ended less swept. Both directions together are one.
@@ -228,7 +278,10 @@ const _: () = assert!(size_of::<Line<Address4>>() == 8 + 12 + 12 + 8 + 8 + 8 + 8
 const _: () = assert!(size_of::<Line<Address6>>() == 8 + 36 + 36 + 8 + 8 + 8 + 8 + 16);
 const _: () = assert!(size_of::<Past>() == 24);
 const _: () = assert!(size_of::<SavedSyn>() == 48);
-const _: () = assert!(size_of::<Handshake>() == 24 + 48 + 8);
+const _: () = assert!(size_of::<ClientSyn>() == 48 + 8 + 8);
+const _: () = assert!(size_of::<Opening>() == 4 + 4 + 8);
+const _: () =
+    assert!(offset_of!(Line<Address4>, acknowledged) + size_of::<Opening>() == size_of::<Line<Address4>>());
 const _: () = assert!(size_of::<Count>() == 64);
 const _: () = assert!(size_of::<Clock>() == 16);
 const _: () = assert!(SEED_WORDS == 1 + 2 * <Address6 as WireAddress>::WORDS + 1);
@@ -245,6 +298,17 @@ mod tests {
         assert_eq!((traffic.packets(), traffic.bytes()), (1 << 32, 1507));
         traffic = traffic.and(60);
         assert_eq!((traffic.packets(), traffic.bytes()), ((1 << 32) + 1, 1567));
+    }
+
+    #[test]
+    fn a_handshake_counts_until_its_word_is_full() {
+        let so_far = CarriedSoFar::default().and(74).and(66);
+        let carried = so_far.carried();
+        assert_eq!((carried.packets(), carried.bytes()), (2, 140));
+        let many = (0..5000).fold(so_far, |so_far, _| so_far.and(60)).carried();
+        assert_eq!((many.packets(), many.bytes()), (4095, 140 + 4093 * 60));
+        let long = (0..20).fold(so_far, |so_far, _| so_far.and(65_000)).carried();
+        assert_eq!((long.packets(), long.bytes()), (18, 140 + 16 * 65_000));
     }
 
     #[test]

@@ -12,7 +12,9 @@ mod trace;
 mod way;
 
 pub use address::{Address, Address4, Address6, Port, WireAddress, socket};
-pub use flow::{Carried, Clock, Count, FlowKey, Handshake, Line, Past, SEED_WORDS, SavedSyn, Seed};
+pub use flow::{
+    Carried, CarriedSoFar, ClientSyn, Clock, Count, FlowKey, Line, Opening, Past, SEED_WORDS, SavedSyn, Seed,
+};
 pub use service::{
     ActiveWord, Backend, FORWARDING_DNAT, FORWARDING_SNAT, Pool, PortRange, Roles, Route, Service,
     ServiceKey, address_bits, port_roles,
@@ -27,7 +29,7 @@ use crate::limits::NAME_BYTES;
 
 /// Version of everything in this module and in the map definitions. Part of the pin path: another layout never meets
 /// maps made by this one.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Traffic of a service or a backend, both directions; one a CPU.
 #[repr(C)]

@@ -8,7 +8,7 @@ use network_types::ip::Ipv4Hdr;
 
 use super::Family;
 use crate::draft::Draft;
-use crate::maps::{self, Counts, Handshakes, Lines, Pasts, Tags};
+use crate::maps::{self, ClientSyns, Counts, Lines, Pasts, Tags};
 use crate::parse::{self, Layout, Look};
 use crate::words::{load, store};
 
@@ -91,7 +91,7 @@ impl Family for Address4 {
         ESTAB_PAST_4,
         HALF_OPEN_4,
         HALF_TAGS_4,
-        HALF_PAST_4,
+        HALF_SYNS_4,
         COUNTS_4,
         DRAFT_4
     );

@@ -8,7 +8,7 @@ use network_types::ip::Ipv6Hdr;
 
 use super::Family;
 use crate::draft::Draft;
-use crate::maps::{self, Counts, Handshakes, Lines, Pasts, Tags};
+use crate::maps::{self, ClientSyns, Counts, Lines, Pasts, Tags};
 use crate::parse::{self, Layout, Look};
 use crate::words::{load, store};
 
@@ -90,7 +90,7 @@ impl Family for Address6 {
         ESTAB_PAST_6,
         HALF_OPEN_6,
         HALF_TAGS_6,
-        HALF_PAST_6,
+        HALF_SYNS_6,
         COUNTS_6,
         DRAFT_6
     );

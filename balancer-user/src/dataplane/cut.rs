@@ -153,7 +153,7 @@ impl<A: Header> Counted<A> {
                     let before = both.backend.0;
                     let now = table.met(before.index).filter(|now| now.state.is_same_life(before.state));
                     if let Some((now, line)) = now.and_then(|now| Some((now, table.read(now)?))) {
-                        both.backend = (now, line, table.past(now.index));
+                        both.backend = (now, line, table.past(now));
                     }
                     table.remove(both.backend.0);
                     match (&mut unanswered, syn) {

@@ -66,8 +66,8 @@ pub struct Fill {
     pub half_open: u64,
 }
 
-const fn names(lines: &'static str, tags: &'static str, pasts: &'static str) -> Names {
-    Names { lines, tags, pasts }
+const fn names(lines: &'static str, tags: &'static str, apart: &'static str) -> Names {
+    Names { lines, tags, apart }
 }
 
 impl FlowTable {
@@ -91,13 +91,13 @@ impl FlowTable {
             v4: FamilyTables::take(
                 maps,
                 &names("ESTABLISHED_4", "ESTAB_TAGS_4", "ESTAB_PAST_4"),
-                &names("HALF_OPEN_4", "HALF_TAGS_4", "HALF_PAST_4"),
+                &names("HALF_OPEN_4", "HALF_TAGS_4", "HALF_SYNS_4"),
                 "COUNTS_4",
             )?,
             v6: FamilyTables::take(
                 maps,
                 &names("ESTABLISHED_6", "ESTAB_TAGS_6", "ESTAB_PAST_6"),
-                &names("HALF_OPEN_6", "HALF_TAGS_6", "HALF_PAST_6"),
+                &names("HALF_OPEN_6", "HALF_TAGS_6", "HALF_SYNS_6"),
                 "COUNTS_6",
             )?,
             clock,

@@ -135,7 +135,7 @@ impl ReplayReport {
 impl<A: Header> Syn<A> {
     /// The one beside a client's line, if that is still the same.
     pub(super) fn of(table: &MappedTable<A>, met: Met) -> Option<Self> {
-        let (sequence, saved) = (table.past(met.index).first_sequence, table.saved_syn(met.index));
+        let (sequence, saved) = (table.past(met).first_sequence, table.saved_syn(met.index));
         // Read last: if the line is still the same, so was the SYN.
         Some(Self { met, line: table.read(met)?, sequence, saved })
     }

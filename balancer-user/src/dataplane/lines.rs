@@ -9,7 +9,8 @@ use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
-use balancer_common::abi::{Handshake, Line, Past, SavedSyn, WireAddress};
+use balancer_common::abi::{CarriedSoFar, ClientSyn, Line, Opening, Past, SavedSyn, WireAddress};
+use balancer_common::flow::Seen;
 use balancer_common::table::{
     Kind, Lines, Place, State, TAG_WORDS, TAGS, Taker, give_up, remove, remove_as_met,
 };
@@ -21,13 +22,18 @@ use super::words::MappedWords;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
+/// Words of what an established flow keeps apart from a line.
+const PAST_WORDS: usize = size_of::<Past>() / WORD;
+/// Words of what a handshake does.
+const SYN_WORDS: usize = size_of::<ClientSyn>() / WORD;
 
 /// One table of one family.
 pub(super) struct MappedTable<A> {
     lines: MappedWords,
     tags: MappedWords,
-    pasts: MappedWords,
-    past_words: usize,
+    /// What is kept apart from lines: pasts of established flows, the SYNs of handshakes' clients.
+    apart: MappedWords,
+    of_handshakes: bool,
     family: PhantomData<A>,
 }
 
@@ -35,7 +41,7 @@ pub(super) struct MappedTable<A> {
 pub(super) struct Names {
     pub(super) lines: &'static str,
     pub(super) tags: &'static str,
-    pub(super) pasts: &'static str,
+    pub(super) apart: &'static str,
 }
 
 /// A place for a copy of a line, aligned as lines are. The copy is looked at where it is: processors don't forward what was
@@ -59,6 +65,8 @@ impl<A: WireAddress> MappedTable<A> {
     const LINE_WORDS: usize = size_of::<Line<A>>() / WORD;
     /// The word with the slots of service and backend.
     const SLOTS_WORD: usize = offset_of!(Line<A>, ip_delta) / WORD;
+    /// The first of the two words in which a handshake has its [`Opening`].
+    const OPENING_WORD: usize = offset_of!(Line<A>, acknowledged) / WORD;
 
     /// A table of established flows, or of handshakes.
     pub(super) fn take(
@@ -66,12 +74,12 @@ impl<A: WireAddress> MappedTable<A> {
         names: &Names,
         of_handshakes: bool,
     ) -> Result<Self, DataplaneError> {
-        let past_words = if of_handshakes { size_of::<Handshake>() } else { size_of::<Past>() } / WORD;
+        let words_apart = if of_handshakes { SYN_WORDS } else { PAST_WORDS };
         Ok(Self {
             lines: take_array(maps, names.lines, Self::LINE_WORDS)?,
             tags: take_array(maps, names.tags, TAG_WORDS as usize)?,
-            pasts: take_array(maps, names.pasts, past_words)?,
-            past_words,
+            apart: take_array(maps, names.apart, words_apart)?,
+            of_handshakes,
             family: PhantomData,
         })
     }
@@ -123,7 +131,7 @@ impl<A: WireAddress> MappedTable<A> {
         self.slots(met).1 == 0
     }
 
-    /// A copy of a line that was met, if it has still the same life after that.
+    /// A copy of a line that was met, if it has still the same life after that. Of a handshake it is as an established flow's.
     pub(super) fn read(&self, met: Met) -> Option<Line<A>> {
         self.read_into(met, &mut Copied::new()).copied()
     }
@@ -140,15 +148,27 @@ impl<A: WireAddress> MappedTable<A> {
         if !self.is_there(met) {
             return None;
         }
+        if self.of_handshakes {
+            let opening = opening([into.words[Self::OPENING_WORD], into.words[Self::OPENING_WORD + 1]]);
+            let acknowledged = if is_from_client(met) { 0 } else { opening.side };
+            let carried = CarriedSoFar(opening.carried).carried();
+            into.words[Self::OPENING_WORD] = word([acknowledged, carried.low]);
+            into.words[Self::OPENING_WORD + 1] = carried.high;
+        }
         // SAFETY: as many bytes and more, aligned as a line is, which is made of integers for which any value is sound; borrowed
         // for as long as the place is.
         Some(unsafe { &*(&raw const *into).cast::<Line<A>>() })
     }
 
-    /// What is kept apart from the line at this index.
+    /// What only the beginning and the end of a flow need, of a direction that was met.
     #[inline]
-    pub(super) fn past(&self, index: u32) -> Past {
-        let halves = |word| self.halves_of_past(index, word);
+    pub(super) fn past(&self, met: Met) -> Past {
+        if self.of_handshakes {
+            let Opening { twin, first_sequence, side, carried: _ } = self.opening(met.index);
+            let began = if is_from_client(met) { side } else { 0 };
+            return Past { began, twin, first_sequence, ..Past::default() };
+        }
+        let halves = |word| self.halves_of_past(met.index, word);
         let ([began, twin], [first_sequence, fin_end], [packets_at_reset, padding]) =
             (halves(0), halves(1), halves(2));
         Past { began, twin, first_sequence, fin_end, packets_at_reset, padding }
@@ -157,22 +177,29 @@ impl<A: WireAddress> MappedTable<A> {
     /// The index of the other direction's line, if there is one.
     #[inline]
     pub(super) fn twin_of(&self, index: u32) -> u32 {
+        if self.of_handshakes {
+            return self.opening(index).twin;
+        }
         let [_began, twin] = self.halves_of_past(index, 0);
         twin
     }
 
-    /// By arithmetic: bytes that go by the stack wait there for every load that is under way, and so would the next flow.
     #[inline]
     fn halves_of_past(&self, index: u32, word: usize) -> [u32; 2] {
-        let [a, b, c, d, e, f, g, h] = self.pasts.peek(index as usize * self.past_words + word).to_ne_bytes();
-        [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+        halves(self.apart.peek(index as usize * PAST_WORDS + word))
+    }
+
+    #[inline]
+    fn opening(&self, index: u32) -> Opening {
+        let first = index as usize * Self::LINE_WORDS + Self::OPENING_WORD;
+        opening([self.lines.peek(first), self.lines.peek(first + 1)])
     }
 
     /// The SYN beside a client's line at this index of handshakes; meaningful if the line has still the same life after
     /// that.
     pub(super) fn saved_syn(&self, index: u32) -> SavedSyn {
-        const AT: usize = offset_of!(Handshake, syn) / WORD;
-        let word = |word| self.pasts.peek(index as usize * self.past_words + AT + word).to_ne_bytes();
+        const AT: usize = offset_of!(ClientSyn, syn) / WORD;
+        let word = |word| self.apart.peek(index as usize * SYN_WORDS + AT + word).to_ne_bytes();
         let mut options = [0; 10];
         for (at, option) in options.iter_mut().enumerate() {
             let bytes = word(at / 2);
@@ -228,6 +255,31 @@ impl<A: WireAddress> MappedTable<A> {
     pub(super) fn remove(&self, met: Met) -> bool {
         remove(self, met, Taker::Controller)
     }
+}
+
+fn is_from_client(met: Met) -> bool {
+    Seen(met.state.marks()).is_from_client()
+}
+
+/// From the two words that it is.
+#[inline]
+fn opening([first, last]: [u64; 2]) -> Opening {
+    let ([twin, first_sequence], [side, carried]) = (halves(first), halves(last));
+    Opening { twin, first_sequence, side, carried }
+}
+
+/// By arithmetic: bytes that go by the stack wait there for every load that is under way, and so would the next flow.
+#[inline]
+fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// The word of these [`halves`].
+#[inline]
+fn word([first, last]: [u32; 2]) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), last.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 impl<A: WireAddress> Lines for MappedTable<A> {

@@ -67,13 +67,13 @@ impl Wanted {
             ("ESTAB_PAST_4", lines(self.ipv4, self.max_flows)),
             ("HALF_TAGS_4", buckets(self.ipv4, self.max_half_open)),
             ("HALF_OPEN_4", lines(self.ipv4, self.max_half_open)),
-            ("HALF_PAST_4", lines(self.ipv4, self.max_half_open)),
+            ("HALF_SYNS_4", lines(self.ipv4, self.max_half_open)),
             ("ESTAB_TAGS_6", buckets(self.ipv6, self.max_flows)),
             ("ESTABLISHED_6", lines(self.ipv6, self.max_flows)),
             ("ESTAB_PAST_6", lines(self.ipv6, self.max_flows)),
             ("HALF_TAGS_6", buckets(self.ipv6, self.max_half_open)),
             ("HALF_OPEN_6", lines(self.ipv6, self.max_half_open)),
-            ("HALF_PAST_6", lines(self.ipv6, self.max_half_open)),
+            ("HALF_SYNS_6", lines(self.ipv6, self.max_half_open)),
         ]
     }
 }

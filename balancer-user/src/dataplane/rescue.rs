@@ -170,13 +170,13 @@ impl Look<'_> {
         for met in table.live() {
             // A refusal is marked where it came from.
             let is_refused = seen(met).has(Seen::FROM_BACKEND.and(Seen::RST));
-            let client = if is_refused { table.met(table.past(met.index).twin) } else { Some(met) };
+            let client = if is_refused { table.met(table.twin_of(met.index)) } else { Some(met) };
             let Some(client) = client.filter(|client| seen(*client).is_from_client()) else { continue };
             let is_settled = settled.has(client);
             if is_settled && !self.is_anew {
                 continue;
             }
-            let began = table.past(client.index).began;
+            let began = table.past(client).began;
             let Some((age, step)) = self.due(table.slots(client), began, is_refused) else { continue };
             let step = Step { is_told: step.is_told && !is_settled, ..step };
             // Half a flow: in the making, or left over.

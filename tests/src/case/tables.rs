@@ -22,8 +22,6 @@ type Line4 = [u64; 8];
 type Line6 = [u64; 16];
 /// `abi::Count`, as words.
 type Count = [u64; 8];
-/// `abi::Handshake`, as words. The lower half of the first is when it began.
-type Handshake = [u64; size_of::<abi::Handshake>() / 8];
 
 /// The flow tables of both families.
 pub(super) struct FlowMaps {
@@ -31,8 +29,6 @@ pub(super) struct FlowMaps {
     established_4: Table<Line4>,
     half_open_6: Table<Line6>,
     established_6: Table<Line6>,
-    /// Of the handshakes of both families.
-    handshakes: [Array<MapData, Handshake>; 2],
     counts: [Array<MapData, Count>; 2],
     locks: Array<MapData, u64>,
     /// What was there when it was last looked for: no line comes or goes without being counted, and looking takes a system
@@ -54,6 +50,10 @@ struct Table<L: Pod> {
 const SLOTS_4: usize = offset_of!(abi::Line<Address4>, ip_delta) / 8;
 /// As [`SLOTS_4`], of IPv6.
 const SLOTS_6: usize = offset_of!(abi::Line<Address6>, ip_delta) / 8;
+/// Where a half-open client's line says when its flow began: behind the first word of its `abi::Opening`.
+const BEGAN_4: usize = offset_of!(abi::Line<Address4>, acknowledged) / 8 + 1;
+/// As [`BEGAN_4`], of IPv6.
+const BEGAN_6: usize = offset_of!(abi::Line<Address6>, acknowledged) / 8 + 1;
 
 /// Where handshakes are counted.
 const HALF_OPEN: u32 = 1;
@@ -67,7 +67,6 @@ impl FlowMaps {
             established_4: Table::of(ebpf, "ESTABLISHED_4", "ESTAB_TAGS_4", SLOTS_4)?,
             half_open_6: Table::of(ebpf, "HALF_OPEN_6", "HALF_TAGS_6", SLOTS_6)?,
             established_6: Table::of(ebpf, "ESTABLISHED_6", "ESTAB_TAGS_6", SLOTS_6)?,
-            handshakes: [array(ebpf, "HALF_PAST_4")?, array(ebpf, "HALF_PAST_6")?],
             counts: [array(ebpf, "COUNTS_4")?, array(ebpf, "COUNTS_6")?],
             locks: array(ebpf, "LOCKS")?,
             known: Cell::new(None),
@@ -125,17 +124,10 @@ impl FlowMaps {
     }
 
     pub(super) fn grow_older(&mut self, by: Duration) -> Result<()> {
-        let begun = [self.half_open_4.grow_older(by)?, self.half_open_6.grow_older(by)?];
-        for (handshakes, indices) in self.handshakes.iter_mut().zip(begun) {
-            for index in indices {
-                let mut handshake = handshakes.get(&index, 0)?;
-                let began = (handshake[0] as u32).wrapping_sub(ticks(by)?);
-                handshake[0] = handshake[0] & !u64::from(u32::MAX) | u64::from(began);
-                handshakes.set(index, handshake, 0)?;
-            }
-        }
-        self.established_4.grow_older(by)?;
-        self.established_6.grow_older(by).map(drop)
+        self.half_open_4.grow_older(by, Some(BEGAN_4))?;
+        self.half_open_6.grow_older(by, Some(BEGAN_6))?;
+        self.established_4.grow_older(by, None)?;
+        self.established_6.grow_older(by, None)
     }
 
     pub(super) fn tear_apart(&mut self) -> Result<()> {
@@ -207,16 +199,21 @@ impl<L: Pod + AsRef<[u64]> + AsMut<[u64]>> Table<L> {
         Ok(())
     }
 
-    /// The indices of those that did.
-    fn grow_older(&mut self, by: Duration) -> Result<Vec<u32>> {
-        let live = self.live()?;
-        for (index, line) in &live {
+    /// `began`: the word of a client's line in whose lower half is when its flow began.
+    fn grow_older(&mut self, by: Duration, began: Option<usize>) -> Result<()> {
+        let ticks = ticks(by)?;
+        for (index, mut line) in self.live()? {
             let state = State(line.as_ref()[0]);
-            let seen = state.last_seen().wrapping_sub(ticks(by)?);
+            if let Some(began) = began.filter(|_| Seen(state.marks()).is_from_client()) {
+                let word = line.as_ref()[began];
+                let earlier = (word as u32).wrapping_sub(ticks);
+                line.as_mut()[began] = word & !u64::from(u32::MAX) | u64::from(earlier);
+            }
+            let seen = state.last_seen().wrapping_sub(ticks);
             let older = State(u64::from(seen) << 32 | state.0 & u64::from(u32::MAX));
-            self.set_state(*index, *line, older)?;
+            self.set_state(index, line, older)?;
         }
-        Ok(live.into_iter().map(|(index, _)| index).collect())
+        Ok(())
     }
 
     /// Takes out the client's side of every flow.

@@ -53,7 +53,7 @@ pub(in crate::dataplane) fn seen(met: Met) -> Seen {
 /// Both directions of the flow that has this line of a client's.
 pub(in crate::dataplane) fn both<A: WireAddress>(table: &MappedTable<A>, client: Met) -> Option<Both<A>> {
     let line = table.read(client)?;
-    let past = table.past(client.index);
+    let past = table.past(client);
     let (backend, twin) = table.twin(&line, &past)?;
-    Some(Both { client: line, past, backend: (backend, twin, table.past(backend.index)) })
+    Some(Both { client: line, past, backend: (backend, twin, table.past(backend)) })
 }

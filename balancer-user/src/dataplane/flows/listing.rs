@@ -95,7 +95,7 @@ impl<A: WireAddress> Teller<'_, A> {
     fn tell_of(&mut self, met: Met, visit: &mut impl FnMut(Flow)) {
         let Self { table, ager, is_established, copies: [client, backend] } = self;
         let Some(client) = table.read_into(met, client) else { return };
-        let past = table.past(met.index);
+        let past = table.past(met);
         let idle = ager.since(met.state.last_seen());
         let (state, idle, packets, bytes) = match table.twin_into(client, &past, backend) {
             Some((twin, backend)) => {
@@ -105,7 +105,7 @@ impl<A: WireAddress> Teller<'_, A> {
                     // Of most there is no more to be known, and what is kept apart from the other line is far away.
                     FlowState::Established
                 } else {
-                    match stage((met, client, &past), (twin, backend, &table.past(twin.index))) {
+                    match stage((met, client, &past), (twin, backend, &table.past(twin))) {
                         Stage::Established => FlowState::Established,
                         Stage::HalfClosed | Stage::Closed => FlowState::Closing,
                     }

@@ -201,5 +201,5 @@ fn judge_handshake<A: WireAddress>(table: &MappedTable<A>, ager: &Ager, notes: &
 }
 
 fn has_twin<A: WireAddress>(table: &MappedTable<A>, met: Met) -> bool {
-    table.read(met).is_some_and(|line| table.twin(&line, &table.past(met.index)).is_some())
+    table.read(met).is_some_and(|line| table.twin(&line, &table.past(met)).is_some())
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::mem::offset_of;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, MapData};
 use balancer_common::abi::{
-    Address, Address4, Address6, FlowKey, Handshake, NextHop, Past, Port, Seed, WireAddress, socket,
+    self, Address, Address4, Address6, FlowKey, NextHop, Past, Port, Seed, WireAddress, socket,
 };
 use balancer_common::flow::Seen;
 use balancer_common::nat::Deltas;
@@ -26,17 +27,18 @@ pub(super) struct Tables {
 
 /// Those of a family, whose lines have so many words.
 struct Family<A, const LINE: usize> {
-    established: Table<A, LINE, { size_of::<Past>() / 8 }>,
-    half_open: Table<A, LINE, { size_of::<Handshake>() / 8 }>,
+    established: Table<A, LINE>,
+    half_open: Table<A, LINE>,
     counts: Array<MapData, [u64; 8]>,
 }
 
-/// A table, whose pasts have so many words.
-struct Table<A, const LINE: usize, const PAST: usize> {
+/// A table.
+struct Table<A, const LINE: usize> {
     name: &'static str,
     lines: Array<MapData, [u64; LINE]>,
     tags: Array<MapData, [u8; WAYS as usize]>,
-    pasts: Array<MapData, [u64; PAST]>,
+    /// Of established flows, which don't tell in their lines where the other line is.
+    pasts: Option<Array<MapData, [u64; size_of::<Past>() / 8]>>,
     seed: Seed,
     family: std::marker::PhantomData<A>,
 }
@@ -78,13 +80,23 @@ impl Tables {
         let seed = gateway.seed()?;
         Ok(Self {
             v4: Family {
-                established: Table::of(gateway, ["ESTABLISHED_4", "ESTAB_TAGS_4", "ESTAB_PAST_4"], seed)?,
-                half_open: Table::of(gateway, ["HALF_OPEN_4", "HALF_TAGS_4", "HALF_PAST_4"], seed)?,
+                established: Table::of(
+                    gateway,
+                    ["ESTABLISHED_4", "ESTAB_TAGS_4"],
+                    Some("ESTAB_PAST_4"),
+                    seed,
+                )?,
+                half_open: Table::of(gateway, ["HALF_OPEN_4", "HALF_TAGS_4"], None, seed)?,
                 counts: gateway.array("COUNTS_4")?,
             },
             v6: Family {
-                established: Table::of(gateway, ["ESTABLISHED_6", "ESTAB_TAGS_6", "ESTAB_PAST_6"], seed)?,
-                half_open: Table::of(gateway, ["HALF_OPEN_6", "HALF_TAGS_6", "HALF_PAST_6"], seed)?,
+                established: Table::of(
+                    gateway,
+                    ["ESTABLISHED_6", "ESTAB_TAGS_6"],
+                    Some("ESTAB_PAST_6"),
+                    seed,
+                )?,
+                half_open: Table::of(gateway, ["HALF_OPEN_6", "HALF_TAGS_6"], None, seed)?,
                 counts: gateway.array("COUNTS_6")?,
             },
             locks: gateway.array("LOCKS")?,
@@ -161,9 +173,15 @@ fn is_from_client<A>(line: &Line<A>) -> bool {
     Seen(line.state.marks()).is_from_client()
 }
 
-impl<A: WireAddress, const LINE: usize, const PAST: usize> Table<A, LINE, PAST> {
-    fn of(gateway: &mut Gateway, [name, tags, pasts]: [&'static str; 3], seed: Seed) -> Result<Self> {
-        let (lines, tags, pasts) = (gateway.array(name)?, gateway.array(tags)?, gateway.array(pasts)?);
+impl<A: WireAddress, const LINE: usize> Table<A, LINE> {
+    fn of(
+        gateway: &mut Gateway,
+        [name, tags]: [&'static str; 2],
+        pasts: Option<&'static str>,
+        seed: Seed,
+    ) -> Result<Self> {
+        let (lines, tags) = (gateway.array(name)?, gateway.array(tags)?);
+        let pasts = pasts.map(|pasts| gateway.array(pasts)).transpose()?;
         Ok(Self { name, lines, tags, pasts, seed, family: std::marker::PhantomData })
     }
 
@@ -200,12 +218,21 @@ impl<A: WireAddress, const LINE: usize, const PAST: usize> Table<A, LINE, PAST> 
                 Kind::Free => ensure!(!has_tag, "{}: free line {index} has a tag", self.name),
                 Kind::Live => {
                     ensure!(has_tag, "{}: line {index} has no tag", self.name);
-                    live.insert(index, line_of(&words, self.pasts.get(&index, 0)?[0]));
+                    live.insert(index, line_of(&words, self.twin_of(index, &words)?));
                 }
                 Kind::Claimed | Kind::Leaving => bail!("{}: line {index} is {:?}", self.name, state.kind()),
             }
         }
         Ok(live)
+    }
+
+    /// The line of the other direction.
+    fn twin_of(&self, index: u32, line: &[u64; LINE]) -> Result<u32> {
+        Ok(match &self.pasts {
+            Some(pasts) => (pasts.get(&index, 0)?[0] >> 32) as u32,
+            // The first half word of its `abi::Opening`.
+            None => line[offset_of!(abi::Line<A>, acknowledged) / 8] as u32,
+        })
     }
 
     fn tag(&self, index: u32) -> Result<u8> {
@@ -273,13 +300,12 @@ fn same<T: PartialEq + Debug>(what: &str, is: &T, should: &T) -> Result<()> {
     Ok(())
 }
 
-/// From the words of a line, and of the first of its past.
-fn line_of<A: WireAddress, const LINE: usize>(words: &[u64; LINE], past: u64) -> Line<A> {
+/// From the words of a line.
+fn line_of<A: WireAddress, const LINE: usize>(words: &[u64; LINE], twin: u32) -> Line<A> {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let key_bytes = 2 * 4 * A::WORDS + 4;
     let rest = 8 + 2 * key_bytes;
     let half = |at: usize| u16::from_ne_bytes([bytes[rest + at], bytes[rest + at + 1]]);
-    let [.., a, b, c, d] = past.to_ne_bytes();
     Line {
         state: State(words[0]),
         key: key_of(&bytes[8..]),
@@ -288,7 +314,7 @@ fn line_of<A: WireAddress, const LINE: usize>(words: &[u64; LINE], past: u64) ->
         service: half(4),
         backend: half(6),
         client: words[rest / 8 + 1],
-        twin: u32::from_ne_bytes([a, b, c, d]),
+        twin,
     }
 }
 
