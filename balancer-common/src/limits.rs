@@ -114,7 +114,8 @@ pub const CHALLENGE_NS: u64 = 1_000_000_000;
 pub const HALF_CLOSED_IDLE_NS: u64 = 600_000_000_000;
 
 /// Places that are looked at for a flow that is over, when there is no room for a new one: four lines each, and sixteen
-/// places in a bucket; some microsecond in all. Where one flow of twenty is over, six of seven new ones find it at their first packet.
+/// places in a bucket; some microsecond in all. Where one flow of twenty is over, six of seven new ones find it at their first
+/// packet.
 pub const ROOM_TRIES: u32 = 32;
 
 /// How often a CPU may look for room in a moment of [`ANSWER_MOMENT_NS`]: 7,600 connections a second find some, and where there

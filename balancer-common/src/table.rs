@@ -51,7 +51,8 @@ pub const TAGS: u32 = size_of::<u64>() as u32;
 /// Words of a bucket's tags.
 pub const TAG_WORDS: u32 = WAYS / TAGS;
 
-/// Among how many lines of a bucket the [`oldest`] is looked for at once.
+/// Among how many lines of a bucket the [`oldest`] is looked for at once: two or three are in use as a rule, and all of them
+/// in one page.
 pub const WINDOW: u32 = 4;
 
 /// So many windows are all of a bucket.

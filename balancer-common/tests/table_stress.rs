@@ -178,7 +178,10 @@ impl Machine {
     /// Forgets a flow, if its client's side is there; whoever takes that one counts.
     fn end(&self, flow: u32) {
         let Some((client, twin)) = self.look_up(&client_side(flow)) else { return };
-        let backend = met(&self.table, twin, &backend_side(flow));
+        self.take_out(client, met(&self.table, twin, &backend_side(flow)));
+    }
+
+    fn take_out(&self, client: Place<u32>, backend: Option<Place<u32>>) {
         if remove(&self.table, client, Taker::PacketPath) {
             add(&self.ended);
             if let Some(backend) = backend {
@@ -190,17 +193,17 @@ impl Machine {
     /// Makes room where this flow would go.
     fn evict(&self, flow: u32, now: u32) {
         let hash = self.table.hash(&client_side(flow));
-        let may_go = |state: State| state.marks() & FROM_BACKEND == 0;
-        let in_window = |window| oldest(&self.table, hash, window, now, may_go);
+        let in_window = |window| oldest(&self.table, hash, window, now, |_| true);
         let Some(place) = (0..WINDOWS).find_map(in_window) else { return };
         let (key, twin, _) = self.table.read(place.line);
-        if self.table.state(place.line).is_same_life(place.state)
-            && remove(&self.table, place, Taker::PacketPath)
-        {
-            add(&self.ended);
-            if let Some(twin) = met(&self.table, twin, &other_side(&key)) {
-                remove(&self.table, twin, Taker::PacketPath);
-            }
+        let twin = met(&self.table, twin, &other_side(&key));
+        if !self.table.state(place.line).is_same_life(place.state) {
+            return;
+        }
+        if place.state.marks() & FROM_BACKEND == 0 {
+            self.take_out(place, twin);
+        } else if let Some(client) = twin {
+            self.take_out(client, Some(place));
         }
     }
 

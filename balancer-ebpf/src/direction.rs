@@ -16,7 +16,8 @@ use crate::memory::{Established, HalfOpen, Tier, compiler_barrier};
 /// The memory stays a line for as long as the program runs, but not necessarily this flow's: another CPU may give it to the
 /// next flow. So what a packet is rewritten with is copied out and the line's life looked at once more
 /// ([`Direction::recipe`]), marks are compare-and-swaps, and what is stored without either is a word or two, right after
-/// such a look: at worst a packet, an acknowledgement and a time are those of a flow that is microseconds old.
+/// such a look: at worst a packet, an acknowledgement and a time are those of a flow that is microseconds old, or its handshake
+/// begins anew.
 pub(crate) struct Direction<A: Family, T: Tier> {
     /// Where, and in which life it was met.
     pub(crate) place: Place<*mut Line<A>>,
@@ -143,6 +144,14 @@ impl<A: Family, T: Tier> Direction<A, T> {
     pub(crate) fn count(&self, bytes: u64) {
         // Two CPUs with packets of one direction may lose a count between them, never more.
         T::carry(self.place.line, bytes);
+        if T::is_kept_by(self.seen()) {
+            self.touch();
+        }
+    }
+
+    /// It isn't silent.
+    #[inline(always)]
+    pub(crate) fn touch(&self) {
         // The time is the state's upper half, in memory too. A word of its own to the processor: whoever changes the lower
         // one by compare-and-swap sees that it has changed, and tries again.
         const UPPER_HALF: usize = 1;
@@ -170,20 +179,26 @@ impl<A: Family> Direction<A, HalfOpen> {
     #[inline(always)]
     pub(crate) fn age(&self, now: u32) -> u32 {
         // SAFETY: as in `recipe`; an aligned word.
-        table::since(unsafe { (*self.opening()).side }, now)
+        table::since(unsafe { (*self.opening()).began_or_acknowledged }, now)
     }
 
     /// The backend has answered, with this first sequence number and acknowledgement.
     #[inline(always)]
     pub(crate) fn opened(&self, sequence: u32, acknowledgement: u32) {
-        if self.is_alive() {
-            // SAFETY: as in `recipe`; aligned words.
-            unsafe {
-                (*self.opening()).first_sequence = sequence;
-                (*self.opening()).side = acknowledgement;
-            }
-            self.mark(Seen::OPENED);
+        let opening = self.opening();
+        // SAFETY: as in `recipe`; aligned words.
+        let is_known = unsafe {
+            (*opening).first_sequence == sequence && (*opening).began_or_acknowledged == acknowledgement
+        };
+        if (is_known && self.seen().has(Seen::OPENED)) || !self.is_alive() {
+            return;
         }
+        // SAFETY: as above.
+        unsafe {
+            (*opening).first_sequence = sequence;
+            (*opening).began_or_acknowledged = acknowledgement;
+        }
+        self.mark(Seen::OPENED);
     }
 
     /// This backend has refused the flow's SYN, which goes on to another one when it comes again.

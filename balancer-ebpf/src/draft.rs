@@ -8,11 +8,12 @@ use aya_ebpf::programs::XdpContext;
 use balancer_common::abi::{Address4, Address6, ClientSyn, FlowKey, Line, Opening, Port, SavedSyn};
 use balancer_common::checksum::Delta;
 use balancer_common::flow::{Seen, Stage};
+use balancer_common::limits::HALF_OPEN_IDLE_NS;
 use balancer_common::nat::Deltas;
-use balancer_common::table::{self, Hash, Lines, NOT_LOOKED_FOR, WINDOWS};
+use balancer_common::table::{self, Hash, NOT_LOOKED_FOR, WINDOWS};
 use network_types::tcp::TcpHdr;
 
-use crate::clock::now;
+use crate::clock::{now, ticks};
 use crate::direction::Direction;
 use crate::family::Family;
 use crate::flow_table::{self, Refused, begin, direction, moment};
@@ -178,8 +179,9 @@ pub(crate) fn forget_oldest<A: Family>(window: u32) -> bool {
     let found = table::oldest(&HalfOpen::table::<A>(), draft.client_hash(), window, now(), |_| true);
     let Some(place) = found else { return false };
     let direction: Direction<A, HalfOpen> = Direction::met(place);
-    // A backend's line without a client's is of a flow in the making, which isn't one yet.
-    if !direction.seen().is_from_client() && direction.twin().is_none() {
+    // A backend's line without a client's is of a flow in the making, which isn't one yet, or was left over long ago.
+    let is_half = !direction.seen().is_from_client() && direction.twin().is_none();
+    if is_half && direction.silent(now()) <= ticks(HALF_OPEN_IDLE_NS) {
         return false;
     }
     HalfOpen::release::<A>(place.index, place.state.0)
@@ -237,11 +239,19 @@ fn complete_client<A: Family>() -> Result<u32, Refused> {
     insert_half_open::<A>(hash, Seen::OPENED, |line, index| {
         let deltas = Deltas::from_word(draft.deltas.get());
         let first_sequence = draft.first_sequence.get();
-        fill(line, key, other, draft, deltas, Opening { twin, first_sequence, side: now(), carried: 0 });
+        fill(
+            line,
+            key,
+            other,
+            draft,
+            deltas,
+            Opening { twin, first_sequence, began_or_acknowledged: now(), carried: 0 },
+        );
         keep_syn(draft, index);
-        if let Some(backend) = HalfOpen::table::<A>().line(twin) {
-            // SAFETY: the line that this CPU has made, as nobody takes out half a flow; an aligned word.
-            unsafe { (*HalfOpen::opening(backend)).twin = index };
+        // Met once more: a cut takes out half a flow, too.
+        if let Some(backend) = table::met(&HalfOpen::table::<A>(), twin, other) {
+            // SAFETY: the line that this CPU has made; an aligned word.
+            unsafe { (*HalfOpen::opening(backend.line)).twin = index };
         }
         true
     })
@@ -397,7 +407,7 @@ fn keep_syn<A: Family>(draft: &Draft<A>, index: u32) {
 /// The backends that have not taken this client's SYN.
 #[inline(always)]
 pub(crate) fn tried<A: Family>(client: &Direction<A, HalfOpen>) -> u64 {
-    // SAFETY: an aligned word of the map; whose it is, is looked at when the flow is taken out.
+    // SAFETY: an aligned word of the map; whose it is, is looked at when the flow is taken out, and else it is of a signal.
     let read = |kept: *const ClientSyn| unsafe { (&raw const (*kept).tried).read_volatile() };
     A::client_syns().get_ptr(client.place.index).map_or(0, read)
 }

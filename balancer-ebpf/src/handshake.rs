@@ -50,7 +50,11 @@ fn from_client<A: Family>(
     let first_sequence = client.first_sequence();
     match packet.kind() {
         Kind::Syn if packet.sequence() == first_sequence => {
-            retry::repeated(&client, &backend).unwrap_or_else(|| translate_apart(packet, &client))
+            retry::repeated(&client, &backend).unwrap_or_else(|| {
+                // Whichever of its lines is met: it is as old as its client's last word.
+                backend.touch();
+                translate_apart(packet, &client)
+            })
         }
         Kind::Syn => {
             flow_table::forget(client);

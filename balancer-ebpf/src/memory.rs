@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 use core::ptr::from_ref;
 
 use balancer_common::abi::{Carried, CarriedSoFar, Count, FlowKey, Line, Opening, Past, WireAddress};
+use balancer_common::flow::Seen;
 use balancer_common::table::{
     self, HELD, Hash, Lines, Locks, Refused, State, TAG_WORDS, Table, WAYS, buckets_for,
 };
@@ -24,6 +25,9 @@ pub(crate) trait Tier: Copy + Sized + 'static {
 
     /// One more packet of so many bytes is of this line.
     fn carry<A: Family>(line: *mut Line<A>, bytes: u64);
+
+    /// Whether packets of a direction of which this was seen keep their flow from being old.
+    fn is_kept_by(seen: Seen) -> bool;
 
     fn count<A: Family>() -> Option<*mut Count>;
 
@@ -70,7 +74,7 @@ impl HalfOpen {
     /// What its line has in the place of acknowledgement and counters.
     #[inline(always)]
     pub(crate) fn opening<A: Family>(line: *mut Line<A>) -> *mut Opening {
-        // SAFETY: within the line, to its end or further.
+        // SAFETY: within the line.
         unsafe { (&raw mut (*line).acknowledged).cast() }
     }
 }
@@ -95,6 +99,11 @@ impl Tier for Established {
             (*line).packets = carried.low;
             (*line).bytes = carried.high;
         }
+    }
+
+    #[inline(always)]
+    fn is_kept_by(_seen: Seen) -> bool {
+        true
     }
 
     #[inline(always)]
@@ -150,6 +159,12 @@ impl Tier for HalfOpen {
         let opening = Self::opening(line);
         // SAFETY: as in `twin_of`.
         unsafe { (*opening).carried = CarriedSoFar((*opening).carried).and(bytes).0 }
+    }
+
+    /// A backend goes on answering a SYN that was forged.
+    #[inline(always)]
+    fn is_kept_by(seen: Seen) -> bool {
+        seen.is_from_client()
     }
 
     #[inline(always)]

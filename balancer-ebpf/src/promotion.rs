@@ -77,7 +77,8 @@ fn make_established<A: Family>(
     // SAFETY: as in `promote_both`.
     let backend_hash = A::hash_of(unsafe { &(*backend.place.line).key });
     // SAFETY: as in `promote_both`; aligned words.
-    let (began, acknowledged) = unsafe { ((*client.opening()).side, (*backend.opening()).side) };
+    let (began, acknowledged) =
+        unsafe { ((*client.opening()).began_or_acknowledged, (*backend.opening()).began_or_acknowledged) };
     let made = copy_to_established(backend_hash, backend, began, acknowledged, u32::MAX)?;
     let copied = if backend.is_alive() {
         copy_to_established(hash, client, began, 0, made.index)

@@ -16,6 +16,8 @@ use balancer_tests::packet::Packet;
 use balancer_user::dataplane::flows::FlowState;
 use rustix::time::{ClockId, clock_gettime};
 
+/// How long a handshake may be.
+const HANDSHAKE_IDLE: Duration = Duration::from_secs(10);
 /// How long a closed flow may be idle.
 const CLOSED_IDLE: Duration = Duration::from_secs(15);
 /// What a clock tick and a slow test may add to an age.
@@ -59,10 +61,15 @@ fn flows(program: &Gateway) -> Result<(usize, usize)> {
 
 /// Sweeps as if it were this much later, and tells what is left.
 fn sweep_in(program: &mut Gateway, later: Duration) -> Result<(usize, usize)> {
+    program.flows.sweep_at(monotonic_in(later));
+    flows(program)
+}
+
+/// What the clock of the packet path will say then.
+fn monotonic_in(later: Duration) -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-    program.flows.sweep_at((now + later).as_nanos() as u64);
-    flows(program)
+    (now + later).as_nanos() as u64
 }
 
 /// `prepare` makes a flow that may be idle for `allowed`: just before it stays, just after it goes; in every scene.
@@ -90,7 +97,7 @@ fn lives_for(
 
 #[test]
 fn a_handshake_is_forgotten_after_ten_seconds() {
-    lives_for("sweephalf", Duration::from_secs(10), open).unwrap();
+    lives_for("sweephalf", HANDSHAKE_IDLE, open).unwrap();
 }
 
 /// While the pool is on hold.
@@ -139,6 +146,37 @@ fn what_waits_is_listed_half_open_without_a_backend_and_keeps_nobodys_slot_but_i
             ensure!((flow.state, flow.packets) == (FlowState::HalfOpen, 0), "{flow:?}");
             let census = program.flows.sweep();
             ensure!(census.busy.backends.is_empty() && census.busy.services.len() == 1, "{census:?}");
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_flow_is_listed_with_all_that_it_has_carried_since_its_first_syn() {
+    on_a_gateway("listcarried", || {
+        let mut program = Gateway::told(&usual())?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            let flow = scene.flow();
+            let mut bytes = 0;
+            let mut comes = |program: &mut Gateway, packet: Packet| {
+                bytes += packet.to_frame().len() as u64;
+                forwarded(program, &packet)?;
+                let mut listed = Vec::new();
+                program.flows.for_each(|flow| listed.push(flow));
+                let [flow] = &listed[..] else { anyhow::bail!("{listed:?}") };
+                ensure!(flow.bytes == bytes, "{bytes} bytes were sent: {flow:?}");
+                let [is_old, is_idle] = [flow.age, flow.idle].map(|time| time >= MARGIN);
+                Ok((flow.state, flow.packets, is_old, is_idle))
+            };
+            ensure!(comes(&mut program, flow.syn())? == (FlowState::HalfOpen, 1, false, false));
+            program.grow_older(2 * MARGIN)?;
+            ensure!(comes(&mut program, flow.syn_ack())? == (FlowState::HalfOpen, 2, true, true));
+            ensure!(comes(&mut program, flow.syn())? == (FlowState::HalfOpen, 3, true, false));
+            ensure!(comes(&mut program, flow.syn_ack())? == (FlowState::HalfOpen, 4, true, false));
+            ensure!(comes(&mut program, flow.request())? == (FlowState::Established, 5, true, false));
+            ensure!(comes(&mut program, flow.response())? == (FlowState::Established, 6, true, false));
         }
         Ok(())
     })
@@ -275,6 +313,51 @@ fn the_census_counts_each_open_flow_once_and_names_all_that_are_referred_to() {
             ensure!(census.established == BTreeMap::from([(primary, 1)]), "{census:?}");
             ensure!(census.busy.backends == [primary, backup].into(), "{census:?}");
             ensure!(census.busy.services.len() == 1, "{census:?}");
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// A backend goes on answering a SYN that was forged; of handshakes the oldest makes room, by whichever of its lines it is met.
+#[test]
+fn both_sides_of_a_handshake_are_as_old_as_its_clients_last_syn() {
+    const LATER: Duration = Duration::from_secs(6);
+    on_a_gateway("sweepforged", || {
+        let mut program = Gateway::told(&usual())?;
+        for scene in SCENES {
+            let flow = scene.flow();
+            for (packet, lines) in [(flow.syn(), 1), (flow.syn_ack(), 0)] {
+                program.begin_anew()?;
+                open(&mut program, flow)?;
+                program.grow_older(LATER)?;
+                forwarded(&mut program, &packet)?;
+                program.tear_flows_apart()?;
+                program.flows.sweep_at(monotonic_in(LATER));
+                let left = program.counters()?.half_open_entries;
+                ensure!(left == lines, "{}: {lines} lines expected, {left} left: {packet:?}", scene.name);
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn half_a_flow_that_was_left_over_is_in_no_new_ones_way() {
+    on_a_gateway("halfold", || {
+        let mut program = Gateway::told(&usual().max_half_open(1))?;
+        for scene in SCENES {
+            program.begin_anew()?;
+            open(&mut program, scene.flow())?;
+            program.tear_flows_apart()?;
+            for (silent, lines) in [(Duration::ZERO, 1), (HANDSHAKE_IDLE + MARGIN, 0)] {
+                program.grow_older(silent)?;
+                let outcome = program.run(Side::Wan, &other(scene).syn().to_frame())?;
+                ensure!(outcome.action == Action::Drop, "{outcome:?}");
+                let left = program.counters()?.half_open_entries;
+                ensure!(left == lines, "{}: {lines} lines expected, {left} left", scene.name);
+            }
         }
         Ok(())
     })

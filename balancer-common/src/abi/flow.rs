@@ -8,8 +8,8 @@
 //! changes it, but for the time of the last packet, which the packet path stores into its upper half. Counters,
 //! acknowledgement and way to the client are the packet path's, each by packets of the line's own direction (where the
 //! client is, both learn from the client's); of an [`Opening`] what it has carried, and what a backend's says of its SYN-ACK.
-//! A backend's half-open line learns where the client's is when that one is made, before it is published. Everything else is
-//! written before the line is published, and never again.
+//! A backend's half-open line is told the index of the client's before that one is published. Everything else is written
+//! before the line is published, and never again.
 //! The controller only takes lines out, by the same compare-and-swap.
 
 use core::mem::offset_of;
@@ -141,13 +141,14 @@ pub struct Opening {
     pub first_sequence: u32,
     /// At the client's line: when the flow began, as [`Past::began`]. At the backend's: what that has acknowledged, as
     /// [`Line::acknowledged`].
-    pub side: u32,
+    pub began_or_acknowledged: u32,
     /// A [`CarriedSoFar`].
     pub carried: u32,
 }
 
 /// Packets and bytes of a direction before the handshake is complete: SYNs of a client, SYN-ACKs and early data of a backend. 12
-/// bits of packets and 20 bits of bytes; what comes on top isn't counted.
+/// bits of packets and 20 bits of bytes; what comes on top isn't counted. Early data is a few initial windows of ten segments,
+/// and a client that repeats its SYN as often as that isn't one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CarriedSoFar(pub u32);
 
@@ -271,6 +272,12 @@ pub struct Clock {
     pub monotonic_ns: u64,
 }
 
+/// Whether an [`Opening`] takes the place of whole words of a line, and of nothing else.
+const fn opening_is_over_the_counters<A: WireAddress>() -> bool {
+    let (first, last) = (offset_of!(Line<A>, acknowledged), offset_of!(Line<A>, bytes));
+    first.is_multiple_of(size_of::<u64>()) && first + size_of::<Opening>() == last + size_of::<u64>()
+}
+
 // Sizes are sums of the fields, as everywhere here.
 const _: () = assert!(size_of::<FlowKey<Address4>>() == 12);
 const _: () = assert!(size_of::<FlowKey<Address6>>() == 36);
@@ -281,7 +288,7 @@ const _: () = assert!(size_of::<SavedSyn>() == 48);
 const _: () = assert!(size_of::<ClientSyn>() == 48 + 8 + 8);
 const _: () = assert!(size_of::<Opening>() == 4 + 4 + 8);
 const _: () =
-    assert!(offset_of!(Line<Address4>, acknowledged) + size_of::<Opening>() == size_of::<Line<Address4>>());
+    assert!(opening_is_over_the_counters::<Address4>() && opening_is_over_the_counters::<Address6>());
 const _: () = assert!(size_of::<Count>() == 64);
 const _: () = assert!(size_of::<Clock>() == 16);
 const _: () = assert!(SEED_WORDS == 1 + 2 * <Address6 as WireAddress>::WORDS + 1);

@@ -150,7 +150,7 @@ impl<A: WireAddress> MappedTable<A> {
         }
         if self.of_handshakes {
             let opening = opening([into.words[Self::OPENING_WORD], into.words[Self::OPENING_WORD + 1]]);
-            let acknowledged = if is_from_client(met) { 0 } else { opening.side };
+            let acknowledged = if is_from_client(met) { 0 } else { opening.began_or_acknowledged };
             let carried = CarriedSoFar(opening.carried).carried();
             into.words[Self::OPENING_WORD] = word([acknowledged, carried.low]);
             into.words[Self::OPENING_WORD + 1] = carried.high;
@@ -164,8 +164,8 @@ impl<A: WireAddress> MappedTable<A> {
     #[inline]
     pub(super) fn past(&self, met: Met) -> Past {
         if self.of_handshakes {
-            let Opening { twin, first_sequence, side, carried: _ } = self.opening(met.index);
-            let began = if is_from_client(met) { side } else { 0 };
+            let Opening { twin, first_sequence, began_or_acknowledged, carried: _ } = self.opening(met.index);
+            let began = if is_from_client(met) { began_or_acknowledged } else { 0 };
             return Past { began, twin, first_sequence, ..Past::default() };
         }
         let halves = |word| self.halves_of_past(met.index, word);
@@ -264,8 +264,8 @@ fn is_from_client(met: Met) -> bool {
 /// From the two words that it is.
 #[inline]
 fn opening([first, last]: [u64; 2]) -> Opening {
-    let ([twin, first_sequence], [side, carried]) = (halves(first), halves(last));
-    Opening { twin, first_sequence, side, carried }
+    let ([twin, first_sequence], [began_or_acknowledged, carried]) = (halves(first), halves(last));
+    Opening { twin, first_sequence, began_or_acknowledged, carried }
 }
 
 /// By arithmetic: bytes that go by the stack wait there for every load that is under way, and so would the next flow.

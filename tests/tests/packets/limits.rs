@@ -49,7 +49,7 @@ fn full(scene: &'static Scene) -> Vec<Case> {
             .expect(forwarded_to(scene.primary))
             .packet(flow.response().payload(b"both ways"))
             .expect(returned_to(scene.client)),
-        Case::of(scene, "a flow that another CPU is making is none that could make room")
+        Case::of(scene, "half a flow, which another CPU is making, is none that could make room")
             .given(tiny())
             .opening(flow)
             .then(Change::TearApart)
