@@ -112,8 +112,10 @@ fn five_thousand_connections_fifty_at_a_time_are_comfortable_and_have_good_check
     assert_eq!(report["by_name"]["server1"], 5000, "{report}");
     assert_eq!(seen.bad_checksums, Vec::<String>::new());
     assert_eq!(seen.missed, 0, "{seen:?}");
-    assert_eq!(seen.syns.len(), 2 * 5000, "a SYN and a SYN-ACK for each");
-    // The server's kernel may send some: a client's FIN, repeated as a tail loss probe, can overtake the last ACK.
+    // The server's kernel may send RSTs: a client's FIN, repeated as a tail loss probe, can overtake the last ACK. Then
+    // nothing keeps the client's port from being used once more: so SYNs are counted, not pairs of ends.
+    let syns: u64 = seen.syns.values().sum();
+    assert!(syns >= 2 * 5000, "a SYN and a SYN-ACK for each, and there were {syns}");
     let reset_by_client = seen.rsts.keys().find(|path| path.direction == Direction::In);
     assert_eq!(reset_by_client, None, "the client closes properly");
     assert!(seen.checked > 5000, "{seen:?}");
