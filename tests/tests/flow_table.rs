@@ -65,6 +65,13 @@ fn sweep_in(program: &mut Gateway, later: Duration) -> Result<(usize, usize)> {
     flows(program)
 }
 
+/// Whether so many lines of handshakes are left.
+fn are_left(program: &Gateway, lines: usize) -> Result<()> {
+    let left = program.counters()?.half_open_entries;
+    ensure!(left == lines, "{lines} lines expected, {left} left");
+    Ok(())
+}
+
 /// What the clock of the packet path will say then.
 fn monotonic_in(later: Duration) -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
@@ -334,8 +341,7 @@ fn both_sides_of_a_handshake_are_as_old_as_its_clients_last_syn() {
                 forwarded(&mut program, &packet)?;
                 program.tear_flows_apart()?;
                 program.flows.sweep_at(monotonic_in(LATER));
-                let left = program.counters()?.half_open_entries;
-                ensure!(left == lines, "{}: {lines} lines expected, {left} left: {packet:?}", scene.name);
+                are_left(&program, lines).with_context(|| format!("{}: {packet:?}", scene.name))?;
             }
         }
         Ok(())
@@ -355,8 +361,7 @@ fn half_a_flow_that_was_left_over_is_in_no_new_ones_way() {
                 program.grow_older(silent)?;
                 let outcome = program.run(Side::Wan, &other(scene).syn().to_frame())?;
                 ensure!(outcome.action == Action::Drop, "{outcome:?}");
-                let left = program.counters()?.half_open_entries;
-                ensure!(left == lines, "{}: {lines} lines expected, {left} left", scene.name);
+                are_left(&program, lines).with_context(|| format!("{} after {silent:?}", scene.name))?;
             }
         }
         Ok(())

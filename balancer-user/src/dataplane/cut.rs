@@ -25,9 +25,9 @@ use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::DataplaneError;
 use super::exits::{Exits, FrameSocket, packet_socket};
-use super::flows::{Both, Counted, FamilyTables, FlowTable, both, seen};
+use super::flows::{Both, Counted, FamilyTables, FlowTable, both};
 use super::held::{Syn, Syns};
-use super::lines::{MappedTable, Met};
+use super::lines::{MappedTable, Met, seen};
 use super::segment::{Header, Segment};
 use super::words::MappedWords;
 

@@ -24,7 +24,7 @@ use super::tables::take_array;
 use super::words::MappedWords;
 
 pub use age::Lifetimes;
-pub(super) use both::{Both, both, is_unanswered, seen};
+pub(super) use both::{Both, both, is_unanswered};
 pub use listing::{Flow, FlowState};
 pub use sweep::Census;
 

@@ -17,8 +17,8 @@ use balancer_common::abi::{Address4, Address6, Line, NextHop, SavedSyn, WireAddr
 use super::DataplaneError;
 use super::attach::Mode;
 use super::exits::Exits;
-use super::flows::{FamilyTables, FlowTable, is_unanswered, seen};
-use super::lines::{MappedTable, Met};
+use super::flows::{FamilyTables, FlowTable, is_unanswered};
+use super::lines::{MappedTable, Met, seen};
 use super::object::Loaded;
 use super::segment::{Header, Segment};
 

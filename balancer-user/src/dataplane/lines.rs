@@ -150,7 +150,7 @@ impl<A: WireAddress> MappedTable<A> {
         }
         if self.of_handshakes {
             let opening = opening([into.words[Self::OPENING_WORD], into.words[Self::OPENING_WORD + 1]]);
-            let acknowledged = if is_from_client(met) { 0 } else { opening.began_or_acknowledged };
+            let acknowledged = if seen(met).is_from_client() { 0 } else { opening.began_or_acknowledged };
             let carried = CarriedSoFar(opening.carried).carried();
             into.words[Self::OPENING_WORD] = word([acknowledged, carried.low]);
             into.words[Self::OPENING_WORD + 1] = carried.high;
@@ -165,7 +165,7 @@ impl<A: WireAddress> MappedTable<A> {
     pub(super) fn past(&self, met: Met) -> Past {
         if self.of_handshakes {
             let Opening { twin, first_sequence, began_or_acknowledged, carried: _ } = self.opening(met.index);
-            let began = if is_from_client(met) { began_or_acknowledged } else { 0 };
+            let began = if seen(met).is_from_client() { began_or_acknowledged } else { 0 };
             return Past { began, twin, first_sequence, ..Past::default() };
         }
         let halves = |word| self.halves_of_past(met.index, word);
@@ -257,8 +257,9 @@ impl<A: WireAddress> MappedTable<A> {
     }
 }
 
-fn is_from_client(met: Met) -> bool {
-    Seen(met.state.marks()).is_from_client()
+/// What was seen of a direction when its line was met.
+pub(super) fn seen(met: Met) -> Seen {
+    Seen(met.state.marks())
 }
 
 /// From the two words that it is.

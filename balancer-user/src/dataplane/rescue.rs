@@ -19,9 +19,9 @@ use balancer_common::table::{State, since};
 
 use super::clock::{FlowClock, monotonic_ns};
 use super::failures::{Attempt, What};
-use super::flows::{Both, FamilyTables, FlowTable, both, seen};
+use super::flows::{Both, FamilyTables, FlowTable, both};
 use super::held::{Syn, Syns};
-use super::lines::Met;
+use super::lines::{Met, seen};
 use super::segment::Header;
 use super::slots::Retry;
 

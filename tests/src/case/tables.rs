@@ -107,11 +107,11 @@ impl FlowMaps {
     }
 
     pub(super) fn clear(&mut self) -> Result<()> {
+        self.is_torn = false;
         if self.count()? == [0, 0] && self.counted()? == [0, 0] {
             return Ok(());
         }
         self.known.set(None);
-        self.is_torn = false;
         self.half_open_4.clear()?;
         self.established_4.clear()?;
         self.half_open_6.clear()?;

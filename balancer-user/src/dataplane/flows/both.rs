@@ -6,7 +6,7 @@
 use balancer_common::abi::{Line, Past, WireAddress};
 use balancer_common::flow::{Progress, Seen, Stage};
 
-use crate::dataplane::lines::{MappedTable, Met};
+use crate::dataplane::lines::{MappedTable, Met, seen};
 
 /// Both directions of a flow.
 pub(in crate::dataplane) struct Both<A: WireAddress> {
@@ -44,10 +44,6 @@ pub(super) fn stage<A: WireAddress>(
 /// Whether the client of a handshake waits for the answer to its SYN, of a backend that has got it.
 pub(in crate::dataplane) fn is_unanswered<A: WireAddress>(table: &MappedTable<A>, client: Met) -> bool {
     both(table, client).is_some_and(|both| !both.is_answered())
-}
-
-pub(in crate::dataplane) fn seen(met: Met) -> Seen {
-    Seen(met.state.marks())
 }
 
 /// Both directions of the flow that has this line of a client's.

@@ -13,8 +13,8 @@ use balancer_common::table::State;
 
 use super::FamilyTables;
 use super::age::Ager;
-use super::both::{seen, stage};
-use crate::dataplane::lines::{Copied, MappedTable, Met};
+use super::both::stage;
+use crate::dataplane::lines::{Copied, MappedTable, Met, seen};
 
 /// Flows whose other directions are fetched at once: more than a processor has loads under way, and, with all that is
 /// read of them, a quarter of a usual first-level cache.

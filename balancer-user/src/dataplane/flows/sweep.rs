@@ -13,9 +13,9 @@ use balancer_common::flow::Stage;
 use balancer_common::limits::{HALF_OPEN_IDLE_NS, HELD_IDLE_NS, MAX_BACKENDS, MAX_SERVICES};
 
 use super::age::Ager;
-use super::both::{both, seen};
+use super::both::both;
 use super::{COUNT_WORDS, Counted, FamilyTables, SWEPT, read_count};
-use crate::dataplane::lines::{MappedTable, Met};
+use crate::dataplane::lines::{MappedTable, Met, seen};
 use crate::dataplane::slots::Busy;
 use crate::dataplane::words::MappedWords;
 
