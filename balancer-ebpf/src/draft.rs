@@ -179,12 +179,13 @@ pub(crate) fn forget_oldest<A: Family>(window: u32) -> bool {
     let found = table::oldest(&HalfOpen::table::<A>(), draft.client_hash(), window, now(), |_| true);
     let Some(place) = found else { return false };
     let direction: Direction<A, HalfOpen> = Direction::met(place);
+    let twin = direction.twin();
     // A backend's line without a client's is of a flow in the making, which isn't one yet, or was left over long ago.
-    let is_half = !direction.seen().is_from_client() && direction.twin().is_none();
+    let is_half = !direction.seen().is_from_client() && twin.is_none();
     if is_half && direction.silent(now()) <= ticks(HALF_OPEN_IDLE_NS) {
         return false;
     }
-    HalfOpen::release::<A>(place.index, place.state.0)
+    flow_table::release_with(direction, twin)
 }
 
 /// Claims the draft's backend-side tuple, by making its line.

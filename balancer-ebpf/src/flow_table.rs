@@ -169,8 +169,17 @@ pub(crate) fn forget<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
 /// [`Tier::release`].
 #[inline(always)]
 pub(crate) fn release<A: Family, T: Tier>(direction: Direction<A, T>) -> bool {
+    release_with(direction, direction.twin())
+}
+
+/// The same of who has looked for its other side.
+#[inline(always)]
+pub(crate) fn release_with<A: Family, T: Tier>(
+    direction: Direction<A, T>,
+    twin: Option<Direction<A, T>>,
+) -> bool {
     // If it is over another flow may have its line by now, and that one's other side isn't to go.
-    let twin = direction.twin().filter(|_| direction.is_alive());
+    let twin = twin.filter(|_| direction.is_alive());
     let (client, backend) =
         if direction.seen().is_from_client() { (Some(direction), twin) } else { (twin, Some(direction)) };
     release_both(client, backend)

@@ -71,6 +71,8 @@ pub enum Change {
     Hold(&'static Scene),
     /// The pool refuses new flows.
     Reject(&'static Scene),
+    /// No service of the pool is one any more.
+    Withdraw(&'static Scene),
     /// The way to this backend isn't known any more.
     LoseWay(Member),
     /// The next connection of its pool's services tries this backend.
@@ -221,7 +223,7 @@ impl Case {
                     let after = gateway.counters()?;
                     let arrival = Arrival { input, through: *through };
                     let mut differences = expect.compare(&self.given, arrival, &outcome, &before, &after);
-                    differences.extend(watch::differences(expect.fate, arrival, &gateway.traced()));
+                    differences.extend(watch::differences(expect, arrival, &gateway.traced()));
                     ensure!(differences.is_empty(), "step {number}:\n    {}", differences.join("\n    "));
                     before = after;
                 }
@@ -264,6 +266,7 @@ fn carry_out(change: Change, gateway: &mut Gateway) -> Result<()> {
             gateway.reject(scene);
             Ok(())
         }
+        Change::Withdraw(scene) => gateway.withdraw(scene),
         Change::LoseWay(member) => gateway.lose_way(member),
         Change::Trial(member) => gateway.put_on_trial(member),
         Change::Silence(duration) => gateway.grow_older(duration),

@@ -152,6 +152,16 @@ impl Expect {
         }
     }
 
+    /// What a packet is turned into, if it is.
+    pub(super) fn instead_of(&self, input: &Input) -> Option<Box<Packet>> {
+        let mut instead = self.instead.clone()?;
+        if let Input::Tcp(packet) = input {
+            (instead.ethernet.source, instead.ethernet.destination) =
+                (packet.ethernet.source, packet.ethernet.destination);
+        }
+        Some(instead)
+    }
+
     /// Everything that isn't as expected, one a line.
     pub(super) fn compare(
         &self,
@@ -162,7 +172,7 @@ impl Expect {
         after: &Counters,
     ) -> Vec<String> {
         let mut differences = Vec::new();
-        let instead = self.instead.clone().map(Input::Tcp);
+        let instead = self.instead_of(arrival.input).map(Input::Tcp);
         let arrival = Arrival { input: instead.as_ref().unwrap_or(arrival.input), ..arrival };
         let action = match self.fate {
             Fate::ToBackend(..) | Fate::ToClient(_) | Fate::Answered(_) => Action::Redirect,

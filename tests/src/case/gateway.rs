@@ -122,8 +122,7 @@ impl Gateway {
         self.tables.write_pools(&self.plan, &self.slots)?;
         self.tell_interfaces()?;
         self.is_as_given = false;
-        self.begin_anew()?;
-        Ok(self.tables.publish_services(&self.plan, &self.slots)?)
+        self.begin_anew()
     }
 
     /// Tells it this, and makes it forget all flows; what was counted stays.
@@ -153,6 +152,7 @@ impl Gateway {
         self.watch.want_all()?;
         if !self.is_as_given {
             self.tell_ways_and_active()?;
+            self.tables.publish_services(&self.plan, &self.slots)?;
             self.is_as_given = true;
         }
         Ok(())

@@ -13,7 +13,7 @@ use balancer_common::verdict::Reason;
 use balancer_user::dataplane::ring::Ring;
 use balancer_user::dataplane::traces::{self, Tracer, Wish};
 
-use super::expect::Fate;
+use super::expect::{Expect, Fate};
 use super::model::{Arrival, Input};
 use super::tables::second_handle;
 use crate::packet::{Ethernet, Ip, Packet, WrongIp};
@@ -78,7 +78,8 @@ impl Watch {
 }
 
 /// Everything that isn't told as it was, one a line.
-pub(super) fn differences(fate: Fate, arrival: Arrival<'_>, told: &[Traced]) -> Vec<String> {
+pub(super) fn differences(expected: &Expect, arrival: Arrival<'_>, told: &[Traced]) -> Vec<String> {
+    let fate = expected.fate;
     let packet = match told {
         [] if matches!(fate, Fate::Passed(None)) => return Vec::new(),
         [packet] => packet,
@@ -115,7 +116,11 @@ pub(super) fn differences(fate: Fate, arrival: Arrival<'_>, told: &[Traced]) -> 
             Fate::ToClient(client) => expect("client", client.to_string(), after.1.to_string()),
             Fate::Answered(_) => expect("asker", from.ip().to_string(), after.1.ip().to_string()),
             Fate::Passed(_) | Fate::Dropped(_) => {
-                expect("segment afterwards", format!("{:?}", both(&packet.before)), format!("{after:?}"));
+                let wanted = match expected.instead_of(arrival.input) {
+                    Some(packet) => (packet.source, packet.destination),
+                    None => both(&packet.before),
+                };
+                expect("segment afterwards", format!("{wanted:?}"), format!("{after:?}"));
             }
         }
     }

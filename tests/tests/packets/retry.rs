@@ -60,9 +60,12 @@ fn instant(scene: &'static Scene, claim: &str) -> Case {
 
 /// The frame leaves as this SYN, which it was not when it came in.
 fn retried(to: Flow, syn: &Packet) -> Expect {
-    // What tells packets of one sender apart is kept of none.
-    let kept = syn.clone().with(|packet| (packet.ip.id, packet.ip.flow_label) = (0, 0));
-    moved(to).instead(kept)
+    moved(to).instead(written_anew(syn))
+}
+
+/// What tells packets of one sender apart is kept of none.
+fn written_anew(syn: &Packet) -> Packet {
+    syn.clone().with(|packet| (packet.ip.id, packet.ip.flow_label) = (0, 0))
 }
 
 /// The client's own SYN leaves for this backend instead of the last one.
@@ -147,6 +150,11 @@ fn at_once(scene: &'static Scene) -> Vec<Case> {
             ),
             spare,
         ),
+        instant(scene, "a refusal that comes after the service was taken back goes nowhere")
+            .opening(flow)
+            .then(Change::Withdraw(scene))
+            .packet(flow.refusal())
+            .expect(dropped(Reason::NoBackend).instead(written_anew(&flow.syn())).forgetting_the_handshake()),
         instant(scene, "without another backend the client is told at once")
             .given(usual().retry(Retry::Instant).alone())
             .opening(flow)

@@ -45,6 +45,17 @@ impl Gateway {
         Ok(self.tables.publish_services(&self.plan, &self.slots)?)
     }
 
+    /// Takes a pool's services back, which keeps its backends.
+    ///
+    /// # Errors
+    /// When the tables can't be read or written.
+    pub fn withdraw(&mut self, scene: &Scene) -> Result<()> {
+        self.is_as_given = false;
+        let mut plan = self.plan.clone();
+        plan.iter_mut().filter(|pool| pool.name == scene.name).for_each(|pool| pool.services.clear());
+        Ok(self.tables.publish_services(&plan, &self.slots)?)
+    }
+
     /// Has the next connection of its pool's services try a backend.
     ///
     /// # Errors
