@@ -45,6 +45,25 @@ fn an_interface_that_is_made_anew_has_the_program_again_and_its_flows_go_on() ->
 }
 
 #[test]
+fn an_interface_that_was_in_another_namespace_is_served_when_it_is_back() -> Result<()> {
+    let mut watched = Watched::start("moved")?;
+    let before = watched.site.gateway.status()?;
+    let elsewhere = watched.site.lab().client().namespace().to_owned();
+    watched.gateway(&["ip", "link", "set", "lan0", "netns", &elsewhere])?;
+    watched.trouble_with("lan0", "does not exist")?;
+    let client = watched.site.lab().client();
+    client.run(["ip", "link", "set", "lan0", "netns", watched.site.lab().gateway().namespace()])?;
+    watched.site.address("lan0", "10.0.2.1/24")?;
+    watched.forwards_again("lan0")?;
+    assert_eq!(
+        watched.site.gateway.status()?.link_ids(),
+        before.link_ids(),
+        "the program was on it all the time"
+    );
+    watched.told_once("interface lan0")
+}
+
+#[test]
 fn an_interface_that_is_set_down_and_up_keeps_its_program() -> Result<()> {
     let mut watched = Watched::start("down")?;
     let links = watched.site.gateway.status()?.link_ids();

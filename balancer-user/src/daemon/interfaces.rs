@@ -258,7 +258,7 @@ impl Daemon {
         match &held.device {
             None => {}
             Some(Device::Absent) => {
-                // Its link has died with it.
+                // Its link has died with it, or is with it in another network namespace.
                 held.attached = None;
                 self.trouble(name, "it does not exist: no traffic passes it".to_owned());
             }
@@ -272,7 +272,9 @@ impl Daemon {
             Some(Device::Here(here)) if held.is_on(here) => {
                 let facts = here.facts;
                 let problem = impassable(here.target.carrier, name);
-                self.write_interface(name, facts);
+                if held.written.is_none_or(|(_, written)| written != facts) {
+                    self.write_interface(name, facts);
+                }
                 match problem {
                     Some(problem) => self.trouble(name, problem),
                     None => self.is_well(name),
@@ -331,9 +333,6 @@ impl Daemon {
     fn write_interface(&mut self, name: &str, facts: Interface) {
         let taken = self.interfaces.taken();
         let Some(held) = self.interfaces.0.get_mut(name) else { return };
-        if held.written.is_some_and(|(_, written)| written == facts) {
-            return;
-        }
         let tables = &mut self.parts.tables;
         let slot = match held.written {
             Some((slot, _)) => Ok(slot),
@@ -387,6 +386,7 @@ impl Daemon {
                     // It is told anew below, and is news then.
                     held.device = None;
                 }
+                // Also of a device that is the same as before: when it was gone, the kernel has emptied its place.
                 self.write_interface(name, facts);
                 // Whatever was found out before is told anew, also what there is now if the device was made anew meanwhile.
                 self.watch();

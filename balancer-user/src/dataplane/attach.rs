@@ -160,7 +160,8 @@ fn on<'a>(links: &'a [Pinned], target: &Target) -> Option<&'a Pinned> {
 }
 
 /// Attaches the program to one interface while it runs on others, by the same rules as at the start: nothing that is
-/// attached changes, and what was pinned for this name makes room. `others`: where it runs already.
+/// attached changes, and what was pinned for this name makes room. A device that was in another network namespace has come
+/// back with the program. `others`: where it runs already.
 pub async fn attach_one(
     program: &mut Xdp,
     target: &Target,
@@ -169,6 +170,11 @@ pub async fn attach_one(
     pins: &Path,
     kernel: &Neighbours,
 ) -> Result<Attachment, DataplaneError> {
+    if let Some(link) = on(&links::pinned(pins)?, target) {
+        let attachment = update(program, target, choice, &link.path)?;
+        links::rename(&[(link.path.clone(), pin_path(pins, &target.interface))])?;
+        return Ok(attachment);
+    }
     let all = [others, std::slice::from_ref(target)].concat();
     let fresh = attach_new(program, &[target], &all, choice, kernel).await?;
     let mut attachments = pin(fresh, pins)?;
