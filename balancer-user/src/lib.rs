@@ -17,6 +17,7 @@ pub mod exit;
 pub mod hooks;
 pub mod notify;
 pub mod observe;
+pub mod panics;
 pub mod policy;
 pub mod privileges;
 pub mod probe;

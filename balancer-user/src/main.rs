@@ -9,7 +9,7 @@ use balancer_user::cli::remains::Remains;
 use balancer_user::cli::{self, Build, CheckArgs, Cli, Paths, RunArgs, Verb};
 use balancer_user::config::{self, nginx};
 use balancer_user::exit::{Exit, Failure};
-use balancer_user::{daemon, dataplane, doctor, privileges, program};
+use balancer_user::{daemon, dataplane, doctor, panics, privileges, program};
 
 fn main() -> ExitCode {
     let build = Build {
@@ -34,6 +34,7 @@ fn carry_out(cli: &Cli, build: &Build) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Run(arguments) => {
             program::close_inherited_descriptors();
+            panics::end_the_process();
             let log = privileges::without_any(|| cli::log::start(arguments.log_format));
             let _written_at_the_end = log.map_err(|error| Failure::new(Exit::Failed, error))?;
             daemon::run(&options(cli, arguments, build))

@@ -22,6 +22,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::panics::alone;
+
 use super::body::{Body, Feed};
 use super::listing::Listing;
 use super::protocol::{
@@ -244,7 +246,7 @@ impl Connections {
         };
         let (phase, seen) = watch::channel(Phase::Receiving);
         let places = self.places.clone();
-        let task = self.tasks.spawn(attend(self.limits, stream, peer, (requests, places), phase));
+        let task = self.tasks.spawn(alone(attend(self.limits, stream, peer, (requests, places), phase)));
         self.open.push_back(Connection { accepted: Instant::now(), phase: seen, task });
     }
 

@@ -29,6 +29,7 @@ use crate::config::Token;
 use crate::control::protocol::ErrorBody;
 use crate::control::server::Request;
 use crate::crowd::{Crowd, Crowded, Guest};
+use crate::panics::alone;
 
 use super::act;
 use super::board::{Board, ask};
@@ -106,7 +107,7 @@ async fn accept(listener: TcpListener, site: Arc<Site>) {
             Ok((stream, peer)) => {
                 while connections.try_join_next().is_some() {}
                 let Some(guest) = crowd.admit(peer.ip()).await else { continue };
-                connections.spawn(attend(stream, peer, guest, site.clone()));
+                connections.spawn(alone(attend(stream, peer, guest, site.clone())));
             }
             Err(error) => {
                 tracing::warn!(event = "http", %error, "a connection could not be accepted");

@@ -35,6 +35,7 @@ use tokio::time::{sleep, timeout};
 pub use answer::Target;
 
 use crate::crowd::Crowd;
+use crate::panics::alone;
 
 /// Connections at once, of all redirects together. A descriptor each: a quarter of the usual soft limit of 1024.
 const CONNECTIONS: usize = 256;
@@ -165,11 +166,11 @@ async fn accept(listener: TcpListener, target: watch::Receiver<Arc<Target>>, cro
                 // Not before somebody is there: many listeners would hold all places.
                 let Some(guest) = crowd.admit(peer.ip()).await else { continue };
                 let target = target.borrow().clone();
-                tokio::spawn(async move {
+                tokio::spawn(alone(async move {
                     // Who is too slow, or breaks off, has that to himself.
                     let _ = timeout(WHOLE, attend(stream, &target)).await;
                     drop(guest);
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(event = "redirect", %error, "a connection could not be accepted");
