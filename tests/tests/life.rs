@@ -3,14 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Permissions},
     io::{Read, Write},
+    os::unix::fs::PermissionsExt,
     time::SystemTime,
 };
 
 use anyhow::{Context, Result};
 use balancer_tests::{
-    gateway::{PATIENCE, Status},
+    gateway::{PATIENCE, Said, Status, binary_under_test},
     inventory::{Inventory, attached_programs},
     lab::Topology,
     poll::poll_until,
@@ -181,6 +182,9 @@ fn detach_leaves_nothing_and_is_refused_beside_a_daemon() -> Result<()> {
     let pid = site.gateway.pid()?.to_string();
     assert!(said.stderr.contains(&format!("(pid {pid})")), "{said:?}");
     assert_eq!(site.gateway.status()?.link_ids(), status.link_ids(), "a refusal changes nothing");
+    // Who may not see what is pinned isn't told that there is nothing.
+    let said = by_nobody(&site, &["detach"])?.expect(5)?;
+    assert!(said.stderr.contains("root"), "{said:?}");
 
     site.gateway.terminate()?;
     assert_eq!(held.remaining(), held, "SIGTERM leaves everything in place");
@@ -188,6 +192,18 @@ fn detach_leaves_nothing_and_is_refused_beside_a_daemon() -> Result<()> {
     assert_gone(&site, &held)?;
     site.gateway.verb(&["detach"])?.expect(0)?;
     Ok(())
+}
+
+/// A verb of the binary, where every user may run it, by one without any rights.
+fn by_nobody(site: &Site, verb: &[&str]) -> Result<Said> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    let binary = folder.path().join("balancer");
+    fs::copy(binary_under_test()?, &binary)?;
+    let mut words = site.gateway.words(verb);
+    words[0] = binary.display().to_string();
+    let user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"].map(str::to_owned);
+    site.gateway.run(&[&user[..], &words].concat())
 }
 
 #[test]

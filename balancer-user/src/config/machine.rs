@@ -51,6 +51,7 @@ impl Parsed {
         for claim in self.claims {
             let Claim { span, key, says } = claim;
             let fault = match says {
+                Says::Interface(name) if machine.headless.contains(&name) => Some(headless(&name)),
                 Says::Interface(name) => match (interface(&name, machine), interfaces) {
                     (Some(fault), Missing::Warn) => {
                         notes.warning(span, format!("{key}: {}", fault.message));
@@ -118,6 +119,13 @@ fn interface(name: &str, machine: &Surroundings) -> Option<Fault> {
     let more = if known.len() > INTERFACES_LISTED { ", …" } else { "" };
     instead.push_str(&format!("this machine has: {listed}{more}"));
     Some(Fault::new(format!("there is no interface `{name}`"), instead))
+}
+
+fn headless(name: &str) -> Fault {
+    Fault::new(
+        format!("packets of `{name}` have no Ethernet header, so none could be balanced"),
+        "write Ethernet interfaces (a physical one, bond, bridge, VLAN, veth), not a tunnel or PPP",
+    )
 }
 
 /// `whose`: the packets that nobody would send here.

@@ -58,10 +58,10 @@ pub use model::{
     XdpMode,
 };
 pub use problem::{ConfigError, ConfigErrors};
-pub use ranges::shown as shown_ranges;
+pub use ranges::{common as common_ports, shown as shown_ranges};
 pub use read::ReadError;
 pub use schema::schema;
-pub use surroundings::{Surroundings, SurroundingsError};
+pub use surroundings::{KernelPorts, Surroundings, SurroundingsError};
 pub use token::Token;
 
 use notes::{Claim, LeftOut, Notes};

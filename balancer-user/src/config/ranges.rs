@@ -70,6 +70,11 @@ pub fn shown(ranges: &[RangeInclusive<u16>]) -> String {
     shown.collect::<Vec<_>>().join(",")
 }
 
+/// The ports in both; `ports` sorted and disjoint, `others` in any order.
+pub fn common(ports: &[RangeInclusive<u16>], others: &[RangeInclusive<u16>]) -> Vec<RangeInclusive<u16>> {
+    without(ports, without(ports, others.iter().cloned()))
+}
+
 /// What is left of `ranges` (sorted and disjoint) without `taken` (in any order).
 pub(super) fn without(
     ranges: &[RangeInclusive<u16>],

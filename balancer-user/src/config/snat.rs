@@ -57,16 +57,14 @@ pub(super) fn free_ports(
     config: &Config,
     machine: &Surroundings,
 ) -> Result<Vec<RangeInclusive<u16>>, Fault> {
-    let ephemeral = &machine.ephemeral_ports;
+    let ephemeral = &machine.ports.ephemeral;
     let services = config.pools.iter().flat_map(|pool| &pool.services);
     let listens = services.flat_map(|service| {
         let redirect = service.redirect.as_ref().map(|redirect| redirect.listen.port());
         redirect.into_iter().chain([service.listen.port()])
     });
     let listens = listens.chain(config.http.iter().map(|http| http.listen.port()));
-    let taken = std::iter::once(ephemeral.clone())
-        .chain(machine.reserved_ports.iter().cloned())
-        .chain(listens.map(|port| port..=port));
+    let taken = machine.ports.all().chain(listens.map(|port| port..=port));
     let left = ranges::without(written, taken);
     let settings = format!(
         "the kernel's own ports ({}-{}, net.ipv4.ip_local_port_range), net.ipv4.ip_local_reserved_ports and the ports \

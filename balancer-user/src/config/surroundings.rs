@@ -23,12 +23,21 @@ const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 pub struct Surroundings {
     /// Names of all network interfaces.
     pub interfaces: BTreeSet<String>,
+    /// Those of them whose packets have no Ethernet header, as those of tunnels and PPP.
+    pub headless: BTreeSet<String>,
     /// All addresses of this machine.
     pub addresses: BTreeSet<IpAddr>,
+    /// Ports that are somebody's already.
+    pub ports: KernelPorts,
+}
+
+/// Ports that flows must not leave from, as the kernel's settings are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelPorts {
     /// Ports that the kernel gives to sockets of this machine (`ip_local_port_range`).
-    pub ephemeral_ports: RangeInclusive<u16>,
+    pub ephemeral: RangeInclusive<u16>,
     /// Ports that the operator keeps for programs of this machine (`ip_local_reserved_ports`).
-    pub reserved_ports: Vec<RangeInclusive<u16>>,
+    pub reserved: Vec<RangeInclusive<u16>>,
 }
 
 /// The machine didn't tell about itself.
@@ -65,19 +74,40 @@ impl Surroundings {
     pub fn read() -> Result<Self, SurroundingsError> {
         let interfaces =
             if_nameindex().map_err(|source| SurroundingsError::System { what: "the interfaces", source })?;
-        let addresses =
-            getifaddrs().map_err(|source| SurroundingsError::System { what: "the addresses", source })?;
-        let ephemeral = setting(EPHEMERAL_PORTS)?;
-        let reserved = setting(RESERVED_PORTS)?;
+        let interfaces: BTreeSet<String> =
+            interfaces.iter().map(|one| one.name().to_string_lossy().into_owned()).collect();
+        let (mut addresses, mut headless) = (BTreeSet::new(), interfaces.clone());
+        for one in
+            getifaddrs().map_err(|source| SurroundingsError::System { what: "the addresses", source })?
+        {
+            let Some(address) = one.address else { continue };
+            addresses.extend(ip(&address));
+            if has_ethernet_header(&address) {
+                headless.remove(&one.interface_name);
+            }
+        }
+        Ok(Self { interfaces, headless, addresses, ports: KernelPorts::read()? })
+    }
+}
+
+impl KernelPorts {
+    /// Those of the calling thread's network namespace.
+    pub fn read() -> Result<Self, SurroundingsError> {
         Ok(Self {
-            interfaces: interfaces.iter().map(|one| one.name().to_string_lossy().into_owned()).collect(),
-            addresses: addresses.filter_map(|one| ip(&one.address?)).collect(),
-            ephemeral_ports: ephemeral_ports(&ephemeral)
-                .ok_or(SurroundingsError::NotPorts { path: EPHEMERAL_PORTS, text: ephemeral })?,
-            reserved_ports: reserved_ports(&reserved)
-                .ok_or(SurroundingsError::NotPorts { path: RESERVED_PORTS, text: reserved })?,
+            ephemeral: ports_in(EPHEMERAL_PORTS, ephemeral_ports)?,
+            reserved: ports_in(RESERVED_PORTS, reserved_ports)?,
         })
     }
+
+    /// All of them, in any order.
+    pub fn all(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        std::iter::once(self.ephemeral.clone()).chain(self.reserved.iter().cloned())
+    }
+}
+
+fn ports_in<T>(path: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, SurroundingsError> {
+    let text = setting(path)?;
+    parse(&text).ok_or(SurroundingsError::NotPorts { path, text })
 }
 
 fn setting(path: &'static str) -> Result<String, SurroundingsError> {
@@ -87,6 +117,13 @@ fn setting(path: &'static str) -> Result<String, SurroundingsError> {
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+/// Whether it is the hardware address of an interface with an Ethernet header before its packets; the loopback has one.
+fn has_ethernet_header(address: &SockaddrStorage) -> bool {
+    address
+        .as_link_addr()
+        .is_some_and(|link| [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&link.hatype()))
 }
 
 /// `32768 60999`, with a tab between them.
@@ -120,7 +157,7 @@ mod tests {
     #[test]
     fn this_machine_tells_about_itself() {
         let here = Surroundings::read().unwrap();
-        assert!(here.interfaces.contains("lo"), "{here:?}");
-        assert!(!here.ephemeral_ports.is_empty(), "{here:?}");
+        assert!(here.interfaces.contains("lo") && !here.headless.contains("lo"), "{here:?}");
+        assert!(!here.ports.ephemeral.is_empty(), "{here:?}");
     }
 }

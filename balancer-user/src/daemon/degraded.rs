@@ -70,6 +70,7 @@ impl Daemon {
         });
         let (names, redirects) = (self.names.troubles(), self.redirect_troubles());
         let others = descriptors
+            .chain(self.ports.troubles())
             .chain(names)
             .chain(redirects)
             .chain(self.reload_troubles())

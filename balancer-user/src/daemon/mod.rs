@@ -38,9 +38,11 @@ mod pace;
 mod parts;
 mod pending;
 mod plan;
+mod ports;
 mod prepare;
 mod probe_log;
 mod redirects;
+mod relapses;
 mod reload;
 pub mod remains;
 mod replace;
@@ -102,7 +104,9 @@ use self::live::Live;
 use self::names::Names;
 use self::orders::Waiting;
 use self::parts::Parts;
+use self::ports::Ports;
 use self::probe_log::ProbeLog;
+use self::relapses::Relapses;
 use self::reload::{Cause, Reloads};
 use self::steps::Done;
 use self::traces::Traces;
@@ -178,12 +182,14 @@ struct Daemon {
     certificates: Certificates,
     counter: Counter,
     filling: Filling,
+    ports: Ports,
     cuts: Cuts,
     live: Live,
     failovers: Failovers,
     trials: Trials,
     traces: Traces,
     degraded_told: Told,
+    relapses: Relapses,
     redirects: Redirects,
     /// Why too few file descriptors are left.
     descriptors: Option<String>,
@@ -242,12 +248,14 @@ impl Daemon {
             counter: Counter::new(flows.clone(), walked),
             flows,
             filling,
+            ports: Ports::default(),
             cuts: Cuts::default(),
             live: Live::new(failures, rescuer, &parts.slots),
             failovers: Failovers::default(),
             trials: Trials::default(),
             traces,
             degraded_told: Told::default(),
+            relapses: Relapses::default(),
             redirects: Redirects::default(),
             descriptors: None,
             done: mpsc::channel(steps::RESULTS),
@@ -333,6 +341,7 @@ impl Daemon {
                 _ = sweep.tick() => {
                     self.counter.age();
                     self.descriptors = descriptors::trouble();
+                    self.look_at_ports();
                     self.redirects.try_again();
                     self.dashboard.try_again();
                 }
@@ -364,7 +373,8 @@ impl Daemon {
 
 /// Removes every program, link, map and pin of an instance whose daemon is not running.
 pub fn detach(pin_dir: &Path) -> Result<Exit, Failure> {
-    if !pin_dir.exists() {
+    // What may not be looked at may be there.
+    if let Ok(false) = pin_dir.try_exists() {
         say(&format!("nothing is pinned in {}", pin_dir.display()));
         return Ok(Exit::Ok);
     }

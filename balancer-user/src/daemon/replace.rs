@@ -23,6 +23,7 @@ use super::kin::{is_doubtful, kin};
 use super::leaving::{Leaving, Slot};
 use super::memory::{self, boot_moment};
 use super::parts::Families;
+use super::relapses::Relapses;
 use super::trials::Trials;
 use super::{Daemon, plan};
 
@@ -91,6 +92,7 @@ impl Daemon {
         self.redirect();
         self.live.succeed(&self.parts.slots, plan::rescue_rules(&self.parts));
         self.trials = Trials::default();
+        self.relapses = Relapses::default();
         self.decide();
         self.keep_roles();
         if let Err(error) = self.parts.tables.publish_services(&self.parts.plan, &self.parts.slots) {

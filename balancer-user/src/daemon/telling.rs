@@ -25,6 +25,9 @@ impl Daemon {
     pub(super) fn tell(&mut self, event: &Event, took: Duration) {
         self.log(event, took);
         self.measure(event);
+        if !self.relapses.is_worth_a_record(event) {
+            return;
+        }
         let entry = Entry::of_event(event, &self.parts.config);
         match event {
             Event::AllDown { .. } | Event::Held { .. } | Event::Waiting { .. } => self.alarm(entry),

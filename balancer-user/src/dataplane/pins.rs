@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, fstatfs, open};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
 use super::advice::Advice;
@@ -208,8 +209,11 @@ fn make(path: &Path) -> Result<(), DataplaneError> {
 }
 
 fn on_bpffs(path: &Path) -> Result<bool, DataplaneError> {
-    let directory = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| failed("open", path)(error.into()))?;
+    let directory =
+        open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error {
+            Errno::ACCESS => unusable(path, "only root may look at it", "run this as root"),
+            error => failed("open", path)(error.into()),
+        })?;
     let facts = fstatfs(&directory).map_err(|error| failed("look at", path)(error.into()))?;
     Ok(facts.f_type as i64 == BPF_FS_MAGIC)
 }

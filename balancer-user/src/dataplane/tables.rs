@@ -322,17 +322,18 @@ impl Tables {
 
     /// What became of packets that were neither forwarded nor simply passed, by reason, zero included.
     pub fn tallies(&self) -> Result<Vec<(Reason, Tally)>, DataplaneError> {
-        let tally = |reason: &Reason| {
-            let values =
-                self.reasons.get(&(*reason as u32), 0).map_err(DataplaneError::map("reading", "REASONS"))?;
-            let sum = values.iter().fold(Tally::default(), |sum, cpu| Tally {
-                dropped: sum.dropped + cpu.dropped,
-                answered: sum.answered + cpu.answered,
-                passed: sum.passed + cpu.passed,
-            });
-            Ok((*reason, sum))
-        };
-        Reason::ALL.iter().map(tally).collect()
+        Reason::ALL.iter().map(|reason| Ok((*reason, self.tally(*reason)?))).collect()
+    }
+
+    /// The same of one of them.
+    pub fn tally(&self, reason: Reason) -> Result<Tally, DataplaneError> {
+        let values =
+            self.reasons.get(&(reason as u32), 0).map_err(DataplaneError::map("reading", "REASONS"))?;
+        Ok(values.iter().fold(Tally::default(), |sum, cpu| Tally {
+            dropped: sum.dropped + cpu.dropped,
+            answered: sum.answered + cpu.answered,
+            passed: sum.passed + cpu.passed,
+        }))
     }
 
     /// A service's traffic.

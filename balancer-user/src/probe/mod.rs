@@ -21,8 +21,11 @@ mod trust;
 pub(crate) mod tests;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 pub use self::exec::Role;
@@ -57,15 +60,23 @@ pub struct TlsSettings {
 pub struct Prober {
     check: Check,
     timeout: Duration,
+    /// Those that flows of the pool leave from.
+    flow_ports: Arc<[RangeInclusive<u16>]>,
 }
 
 #[derive(Clone, Debug)]
 enum Check {
+    Over(Box<Connection>),
+    Exec(Exec),
+}
+
+/// What a connection is opened for.
+#[derive(Clone, Debug)]
+enum Connection {
     Tcp,
     Tls(Handshaker),
     Https(Handshaker, Question),
     Http(Question),
-    Exec(Exec),
 }
 
 /// What one probe found out about a backend.
@@ -81,10 +92,20 @@ pub struct Outcome {
 }
 
 impl Prober {
+    fn new(check: Check, timeout: Duration) -> Self {
+        Self { check, timeout: timeout.min(LONGEST_TIMEOUT), flow_ports: [].into() }
+    }
+
+    /// The same prober for a pool whose flows leave from these ports: who answers there is not heard by a probe.
+    #[must_use]
+    pub fn beside_flows_from(self, ports: &[RangeInclusive<u16>]) -> Self {
+        Self { flow_ports: ports.into(), ..self }
+    }
+
     /// A prober that is content with an established TCP connection.
     #[must_use]
     pub fn tcp(timeout: Duration) -> Self {
-        Self { check: Check::Tcp, timeout: timeout.min(LONGEST_TIMEOUT) }
+        Self::new(Check::Over(Connection::Tcp.into()), timeout)
     }
 
     /// A prober that wants a full TLS handshake (1.2 or 1.3, never a resumed one). Reads the roots: make it when the
@@ -94,8 +115,8 @@ impl Prober {
     /// When the roots cannot be read or the server name is not one.
     pub fn tls(settings: TlsSettings) -> Result<Self, ProbeSetupError> {
         let TlsSettings { server_name, verify, timeout } = settings;
-        let check = Check::Tls(Handshaker::new(server_name.as_deref(), &verify, &[])?);
-        Ok(Self { check, timeout: timeout.min(LONGEST_TIMEOUT) })
+        let check = Connection::Tls(Handshaker::new(server_name.as_deref(), &verify, &[])?);
+        Ok(Self::new(Check::Over(check.into()), timeout))
     }
 
     /// A prober that wants the same handshake, and then a good answer over it.
@@ -105,20 +126,20 @@ impl Prober {
     pub fn https(tls: TlsSettings, http: HttpSettings) -> Result<Self, ProbeSetupError> {
         let TlsSettings { server_name, verify, timeout } = tls;
         let handshaker = Handshaker::new(server_name.as_deref(), &verify, &["http/1.1"])?;
-        let check = Check::Https(handshaker, Question::new(http));
-        Ok(Self { check, timeout: timeout.min(LONGEST_TIMEOUT) })
+        let check = Connection::Https(handshaker, Question::new(http));
+        Ok(Self::new(Check::Over(check.into()), timeout))
     }
 
     /// A prober that wants a good answer without TLS.
     #[must_use]
     pub fn http(http: HttpSettings, timeout: Duration) -> Self {
-        Self { check: Check::Http(Question::new(http)), timeout: timeout.min(LONGEST_TIMEOUT) }
+        Self::new(Check::Over(Connection::Http(Question::new(http)).into()), timeout)
     }
 
     /// A prober that runs a program, which gets the pool's name; [`Self::for_backend`] gives it the rest.
     #[must_use]
     pub fn exec(pool: &str, run: CommandLine, timeout: Duration) -> Self {
-        Self { check: Check::Exec(Exec::new(pool, run)), timeout: timeout.min(LONGEST_TIMEOUT) }
+        Self::new(Check::Exec(Exec::new(pool, run)), timeout)
     }
 
     /// The same prober for one backend of the pool, which has this role now. Only a program wants to know.
@@ -126,24 +147,25 @@ impl Prober {
     pub fn for_backend(&self, backend: &str, role: Role) -> Self {
         let check = match &self.check {
             Check::Exec(exec) => Check::Exec(exec.for_backend(backend, role)),
-            other => other.clone(),
+            other @ Check::Over(_) => other.clone(),
         };
-        Self { check, timeout: self.timeout }
+        Self { check, ..self.clone() }
     }
 
     /// The same prober for a backend with a host name, which is sent, verified and asked for if no other was given; nothing
     /// is read from disk again. A prober that needs no name stays as it is.
     #[must_use]
     pub fn for_host(&self, host: &str) -> Self {
-        let check = match &self.check {
-            Check::Tls(handshaker) => Check::Tls(handshaker.for_host(host)),
-            Check::Https(handshaker, question) => {
-                Check::Https(handshaker.for_host(host), question.for_host(host))
+        let Check::Over(connection) = &self.check else { return self.clone() };
+        let connection = match &**connection {
+            Connection::Tls(handshaker) => Connection::Tls(handshaker.for_host(host)),
+            Connection::Https(handshaker, question) => {
+                Connection::Https(handshaker.for_host(host), question.for_host(host))
             }
-            Check::Http(question) => Check::Http(question.for_host(host)),
-            other @ (Check::Tcp | Check::Exec(_)) => other.clone(),
+            Connection::Http(question) => Connection::Http(question.for_host(host)),
+            Connection::Tcp => Connection::Tcp,
         };
-        Self { check, timeout: self.timeout }
+        Self { check: Check::Over(connection.into()), ..self.clone() }
     }
 
     /// Probes `target` once. Ends by itself: the result stands within the timeout, and the goodbye to a good backend
@@ -156,12 +178,10 @@ impl Prober {
         let started = Instant::now();
         let deadline = started + self.timeout;
         let (result, took, certificate_expires) = match &self.check {
-            Check::Tcp => plain(None, target, started, deadline).await,
-            Check::Http(question) => plain(Some(question), target, started, deadline).await,
-            Check::Tls(handshaker) => handshaker.run(None, target, started, deadline).await,
-            Check::Https(handshaker, question) => {
-                handshaker.run(Some(question), target, started, deadline).await
-            }
+            Check::Over(connection) => match tcp::connect(target, deadline, &self.flow_ports).await {
+                Ok(stream) => connection.check(stream, target, started, deadline).await,
+                Err(mishap) => (Err(mishap), started.elapsed(), None),
+            },
             Check::Exec(exec) => {
                 let (result, took) = exec.run(target, self.timeout).await;
                 (result, took, None)
@@ -171,17 +191,33 @@ impl Prober {
     }
 }
 
+impl Connection {
+    async fn check(
+        &self,
+        stream: TcpStream,
+        target: SocketAddr,
+        started: Instant,
+        deadline: Instant,
+    ) -> Finding {
+        match self {
+            Self::Tcp => plain(stream, None, target, started, deadline).await,
+            Self::Http(question) => plain(stream, Some(question), target, started, deadline).await,
+            Self::Tls(handshaker) => handshaker.run(stream, None, target, started, deadline).await,
+            Self::Https(handshaker, question) => {
+                handshaker.run(stream, Some(question), target, started, deadline).await
+            }
+        }
+    }
+}
+
 /// A connection without TLS, and over it the question, if there is one.
 async fn plain(
+    mut stream: TcpStream,
     question: Option<&Question>,
     target: SocketAddr,
     started: Instant,
     deadline: Instant,
 ) -> Finding {
-    let mut stream = match tcp::connect(target, deadline).await {
-        Ok(stream) => stream,
-        Err(mishap) => return (Err(mishap), started.elapsed(), None),
-    };
     let Some(question) = question else {
         let took = started.elapsed();
         tcp::finish(stream, deadline).await;

@@ -13,14 +13,22 @@
 //!   kernel's ephemeral ports, which flows never use);
 //! - a server that hasn't closed when the goodbye's time is over gets the RST.
 //!
+//! The kernel chooses the port that a probe leaves from. If its own ports were changed after the configuration was read, that
+//! may be one that flows leave from: then the packet path takes the server's answer for one to a flow, which isn't the
+//! server's fault.
+//!
 //! Deliberately not here: anything of TLS or HTTP.
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
@@ -33,23 +41,49 @@ const GOODBYE: Duration = Duration::from_millis(250);
 /// How much a server may still send us during the goodbye: session tickets, a banner, the answer to nothing.
 const GOODBYE_BYTES: u64 = 64 * 1024;
 
-/// Opens the connection that is to be probed.
-pub(super) async fn connect(target: SocketAddr, deadline: Instant) -> Result<TcpStream, Mishap> {
-    let socket = socket(target).map_err(Mishap::Local)?;
-    match timeout_at(deadline, socket.connect(target)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Mishap::from_io(&error, Step::Connect)),
-        Err(_) => Err(Mishap::Backend(Failure::ConnectTimeout)),
+/// Opens the connection that is to be probed. `flow_ports`: those that flows leave from.
+pub(super) async fn connect(
+    target: SocketAddr,
+    deadline: Instant,
+    flow_ports: &[RangeInclusive<u16>],
+) -> Result<TcpStream, Mishap> {
+    let socket = socket(target).map_err(|errno| Mishap::Local(errno.into()))?;
+    match rustix::net::connect(&socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(Mishap::from_io(&errno.into(), Step::Connect)),
     }
+    let stream = TcpStream::from_std(socket.into()).map_err(Mishap::Local)?;
+    let mishap = match timeout_at(deadline, connected(&stream)).await {
+        Ok(Ok(())) => return Ok(stream),
+        Ok(Err(error)) => Mishap::from_io(&error, Step::Connect),
+        Err(_) => Mishap::Backend(Failure::ConnectTimeout),
+    };
+    let port = stream.local_addr().map_or(0, |own| own.port());
+    if flow_ports.iter().any(|ports| ports.contains(&port)) {
+        let problem = format!(
+            "the kernel has given the probe port {port}, which is one of snat_ports: its own ports were changed, and \
+             `balancer reload` leaves them out"
+        );
+        return Err(Mishap::Local(io::Error::other(problem)));
+    }
+    Err(mishap)
 }
 
 /// No packet has left when something fails here, so it is never the backend's fault.
-fn socket(target: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_zero_linger()?;
+fn socket(target: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
     // close_notify follows our last handshake message at once; Nagle's algorithm would hold it for a round trip.
-    socket.set_nodelay(true)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
     Ok(socket)
+}
+
+/// Until a connection attempt has ended.
+async fn connected(stream: &TcpStream) -> io::Result<()> {
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(()), Err)
 }
 
 /// Until when a goodbye may last that begins now.
@@ -78,6 +112,6 @@ pub(super) async fn finish(mut stream: TcpStream, deadline: Instant) {
 pub(super) async fn await_close(mut stream: TcpStream, until: Instant) {
     if let Ok(true) = drained(&mut stream, until).await {
         // Fails on a socket that is gone already, which is what we want.
-        let _ = rustix::net::sockopt::set_socket_linger(&stream, None);
+        let _ = sockopt::set_socket_linger(&stream, None);
     }
 }

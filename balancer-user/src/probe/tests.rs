@@ -87,6 +87,10 @@ async fn a_full_backlog_ends_at_the_connect_timeout() {
     assert_eq!(outcome.result, Err(Failure::ConnectTimeout));
     assert!(outcome.took >= SHORT && outcome.took < PATIENT, "{outcome:?}");
     assert_eq!(failure(&Prober::tcp(SHORT), target).await, Failure::ConnectTimeout);
+    // From a port that flows leave from nobody would have heard the answer.
+    let deaf = Prober::tcp(SHORT).beside_flows_from(&[1..=u16::MAX]);
+    let fault = deaf.run(target).await.unwrap_err().to_string();
+    assert!(fault.contains("one of snat_ports"), "{fault}");
 }
 
 #[tokio::test]

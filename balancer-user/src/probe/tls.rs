@@ -73,16 +73,17 @@ impl Handshaker {
         Self { server_name, ..self.clone() }
     }
 
-    /// A handshake, and over it the question, if there is one.
+    /// A handshake over this connection, and over that the question, if there is one.
     pub(super) async fn run(
         &self,
+        stream: TcpStream,
         question: Option<&Question>,
         target: SocketAddr,
         started: Instant,
         deadline: Instant,
     ) -> Finding {
         let witness = Arc::new(Witness::new(&self.judge));
-        let good = self.good(question, target, &witness, deadline).await;
+        let good = self.good(stream, question, target, &witness, deadline).await;
         let took = started.elapsed();
         let result = match good {
             Ok(stream) => {
@@ -98,12 +99,13 @@ impl Handshaker {
     /// The connection, after everything was as it should be.
     async fn good(
         &self,
+        stream: TcpStream,
         question: Option<&Question>,
         target: SocketAddr,
         witness: &Arc<Witness>,
         deadline: Instant,
     ) -> Result<TlsStream<TcpStream>, Mishap> {
-        let mut stream = self.handshake(target, witness, deadline).await?;
+        let mut stream = self.handshake(stream, target, witness, deadline).await?;
         let Some(question) = question else { return Ok(stream) };
         match question.ask(&mut stream, target, deadline).await {
             Ok(()) => Ok(stream),
@@ -118,6 +120,7 @@ impl Handshaker {
 
     async fn handshake(
         &self,
+        stream: TcpStream,
         target: SocketAddr,
         witness: &Arc<Witness>,
         deadline: Instant,
@@ -127,7 +130,6 @@ impl Handshaker {
         let mut config = ClientConfig::clone(&self.config);
         config.dangerous().set_certificate_verifier(Arc::<Witness>::clone(witness));
 
-        let stream = tcp::connect(target, deadline).await?;
         let connector = TlsConnector::from(Arc::new(config));
         match timeout_at(deadline, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(stream),

@@ -1,20 +1,21 @@
 //! No text makes it panic, hang or grow; and every file that isn't a configuration is refused with its reason.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::{Missing, Names, Surroundings, load};
+use super::super::{KernelPorts, Missing, Names, Surroundings, load};
 use super::*;
 
 fn machine() -> Surroundings {
     Surroundings {
         interfaces: ["wan0".to_owned()].into(),
+        headless: BTreeSet::new(),
         addresses: [].into(),
-        ephemeral_ports: 32768..=60999,
-        reserved_ports: vec![],
+        ports: KernelPorts { ephemeral: 32768..=60999, reserved: Vec::new() },
     }
 }
 

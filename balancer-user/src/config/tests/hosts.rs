@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::{Check, Config, Known, Missing, Names, Surroundings, Verify};
+use super::super::{Check, Config, KernelPorts, Known, Missing, Names, Surroundings, Verify};
 use super::*;
 use crate::resolver::{Answer, Answers};
 
@@ -16,9 +16,9 @@ fn named() -> String {
 fn machine() -> Surroundings {
     Surroundings {
         interfaces: ["lan0", "wan0"].map(String::from).into(),
+        headless: BTreeSet::new(),
         addresses: [[203, 0, 113, 10], [10, 0, 2, 1]].map(IpAddr::from).into(),
-        ephemeral_ports: 32768..=60999,
-        reserved_ports: vec![],
+        ports: KernelPorts { ephemeral: 32768..=60999, reserved: Vec::new() },
     }
 }
 

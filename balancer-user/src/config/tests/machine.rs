@@ -1,20 +1,21 @@
 //! The second stage: the same errors and warnings for the same machine, which is data here.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::super::{Config, Missing, Names, Surroundings};
+use super::super::{Config, KernelPorts, Missing, Names, Surroundings};
 use super::*;
 use crate::program::tests::Folder;
 
 fn gateway() -> Surroundings {
     Surroundings {
         interfaces: ["lo", "lan0", "wan0"].map(String::from).into(),
+        headless: BTreeSet::new(),
         addresses: [[127, 0, 0, 1], [203, 0, 113, 10], [10, 0, 2, 1]].map(IpAddr::from).into(),
-        ephemeral_ports: 32768..=60999,
-        reserved_ports: vec![],
+        ports: KernelPorts { ephemeral: 32768..=60999, reserved: Vec::new() },
     }
 }
 
@@ -40,6 +41,15 @@ fn a_missing_interface_is_an_error_that_names_the_others() {
     let text = replaced(INTERFACES, "interfaces = [\"lan0\", «\"wan1\"]");
     assert_misfit(&text, &gateway(), "there is no interface `wan1`");
     assert_misfit(&text, &gateway(), "did you mean `wan0`? this machine has: lan0, lo, wan0");
+}
+
+#[test]
+fn an_interface_without_ethernet_headers_is_an_error_whatever_may_be_missing() {
+    let machine = Surroundings { headless: ["wan0".to_owned()].into(), ..gateway() };
+    let text = replaced(INTERFACES, "interfaces = [\"lan0\", «\"wan0\"]");
+    assert_misfit(&text, &machine, "packets of `wan0` have no Ethernet header");
+    let (text, _) = marked(&text);
+    assert!(accepted(&text).check(&machine, Missing::Warn, &Names::LeftAlone).is_err());
 }
 
 #[test]
@@ -72,10 +82,10 @@ fn a_listening_address_that_is_not_here_yet_is_a_warning_for_each_address() {
 #[test]
 fn the_machines_own_ports_are_taken_out_of_snat_ports() {
     let mut machine = gateway();
-    machine.reserved_ports = vec![2000..=2999, 61000..=61000];
+    machine.ports.reserved = vec![2000..=2999, 61000..=61000];
     let pool = |config: Config| config.pools[0].snat_ports.clone();
     assert_eq!(pool(check(BASE, &machine)), [1024..=1999, 3000..=32767, 61001..=65535]);
-    machine.ephemeral_ports = 1024..=60999;
+    machine.ports.ephemeral = 1024..=60999;
     assert_eq!(pool(check(BASE, &machine)), [61001..=65535]);
 }
 
@@ -128,17 +138,17 @@ fn snat_ports_of_which_nothing_is_left_are_an_error() {
     let text = behind(POOL, "snat_ports = «\"40000-50000\"");
     assert_misfit(&text, &gateway(), "no port is left without the kernel's own ports (32768-60999");
     let mut machine = gateway();
-    machine.ephemeral_ports = 1024..=65535;
+    machine.ports.ephemeral = 1024..=65535;
     assert_misfit(&BASE.replace("[[pool]]", "«[[pool]]"), &machine, "no port is left");
 }
 
 #[test]
 fn snat_ports_in_too_many_pieces_are_an_error() {
     let mut machine = gateway();
-    machine.reserved_ports = (0..32).map(|n| 2000 + n * 10..=2000 + n * 10).collect();
+    machine.ports.reserved = (0..32).map(|n| 2000 + n * 10..=2000 + n * 10).collect();
     let text = behind(POOL, "snat_ports = «\"1024-32767\"");
     assert_misfit(&text, &machine, "33 ranges are left");
-    machine.reserved_ports.pop();
+    machine.ports.reserved.pop();
     assert_eq!(check(&text.replace('«', ""), &machine).pools[0].snat_ports.len(), 32);
 }
 
