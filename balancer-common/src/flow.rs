@@ -36,7 +36,9 @@ pub enum Kind {
     Fin,
     /// ACK, with or without data.
     Ack,
-    /// What no TCP sends: SYN with FIN or RST, FIN with RST, no ACK outside of SYN and RST (NULL and Xmas scans too).
+    /// FIN alone, which no TCP sends: whoever asks like this is answered as by any port that knows nothing of him.
+    BareFin,
+    /// What no TCP sends: SYN with FIN or RST, FIN with RST, no ACK outside of SYN, RST and a bare FIN (NULL and Xmas scans too).
     Impossible,
 }
 
@@ -44,7 +46,7 @@ impl Kind {
     /// From the flags byte of the header.
     #[inline(always)]
     pub const fn of(byte: u8) -> Self {
-        use flags::{ACK, FIN, RST, SYN};
+        use flags::{ACK, FIN, PSH, RST, SYN, URG};
         match byte & (SYN | FIN | RST | ACK) {
             ACK => Self::Ack,
             SYN => Self::Syn,
@@ -52,6 +54,7 @@ impl Kind {
             bits if bits == FIN | ACK => Self::Fin,
             RST => Self::Rst,
             bits if bits == RST | ACK => Self::Rst,
+            FIN if byte & (PSH | URG) == 0 => Self::BareFin,
             _ => Self::Impossible,
         }
     }
@@ -199,6 +202,7 @@ mod tests {
                 (false, false, true, _) => Kind::Rst,
                 (false, false, false, true) => Kind::Ack,
                 (true, true, _, _) | (true, _, true, _) | (_, true, true, _) => Kind::Impossible,
+                (false, true, false, false) if byte & (PSH | URG) == 0 => Kind::BareFin,
                 (false, true, false, false) | (false, false, false, false) => Kind::Impossible,
             };
             assert_eq!(Kind::of(byte), expected, "flags {byte:#04x}");

@@ -106,19 +106,19 @@ fn try_turn<A: Answering>(ctx: &XdpContext, answer: Answer) -> Option<u16> {
     Some(slot)
 }
 
-/// RFC 9293, 3.10.7.1: the one sequence number that the other side believes; to a SYN, which has none of ours, the one
-/// acknowledgement, without what data it may have brought.
+/// RFC 9293, 3.10.7.1: the one sequence number that the other side believes; to a SYN or a bare FIN, which has none of ours, the
+/// one acknowledgement, without what data it may have brought.
 #[inline(always)]
 fn reset<A: Answering>(ctx: &XdpContext, length: usize, tcp_at: u32) -> Option<()> {
     const FLAGS: usize = 13;
     let tcp_at = (tcp_at & TCP_AT_MASK) as usize;
     let segment = header::<TcpHdr>(ctx, tcp_at)?;
     let ([a, b], [c, d]) = (segment.dest, segment.source);
-    let is_syn = header::<[u8; FLAGS + 1]>(ctx, tcp_at)?[FLAGS] & (flags::SYN | flags::ACK) == flags::SYN;
-    let (sequence, acknowledgement, bits) = if is_syn {
-        (0, u32::from_be_bytes(segment.seq).wrapping_add(1), flags::RST | flags::ACK)
-    } else {
+    let has_ack = header::<[u8; FLAGS + 1]>(ctx, tcp_at)?[FLAGS] & flags::ACK != 0;
+    let (sequence, acknowledgement, bits) = if has_ack {
         (u32::from_be_bytes(segment.ack_seq), 0, flags::RST)
+    } else {
+        (0, u32::from_be_bytes(segment.seq).wrapping_add(1), flags::RST | flags::ACK)
     };
     let ([e, f, g, h], [i, j, k, l]) = (sequence.to_be_bytes(), acknowledgement.to_be_bytes());
     let at = EthHdr::LEN + A::BYTES;

@@ -34,7 +34,7 @@ pub(crate) fn established<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
         }
         Kind::Syn => {}
         Kind::Fin | Kind::Rst => return closing(packet, direction, kind),
-        Kind::Impossible => return Verdict::drop(Reason::BadFlags),
+        Kind::BareFin | Kind::Impossible => return Verdict::drop(Reason::BadFlags),
     }
     let came_from = sender(packet);
     let verdict = translate(packet, &direction);

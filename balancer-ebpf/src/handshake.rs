@@ -70,7 +70,7 @@ fn from_client<A: Family>(
         }
         Kind::Ack | Kind::Fin => complete(packet, client, backend),
         Kind::SynAck => Verdict::drop(Reason::StraySynAck),
-        Kind::Impossible => Verdict::drop(Reason::BadFlags),
+        Kind::BareFin | Kind::Impossible => Verdict::drop(Reason::BadFlags),
     }
 }
 
@@ -143,7 +143,7 @@ fn from_backend<A: Family>(
         // Data before the handshake is complete (TCP fast open), or the challenge of a backend that still knows an
         // older connection of this tuple: the client must see it, its RST clears the way.
         Kind::Ack | Kind::Fin => translate_apart(packet, &backend),
-        Kind::Syn | Kind::Impossible => Verdict::drop(Reason::BadFlags),
+        Kind::Syn | Kind::BareFin | Kind::Impossible => Verdict::drop(Reason::BadFlags),
     }
 }
 

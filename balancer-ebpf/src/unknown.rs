@@ -13,9 +13,10 @@ use balancer_common::verdict::{Answer, Reason, Stage, Verdict};
 use crate::draft::{self, Draft};
 use crate::family::Family;
 use crate::flow_table::{self, Refused};
-use crate::forward::{exit, translate_apart, translate_told};
+use crate::forward::{exit, source_of, translate_apart, translate_told};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
+use crate::words::load;
 use crate::{fetch, service, signals};
 
 /// What becomes of it: for a service only a SYN may go on. From a backend a SYN is a connection of its own.
@@ -34,6 +35,9 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
         // What comes again was of a service: there is none any more.
         return if draft.is_again() { Verdict::drop(Reason::NoBackend) } else { Verdict::PASS };
     }
+    if !draft.is_again() && !is_to_here(ctx, &packet, draft) {
+        return Verdict::PASS;
+    }
     match (kind, is_for_service) {
         (Kind::Syn, true) => {
             // What comes again may have come from elsewhere, and there nobody asked.
@@ -49,16 +53,18 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
         (Kind::Impossible, _) => Verdict::drop(Reason::BadFlags),
         (Kind::Rst, _) => Verdict::drop(Reason::NoFlow),
         // Nobody is told anything who can't have asked.
-        (Kind::Ack | Kind::Fin, true) if is_spoofed(ctx, key, draft.pool_slot.get()) => {
+        (Kind::Ack | Kind::Fin | Kind::BareFin, true) if is_spoofed(ctx, key, draft.pool_slot.get()) => {
             Verdict::drop(Reason::SpoofedSource)
         }
         // Promoted by another CPU between two looks: its sender repeats it, rather than being told that it isn't known.
-        (Kind::Ack | Kind::Fin, _) if flow_table::is_established(key) => Verdict::drop(Reason::BadHandshake),
+        (Kind::Ack | Kind::Fin | Kind::BareFin, _) if flow_table::is_established(key) => {
+            Verdict::drop(Reason::BadHandshake)
+        }
         // Its handshake may be one that had to make room: then its client is still in the right, and tries again.
-        (Kind::Ack | Kind::Fin, true) if flow_table::has_forgotten_handshakes::<A>() => {
+        (Kind::Ack | Kind::Fin | Kind::BareFin, true) if flow_table::has_forgotten_handshakes::<A>() => {
             Verdict::drop(Reason::NoFlow)
         }
-        (Kind::Ack | Kind::Fin, _) => Verdict::answer(Answer::Reset(packet.tcp_at as u32)),
+        (Kind::Ack | Kind::Fin | Kind::BareFin, _) => Verdict::answer(Answer::Reset(packet.tcp_at as u32)),
     }
 }
 
@@ -133,13 +139,31 @@ fn first<A: Family>(ctx: &XdpContext) -> Verdict {
     }
 }
 
+/// The slot of the interface that the packet came in through.
+#[inline(always)]
+fn ingress_slot<A: Family>(ctx: &XdpContext, draft: &Draft<A>) -> Option<u16> {
+    // As a rule it is where the last new flow on this CPU came from, which is still in the draft.
+    let last = NextHop::from_word(draft.hop.get()).interface;
+    if service::came_through(ctx, last) { Some(last) } else { service::ingress_slot(ctx) }
+}
+
+/// Whether the frame is for this machine: for the interface that it came in through, or for a virtual router (VRRP), which may be
+/// this one. Where a switch doesn't know somebody it sends his frames to everybody, and a gateway that stands by is not to
+/// answer those of the one that works.
+#[inline(always)]
+fn is_to_here<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) -> bool {
+    const VIRTUAL_ROUTER: u64 = u64::from_le_bytes([0, 0, 0x5e, 0, 0, 0, 0, 0]);
+    const BUT_FAMILY_AND_NUMBER: u64 = 0xffff_ffff;
+    let Some(interface) = ingress_slot(ctx, draft).and_then(service::interface) else { return true };
+    let (first, last) = (load::<0, _>(packet.eth), load::<2, _>(packet.eth));
+    let receiver = u64::from(first & 0xffff) | u64::from(last) << 16;
+    receiver == source_of(interface) || receiver & BUT_FAMILY_AND_NUMBER == VIRTUAL_ROUTER
+}
+
 /// The way that the client's packets come is the way to it; `false`: through an interface that isn't known.
 #[inline(always)]
 fn learn_client<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) -> bool {
-    // As a rule it is where the last new flow on this CPU came from, which is still in the draft.
-    let last = NextHop::from_word(draft.hop.get()).interface;
-    let found = if service::came_through(ctx, last) { Some(last) } else { service::ingress_slot(ctx) };
-    let Some(interface) = found else { return false };
+    let Some(interface) = ingress_slot(ctx, draft) else { return false };
     draft.hop.set(NextHop { mac: packet.eth.src_addr, interface }.to_word());
     true
 }

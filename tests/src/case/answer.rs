@@ -6,7 +6,7 @@ use balancer_common::verdict::Reason;
 
 use super::given::Given;
 use super::scene::Side;
-use crate::packet::{Body, DONT_FRAGMENT, Ethernet, Icmp, Ip, Packet};
+use crate::packet::{Body, DONT_FRAGMENT, Ethernet, Icmp, Ip, Packet, flags};
 
 /// RFC 1812, section 4.3.2.3: as much of the packet as fits into 576 bytes. What is quoted here is whole words of it.
 const QUOTE_BYTES: usize = 512;
@@ -15,8 +15,8 @@ const QUOTE_BYTES: usize = 512;
 pub(super) fn to(packet: &Packet, reason: Reason, given: &Given, through: Side) -> Result<Vec<u8>, String> {
     let is_ipv4 = packet.source.is_ipv4();
     match reason {
-        Reason::NoFlow => Ok(reset(packet, through)),
-        Reason::AllDown => Ok(refusal(packet, through)),
+        Reason::NoFlow if packet.flags & flags::ACK != 0 => Ok(reset(packet, through)),
+        Reason::NoFlow | Reason::AllDown => Ok(refusal(packet, through)),
         Reason::TtlExpired => {
             let kind = if is_ipv4 { 11 } else { 3 };
             error(packet, given, through, kind, 0, 0)
@@ -45,7 +45,7 @@ fn reset(packet: &Packet, through: Side) -> Vec<u8> {
     own_segment(packet, through, |answer| answer.rst().seq(packet.acknowledgement))
 }
 
-/// The same section: the answer to one without, a SYN.
+/// The same section: the answer to one without, a SYN or a bare FIN.
 fn refusal(packet: &Packet, through: Side) -> Vec<u8> {
     own_segment(packet, through, |answer| answer.rst_ack().acks(packet.sequence.wrapping_add(1)))
 }

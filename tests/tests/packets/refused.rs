@@ -15,7 +15,7 @@ const IMPOSSIBLE: [(&str, u8); 9] = [
     ("SYN+FIN+ACK", flags::SYN | flags::FIN | flags::ACK),
     ("SYN+RST", flags::SYN | flags::RST),
     ("FIN+RST", flags::FIN | flags::RST | flags::ACK),
-    ("FIN alone", flags::FIN),
+    ("FIN+URG", flags::FIN | flags::URG),
     ("PSH alone", flags::PSH),
     ("all flags", 0xff),
 ];
@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         everywhere(lengths_of_tcp),
         everywhere(from_backends),
         everywhere(impossible_flags),
+        everywhere(fin_without_ack),
         everywhere(nowhere_to_go),
     ]
     .concat()
@@ -150,6 +151,24 @@ fn impossible_flags(scene: &'static Scene) -> Vec<Case> {
                 .expect(dropped(Reason::BadFlags))
         })
         .collect()
+}
+
+/// Of no flow it is answered, see `strays`.
+fn fin_without_ack(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    vec![
+        Case::of(scene, "a FIN without ACK ends no flow and no handshake")
+            .opening(flow)
+            .packet(tcp(scene.client, flow.listen()).flags(flags::FIN))
+            .expect(dropped(Reason::BadFlags))
+            .packet(flow.syn_ack().flags(flags::FIN))
+            .expect(dropped(Reason::BadFlags))
+            .handshake(flow.to_api())
+            .packet(flow.to_api().request().flags(flags::FIN))
+            .expect(dropped(Reason::BadFlags))
+            .packet(flow.to_api().response().flags(flags::FIN))
+            .expect(dropped(Reason::BadFlags)),
+    ]
 }
 
 fn nowhere_to_go(scene: &'static Scene) -> Vec<Case> {

@@ -3,7 +3,7 @@
 
 use balancer_common::verdict::Reason;
 use balancer_tests::case::{Case, Forwarding, Scene, answered, dropped, forwarded_to, passed, run_all, tcp};
-use balancer_tests::packet::{Checksum, Packet, flags};
+use balancer_tests::packet::{Checksum, Mac, Packet, flags};
 
 use super::{everywhere, in_all};
 
@@ -12,6 +12,7 @@ pub(super) fn cases() -> Vec<Case> {
         everywhere(reset),
         everywhere(not_reset),
         everywhere(after_a_flow),
+        everywhere(for_others),
         in_all(Forwarding::Snat, from_backends_in_snat),
         in_all(Forwarding::Snat, backends_own_business_in_snat),
         in_all(Forwarding::Dnat, from_backends_in_dnat),
@@ -29,6 +30,7 @@ fn reset(scene: &'static Scene) -> Vec<Case> {
         ("an ACK", stray()),
         ("data", stray().payload(b"data")),
         ("a FIN", stray().fin().payload(b"last words")),
+        ("a FIN without ACK", from_client(scene).flags(flags::FIN)),
         ("an urgent segment", stray().flags(flags::ACK | flags::PSH | flags::URG)),
         ("a segment that acknowledges nothing", stray().acks(0)),
         ("a segment that acknowledges everything", stray().acks(u32::MAX)),
@@ -81,6 +83,31 @@ fn after_a_flow(scene: &'static Scene) -> Vec<Case> {
             .packet(flow.syn())
             .expect(forwarded_to(scene.primary).opening()),
     ]
+}
+
+/// As a switch sends to everybody while it doesn't know where the one it is for is.
+fn for_others(scene: &'static Scene) -> Vec<Case> {
+    const ANOTHER: Mac = [2, 0, 0, 0, 0, 0x77];
+    const VIRTUAL_ROUTERS: [Mac; 2] = [[0, 0, 0x5e, 0, 1, 51], [0, 0, 0x5e, 0, 2, 51]];
+    let flow = scene.flow();
+    let sent_to = |mac, packet: Packet| packet.with(|packet| packet.ethernet.destination = mac);
+    let mut cases = vec![
+        Case::of(scene, "what was sent to another host opens nothing and gets no answer")
+            .packet(sent_to(ANOTHER, flow.syn()))
+            .expect(passed())
+            .packet(sent_to(ANOTHER, flow.request()))
+            .expect(passed())
+            .packet(sent_to(ANOTHER, flow.request().fin()))
+            .expect(passed()),
+    ];
+    cases.extend(VIRTUAL_ROUTERS.map(|router| {
+        Case::of(scene, &format!("what was sent to the virtual router {router:x?} is for this one"))
+            .packet(sent_to(router, flow.request()))
+            .expect(answered(Reason::NoFlow))
+            .packet(sent_to(router, flow.syn()))
+            .expect(forwarded_to(scene.primary).opening())
+    }));
+    cases
 }
 
 /// A backend that speaks of a flow that isn't known here.

@@ -19,7 +19,7 @@ const ROWS: &[Row] = &[
     ("Xmas scan",                       Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = FIN | PSH | URG), NONSENSE),
     ("SYN with FIN",                    Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = SYN | FIN), NONSENSE),
     ("SYN with RST",                    Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = SYN | RST), Nothing),
-    ("bare FIN",                        Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = FIN), NONSENSE),
+    ("bare FIN",                        Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = FIN), Answered),
     ("all flags",                       Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = 0xff), Nothing),
     ("stray SYN-ACK of a client",       Stage::Nothing, Client,  |talk| talk.one(Client, |s| s.flags = SYN | ACK), NONSENSE),
     ("stray SYN-ACK of the backend",    Stage::Nothing, Backend, |talk| talk.one(Backend, |_| {}), NONSENSE),
