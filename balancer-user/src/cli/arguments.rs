@@ -211,6 +211,9 @@ pub struct ReloadArgs {
     /// Keep what the last `reload --confirm` has changed
     #[arg(long, conflicts_with = "confirm")]
     pub confirmed: bool,
+    /// Don't wait until it is done: `balancer events` tells what comes of it
+    #[arg(long, conflicts_with_all = ["confirm", "confirmed"])]
+    pub no_wait: bool,
 }
 
 /// One of two.

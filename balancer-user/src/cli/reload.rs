@@ -14,19 +14,20 @@ pub fn run(paths: &Paths, arguments: &ReloadArgs, output: Output) -> Result<Exit
     let command = ReloadCommand {
         confirm_ms: arguments.confirm.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
         confirmed: arguments.confirmed,
+        no_wait: arguments.no_wait,
     };
     let reloaded = ask::wait(Client::new(&paths.socket).reload(&command))?;
     let text = match output {
         Output::Json => ask::json(&reloaded)?,
-        Output::Table => lines(&reloaded, arguments.confirmed),
+        Output::Table => lines(&reloaded, arguments.confirmed || arguments.no_wait),
     };
     exit::print(&text)?;
     Ok(Exit::Ok)
 }
 
-fn lines(reloaded: &Reloaded, is_confirmation: bool) -> String {
+fn lines(reloaded: &Reloaded, is_only_a_message: bool) -> String {
     let mut lines = vec![printable(&reloaded.message)];
-    if reloaded.changes.is_empty() && !is_confirmation {
+    if reloaded.changes.is_empty() && !is_only_a_message {
         lines.push("nothing changed".to_owned());
     }
     lines.extend(reloaded.changes.iter().map(|change| printable(change)));

@@ -85,7 +85,7 @@ pub(super) fn listen_for(
     cause: &Cause,
 ) -> Result<Option<TcpListener>, NotReloaded> {
     match listen(config, known) {
-        Err(problem) if matches!(cause, Cause::Verb(..) | Cause::Signal) => {
+        Err(problem) if matches!(cause, Cause::Verb(..) | Cause::Unwaited(_)) => {
             Err(NotReloaded::Refused(problem))
         }
         listened => Ok(listened.unwrap_or_default()),
@@ -263,7 +263,9 @@ mod tests {
         assert!(listen(&config(address), Some(address)).unwrap().is_none(), "it is there already");
         assert_eq!(listen_at_a_start(&config(address), false).unwrap_err(), said);
         assert!(listen_at_a_start(&config(address), true).is_ok_and(|bound| bound.is_none()));
-        let Err(NotReloaded::Refused(_)) = listen_for(&config(address), None, &Cause::Signal) else {
+        let Err(NotReloaded::Refused(_)) =
+            listen_for(&config(address), None, &Cause::Unwaited(String::new()))
+        else {
             panic!("it was accepted")
         };
         assert!(listen_for(&config(address), None, &Cause::Expired).is_ok_and(|bound| bound.is_none()));

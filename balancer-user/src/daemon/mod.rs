@@ -349,7 +349,7 @@ impl Daemon {
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 // One that comes before the first decision waits for it.
-                _ = signals.hang_up.recv(), if self.ready => self.reload(Cause::Signal),
+                _ = signals.hang_up.recv(), if self.ready => self.reload(Cause::Unwaited("SIGHUP".to_owned())),
             }
         }
     }

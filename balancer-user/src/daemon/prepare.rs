@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::config::{self, Config, ConfigErrors, Known, Missing, Parsed};
 use crate::control::server::NotReloaded;
@@ -29,6 +31,14 @@ use super::{dashboard, redirects};
 
 /// For neighbours of new backends to answer; those who don't are led to when they do.
 const WAYS_LIMIT: Duration = Duration::from_millis(300);
+
+/// For the file and all that it names, host names included. A file system that doesn't answer must not be waited for: whoever
+/// asked is told, and a configuration that nobody confirmed has to be taken back.
+const READING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Whoever hangs in reading has a thread, and as many may as leave enough for everything else.
+const READINGS: usize = 8;
+static READING: Semaphore = Semaphore::const_new(READINGS);
 
 /// Where what is wanted comes from.
 pub(super) enum Source {
@@ -91,7 +101,7 @@ pub(super) async fn prepare(
     flows: Arc<FlowTable>,
 ) -> Prepared {
     let Places { path, pin_dir, pins, resolver, hosts, interfaces, redirects, http } = places;
-    let read = spawn_blocking(move || {
+    let read = within(READING_LIMIT, &READING, move || {
         let wanted = match source {
             Source::Known(accepted) => Ok(*accepted),
             // What was accepted once comes back without those of which nobody knows any more where they are.
@@ -105,10 +115,7 @@ pub(super) async fn prepare(
     });
     let (mut wanted, busy) = match read.await {
         Ok(read) => read,
-        Err(problem) => (
-            Err(NotReloaded::Refused(format!("the configuration could not be read: {problem}"))),
-            Busy::default(),
-        ),
+        Err(problem) => (Err(NotReloaded::Refused(problem)), Busy::default()),
     };
     if let Ok(Accepted { config, .. }) = &wanted
         && let Err(error) = refuse_foreign_programs(config, &interfaces, &pins).await
@@ -138,6 +145,27 @@ pub(super) async fn prepare(
     }
     let ways = first_ways(&new, WAYS_LIMIT).await;
     Prepared { cause, wanted, busy, ways, listeners }
+}
+
+/// Has something read that may never end, in a thread of its own.
+async fn within<T: Send + 'static>(
+    limit: Duration,
+    places: &'static Semaphore,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let hangs = "the configuration, or a file that it names, is on a file system that does not answer";
+    let Ok(place) = places.try_acquire() else {
+        return Err(format!("{hangs}: {READINGS} attempts to read it have not ended"));
+    };
+    let reading = spawn_blocking(move || {
+        let _place = place;
+        read()
+    });
+    match timeout(limit, reading).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(problem)) => Err(format!("the configuration could not be read: {problem}")),
+        Err(_) => Err(format!("{hangs}: it was not read in {limit:?}")),
+    }
 }
 
 /// Where nobody of ours listens yet.
@@ -179,4 +207,33 @@ fn read(
         Exit::Config => NotReloaded::Invalid(failure.to_string()),
         _ => NotReloaded::Refused(failure.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn who_never_ends_is_not_waited_for_and_takes_one_place() {
+        static PLACES: Semaphore = Semaphore::const_new(1);
+        let (release, hanging) = channel::<()>();
+        let hangs = within(SHORT, &PLACES, move || hanging.recv().is_err());
+        assert!(hangs.await.unwrap_err().ends_with("it was not read in 20ms"));
+        assert!(within(SHORT, &PLACES, || 7).await.unwrap_err().ends_with("have not ended"));
+        drop(release);
+        // Its place is free again.
+        let _place = timeout(READING_LIMIT, PLACES.acquire()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_ends_in_time_gives_his_place_back() {
+        static PLACES: Semaphore = Semaphore::const_new(1);
+        for n in 0..2 {
+            assert_eq!(within(READING_LIMIT, &PLACES, move || n).await, Ok(n));
+        }
+    }
 }

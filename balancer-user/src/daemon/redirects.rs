@@ -35,7 +35,7 @@ pub(super) fn listen(
     for address in wanted(config).into_keys().filter(|address| !known.contains(address)) {
         match redirect::bind(address) {
             Ok(listener) => drop(listeners.insert(address, listener)),
-            Err(error) if matches!(cause, Cause::Verb(..) | Cause::Signal) => {
+            Err(error) if matches!(cause, Cause::Verb(..) | Cause::Unwaited(_)) => {
                 return Err(NotReloaded::Refused(format!(
                     "pool.service.redirect_http: {address}: {error}: write an address of this gateway and a port that \
                      nobody has (`ss -ltnp` shows who)"

@@ -4,6 +4,8 @@
 //! Deliberately not here: the steps of a change (`transition`), what the operator may ask for (`operator`), probes and
 //! their timing, and anything that carries a decision out.
 
+use crate::duration::Shown;
+
 use super::Moment;
 use super::backend::Backend;
 use super::decision::{ActiveReason, Cut, Outbox, Whose};
@@ -186,8 +188,8 @@ impl Pool {
         if let Some((to, due)) = self.failback_due()
             && due <= now
         {
-            let up_for = now - self.backends[to.0].since();
-            let evidence = format!("first in order, up for {up_for:?}");
+            let up_for = Shown(now - self.backends[to.0].since());
+            let evidence = format!("first in order, up for {up_for}");
             let reason = ActiveReason::Failback;
             self.move_to(Move { to, reason, evidence, forced: false, reset: false }, now, out);
         }

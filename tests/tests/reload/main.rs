@@ -268,6 +268,28 @@ fn each_kind_of_change_is_carried_out_under_traffic() -> Result<()> {
 }
 
 #[test]
+fn who_does_not_wait_for_a_reload_is_told_by_an_event() -> Result<()> {
+    let site = site("unwaited", &Topology::two_armed())?;
+    let right = site.configuration(Options::default());
+    for (text, reason, words) in [
+        (right.replace("max_fails = 1", "max_fails = 2"), "accepted", "max_fails of server1 1 -> 2"),
+        (right.replace("max_fails", "max_failures"), "refused", "did you mean"),
+    ] {
+        site.gateway.configure(&text)?;
+        let said = site.gateway.verb(&["reload", "--no-wait"])?.expect(0)?;
+        assert!(said.stdout.starts_with("the configuration is being read"), "{said:?}");
+        poll_until(PATIENCE, reason, || {
+            let events = site.gateway.verb(&["events"]).map_err(|error| format!("{error:#}"))?.stdout;
+            let is_told = |line: &str| {
+                [reason, "`reload --no-wait` by uid 0", words].iter().all(|word| line.contains(word))
+            };
+            if events.lines().any(is_told) { Ok(()) } else { Err(events) }
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_interface_is_added_and_removed_under_traffic() -> Result<()> {
     let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
     let mut site = Site::prepare("interface", &Topology::three_armed(), Options::default(), &programs)?;

@@ -17,6 +17,9 @@ pub struct ReloadCommand {
     /// Confirm the last one, and read nothing.
     #[serde(default)]
     pub confirmed: bool,
+    /// Answer before it is done. Left out where it isn't wanted, which daemons that don't know it understand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_wait: bool,
 }
 
 impl ReloadCommand {
@@ -33,7 +36,9 @@ impl ReloadCommand {
     #[must_use]
     pub fn typed(&self) -> String {
         let confirm = self.confirm_ms.map(|ms| format!(" --confirm {ms}ms")).unwrap_or_default();
-        format!("reload{confirm}{}", if self.confirmed { " --confirmed" } else { "" })
+        let confirmed = if self.confirmed { " --confirmed" } else { "" };
+        let no_wait = if self.no_wait { " --no-wait" } else { "" };
+        format!("reload{confirm}{confirmed}{no_wait}")
     }
 }
 

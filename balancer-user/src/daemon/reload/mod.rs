@@ -44,7 +44,8 @@ type Reply = oneshot::Sender<Result<Reloaded, NotReloaded>>;
 pub(super) enum Cause {
     /// The verb, typed by this user.
     Verb(ReloadCommand, u32, Reply),
-    Signal,
+    /// A signal, or the verb of who doesn't wait for it: by whom.
+    Unwaited(String),
     /// Nobody confirmed the last one.
     Expired,
     /// What had to wait for a pool may be carried out now.
@@ -57,7 +58,7 @@ impl Cause {
     /// Whether it brings a configuration that somebody wrote.
     const fn is_new(&self) -> bool {
         match self {
-            Self::Verb(..) | Self::Signal | Self::Expired => true,
+            Self::Verb(..) | Self::Unwaited(_) | Self::Expired => true,
             Self::Delayed | Self::Resolved => false,
         }
     }
@@ -168,6 +169,14 @@ impl Daemon {
             }
             return;
         }
+        let cause = match cause {
+            Cause::Verb(asked @ ReloadCommand { no_wait: true, .. }, uid, reply) => {
+                // As above.
+                let _ = reply.send(Ok(self.begun()));
+                Cause::Unwaited(format!("`{}` by uid {uid}", asked.typed()))
+            }
+            cause => cause,
+        };
         if !self.reloads.is_under_way {
             self.begin(cause);
         } else if self.reloads.waiting.len() < WAITING {
@@ -183,7 +192,7 @@ impl Daemon {
             return;
         }
         let source = match &cause {
-            Cause::Verb(..) | Cause::Signal => Source::File,
+            Cause::Verb(..) | Cause::Unwaited(_) => Source::File,
             // It stays until it is taken back.
             Cause::Expired => {
                 let again = self.clock.now() + ROLL_BACK_AGAIN;
@@ -233,7 +242,7 @@ impl Daemon {
     fn admit(&self, cause: &Cause) -> Result<(), String> {
         let confirm = match cause {
             Cause::Verb(asked, ..) => asked.confirm(),
-            Cause::Signal => None,
+            Cause::Unwaited(_) => None,
             Cause::Expired | Cause::Delayed | Cause::Resolved => return Ok(()),
         };
         if self.reloads.path == Path::new("-") {

@@ -82,7 +82,7 @@ impl Daemon {
                 }
             }
             // Nobody reads an answer.
-            Cause::Signal => self.alarm(entry),
+            Cause::Unwaited(_) => self.alarm(entry),
             Cause::Delayed => {
                 // Not again and again: the next reload is the operator's.
                 self.reloads.delays.clear();
@@ -104,6 +104,12 @@ impl Daemon {
         }
     }
 
+    /// For who doesn't wait.
+    pub(super) fn begun(&self) -> Reloaded {
+        let message = "the configuration is being read; `balancer events` tells what comes of it".to_owned();
+        Reloaded { message, ..self.reloaded(Vec::new()) }
+    }
+
     /// As people write it.
     pub(in crate::daemon) fn written(&self, moment: Moment) -> Timestamp {
         self.clock.wall(moment).into()
@@ -113,7 +119,7 @@ impl Daemon {
 fn by(cause: &Cause) -> String {
     match cause {
         Cause::Verb(asked, uid, _) => format!("`{}` by uid {uid}", asked.typed()),
-        Cause::Signal => "SIGHUP".to_owned(),
+        Cause::Unwaited(by) => by.clone(),
         Cause::Expired => format!("the last reload {}", Why::Late),
         Cause::Delayed => "what had to wait before".to_owned(),
         Cause::Resolved => "host names that lead elsewhere now".to_owned(),
