@@ -240,7 +240,7 @@ impl Daemon {
         if is_native && before != now {
             match now {
                 Some(lack) => warn!(event = "transmit", interface = name, "{lack}"),
-                None => info!(event = "transmit", interface = name, "packets are sent there again"),
+                None => info!(event = "transmit", interface = name, "nothing is missing there any more"),
             }
         }
         held.attempts.pause = Duration::ZERO;

@@ -227,10 +227,13 @@ impl Watcher {
     async fn device(&self, name: &str, place: Option<Place>) -> Result<Device, DataplaneError> {
         match (self.kernel.interface(name).await, place) {
             (Ok((target, facts)), _) => {
-                // Whether the driver still sends what native XDP hands it: on a veth the other end decides.
-                // Where that can't be asked, the rest is true all the same.
+                // Whether the driver still sends what native XDP hands it (on a veth the other end decides), and shows it
+                // VLANs' tags. Where that can't be asked, the rest is true all the same.
                 let features = self.kernel.xdp_features(facts.ifindex).await.unwrap_or_default();
-                let lack = features.and_then(|features| features.lack(name, facts.mtu));
+                let mut lack = features.and_then(|features| features.lack(name, facts.mtu));
+                if lack.is_none() {
+                    lack = self.kernel.hidden_tags(&[&target]).await.unwrap_or_default().remove(name);
+                }
                 Ok(Device::Here(Box::new(Here { target, facts, lack })))
             }
             (Err(DataplaneError::NoInterface(_)), Some(place)) => {

@@ -131,15 +131,19 @@ impl Neighbours {
     /// The interfaces on which packets of VLANs come to XDP without their tag, so that they would be taken for others;
     /// with what to do.
     pub async fn hidden_tags(&self, targets: &[&Target]) -> Result<BTreeMap<String, String>, DataplaneError> {
-        let trunks = self.trunks().await?;
-        let mut hidden = BTreeMap::new();
-        for target in targets.iter().filter(|target| trunks.contains(&target.ifindex)) {
+        let mut stripping = Vec::new();
+        for target in targets {
             if self.strips_tags(target.ifindex).await? {
-                let name = &target.interface;
-                hidden.insert(name.clone(), advice::hidden_tags(name).to_string());
+                stripping.push(target);
             }
         }
-        Ok(hidden)
+        if stripping.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let trunks = self.trunks().await?;
+        let hidden = stripping.into_iter().filter(|target| trunks.contains(&target.ifindex));
+        let hidden = hidden.map(|target| &target.interface);
+        Ok(hidden.map(|name| (name.clone(), advice::hidden_tags(name).to_string())).collect())
     }
 
     /// Whether the driver takes VLANs' tags off before XDP sees a packet; kernels before 5.10 don't tell.
