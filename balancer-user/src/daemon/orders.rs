@@ -181,6 +181,10 @@ impl Daemon {
             Accepted::Resumed { to, transition } => {
                 (true, format!("{name} goes on towards {} (transition {transition})", of(to)))
             }
+            Accepted::Set { backend, from: Admin::Drain, to: Admin::Drain, .. } => (
+                true,
+                format!("{} of {name} is drain, as before; its time counts anew from now on", of(backend)),
+            ),
             Accepted::Set { backend, from, to, .. } => {
                 let verb = if from == to { "is already" } else { "is now" };
                 (from != to, format!("{} of {name} {verb} {}", of(backend), to.token()))
