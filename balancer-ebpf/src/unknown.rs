@@ -35,9 +35,6 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
         // What comes again was of a service: there is none any more.
         return if draft.is_again() { Verdict::drop(Reason::NoBackend) } else { Verdict::PASS };
     }
-    if !draft.is_again() && !is_to_here(ctx, &packet, draft) {
-        return Verdict::PASS;
-    }
     match (kind, is_for_service) {
         (Kind::Syn, true) => {
             // What comes again may have come from elsewhere, and there nobody asked.
@@ -52,6 +49,10 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
         (Kind::SynAck, _) => Verdict::drop(Reason::StraySynAck),
         (Kind::Impossible, _) => Verdict::drop(Reason::BadFlags),
         (Kind::Rst, _) => Verdict::drop(Reason::NoFlow),
+        // A gateway that stands by says nothing about connections of the one that works.
+        (Kind::Ack | Kind::Fin | Kind::BareFin, _) if !is_to_here(ctx, &packet, draft) => {
+            Verdict::drop(Reason::NoFlow)
+        }
         // Nobody is told anything who can't have asked.
         (Kind::Ack | Kind::Fin | Kind::BareFin, true) if is_spoofed(ctx, key, draft.pool_slot.get()) => {
             Verdict::drop(Reason::SpoofedSource)
@@ -148,8 +149,8 @@ fn ingress_slot<A: Family>(ctx: &XdpContext, draft: &Draft<A>) -> Option<u16> {
 }
 
 /// Whether the frame is for this machine: for the interface that it came in through, or for a virtual router (VRRP), which may be
-/// this one. Where a switch doesn't know somebody it sends his frames to everybody, and a gateway that stands by is not to
-/// answer those of the one that works.
+/// this one. Where a switch doesn't know somebody it sends his frames to everybody. Not more than a guess: other addresses may
+/// be an interface's as well.
 #[inline(always)]
 fn is_to_here<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draft: &Draft<A>) -> bool {
     const VIRTUAL_ROUTER: u64 = u64::from_le_bytes([0, 0, 0x5e, 0, 0, 0, 0, 0]);

@@ -92,13 +92,15 @@ fn for_others(scene: &'static Scene) -> Vec<Case> {
     let flow = scene.flow();
     let sent_to = |mac, packet: Packet| packet.with(|packet| packet.ethernet.destination = mac);
     let mut cases = vec![
-        Case::of(scene, "what was sent to another host opens nothing and gets no answer")
-            .packet(sent_to(ANOTHER, flow.syn()))
-            .expect(passed())
+        Case::of(scene, "what was sent to another host is no flow's, and nobody is told")
             .packet(sent_to(ANOTHER, flow.request()))
-            .expect(passed())
+            .expect(dropped(Reason::NoFlow))
             .packet(sent_to(ANOTHER, flow.request().fin()))
-            .expect(passed()),
+            .expect(dropped(Reason::NoFlow))
+            .packet(sent_to(ANOTHER, flow.request().flags(flags::FIN)))
+            .expect(dropped(Reason::NoFlow))
+            .packet(sent_to(ANOTHER, flow.syn()))
+            .expect(forwarded_to(scene.primary).opening()),
     ];
     cases.extend(VIRTUAL_ROUTERS.map(|router| {
         Case::of(scene, &format!("what was sent to the virtual router {router:x?} is for this one"))
