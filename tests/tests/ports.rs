@@ -35,21 +35,30 @@ fn a_pool_that_has_no_port_left_is_told() -> Result<()> {
 
 #[test]
 fn ports_that_became_the_kernels_own_are_told_until_a_reload_leaves_them_out() -> Result<()> {
-    let site = site("taken")?;
-    let range = "net.ipv4.ip_local_port_range";
-    site.lab().gateway().run(["sysctl", "-w", &format!("{range}=20000 60999")])?;
-    told(&site, "ports 20000-32767 of passwords's snat_ports")?;
-    // Probes leave from those as well, and that counts against nobody.
+    let mut site = site("taken")?;
+    let gateway = site.lab().gateway().clone();
+    let set_range =
+        |range: &str| gateway.run(["sysctl", "-w", &format!("net.ipv4.ip_local_port_range={range}")]);
+    // All of them are flows'.
+    set_range("20000 30000")?;
+    told(&site, "ports 20000-30000 of snat_ports")?;
     sleep(SOME_PROBES);
-    assert_eq!(site.gateway.status()?.active(), "server1");
+    let status = site.gateway.status()?;
+    assert!(status.are_all_up() && status.active() == "server1", "probes leave from others: {status}");
+    let went_down: Vec<_> =
+        site.gateway.logged("health").into_iter().filter(|health| health["to"] == "down").collect();
+    assert!(went_down.is_empty(), "{went_down:?}");
+    site.kill(0);
+    site.gateway.wait_until("a server that has died to be left", |status| status.active() == "server2")?;
+
     let text = fs::read_to_string(site.gateway.configuration())?;
     let said = site.gateway.reload(&text)?;
     assert!(said.iter().any(|line| line.contains("usable snat_ports")), "{said:?}");
     site.gateway.wait_until("nothing to be missing", |status| degraded(status).is_empty())?;
-    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;
     assert_eq!(report["failed"], 0, "{report}");
     // Those who look whether the gateway's stack has seen a flow know of the usual ports only.
-    site.lab().gateway().run(["sysctl", "-w", &format!("{range}=32768 60999")])?;
+    set_range("32768 60999")?;
     sleep(SOME_PROBES);
     site.stack.forget()
 }

@@ -117,7 +117,8 @@ impl Daemon {
         let Some(prober) = self.parts.probers[ticket.pool.0][ticket.service.0].as_ref() else { return };
         let backend = &pool.backends[ticket.backend.0];
         let target = plan::probe_target(&pool.services[ticket.service.0], backend);
-        let mut prober = prober.for_backend(&backend.name, self.role(&ticket));
+        let mut prober =
+            prober.for_backend(&backend.name, self.role(&ticket)).leaving_from(self.ports.of_probes());
         if let Some(host) = &backend.host {
             prober = prober.for_host(host);
         }

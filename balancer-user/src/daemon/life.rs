@@ -173,6 +173,7 @@ impl Daemon {
         let mut daemon = Self::new(parts, kernel, flows, files, told, dashboard, options);
         daemon.show(http);
         daemon.find_leaving(&found);
+        daemon.ports_are_accepted();
         daemon.wait_on(choice.taken_back().cloned());
         daemon.redirect();
         (daemon, from_counter)

@@ -186,8 +186,7 @@ pub(super) fn probers(pool: &config::Pool) -> Result<Vec<Option<Prober>>, ProbeS
             }
         }
     };
-    let beside_flows = |prober: Prober| prober.beside_flows_from(&pool.snat_ports);
-    pool.services.iter().map(|service| Ok(prober(service)?.map(beside_flows))).collect()
+    pool.services.iter().map(prober).collect()
 }
 
 fn tls_settings(server_name: &Option<String>, verify: &config::Verify, timeout: Duration) -> TlsSettings {

@@ -1,17 +1,20 @@
 //! Whether the ports that flows leave from are enough, and still nobody else's. Numbers in, words out, as troubles: nothing here
 //! decides about a flow.
 //!
-//! The kernel's own ports can be set at any time, and a probe from a port that flows leave from has its answer taken for a
-//! flow's. So they are looked at again and again; what is done about it is the operator's, by a reload.
+//! The kernel's own ports can be set at any time, and what answers a connection of this machine from a port that flows leave from
+//! is taken for a flow's. So they are looked at again and again; probes keep to others meanwhile, and what is done about it is
+//! the operator's, by a reload.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use balancer_common::verdict::Reason;
 use tracing::warn;
 
-use crate::config::{self, Config, KernelPorts};
+use crate::config::{self, KernelPorts};
 use crate::policy::Moment;
+use crate::probe::LocalPorts;
 
 use super::Daemon;
 
@@ -24,6 +27,9 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(super) struct Ports {
     exhaustion: Exhaustion,
     taken: Option<String>,
+    /// The kernel's when the configuration was accepted, which has left them out.
+    accepted: Vec<RangeInclusive<u16>>,
+    of_probes: Arc<LocalPorts>,
 }
 
 /// Connections that found no port.
@@ -59,21 +65,40 @@ impl Ports {
         let taken = self.taken.clone().map(|words| ("snat_ports".to_owned(), words));
         exhausted.into_iter().chain(taken)
     }
+
+    /// Which ports probes leave from.
+    pub(super) fn of_probes(&self) -> Arc<LocalPorts> {
+        self.of_probes.clone()
+    }
+
+    /// What is accepted once more without a look may have left nothing out.
+    fn accept(&mut self, flows: &[RangeInclusive<u16>], kernel: &KernelPorts) {
+        let accepted = vec![kernel.ephemeral.clone()];
+        if !config::ports_without(&accepted, flows).is_empty() {
+            self.accepted = accepted;
+        }
+    }
+
+    /// These are the ports that flows leave from now, and the kernel's own ones.
+    fn are(&mut self, flows: Vec<RangeInclusive<u16>>, kernel: &KernelPorts) {
+        self.taken = taken(&flows, kernel);
+        let own = config::ports_without(&self.accepted, &flows);
+        if self.of_probes.both() != (&flows[..], &own[..]) {
+            self.of_probes = Arc::new(LocalPorts::new(flows, own));
+        }
+    }
 }
 
-/// Ports that flows of a pool leave from and the kernel gives to sockets of this machine by now.
-fn taken(config: &Config, kernel: &KernelPorts) -> Option<String> {
-    let taken: Vec<RangeInclusive<u16>> = kernel.all().collect();
-    config.pools.iter().find_map(|pool| {
-        let both = config::common_ports(&pool.snat_ports, &taken);
-        (!both.is_empty()).then(|| {
-            format!(
-                "ports {} of {}'s snat_ports belong to this machine's own connections since net.ipv4.ip_local_port_range or \
-                 net.ipv4.ip_local_reserved_ports was changed: probes from them fail; `balancer reload` leaves them out",
-                config::shown_ranges(&both),
-                pool.name
-            )
-        })
+/// Ports that flows leave from and that the kernel gives to connections of this machine by now.
+fn taken(flows: &[RangeInclusive<u16>], kernel: &KernelPorts) -> Option<String> {
+    let given = config::ports_without(std::slice::from_ref(&kernel.ephemeral), &kernel.reserved);
+    let both = config::common_ports(flows, &given);
+    (!both.is_empty()).then(|| {
+        format!(
+            "ports {} of snat_ports are this machine's own since net.ipv4.ip_local_port_range was changed: what answers its \
+             connections from there is taken for answers to flows (probes leave from others); `balancer reload` leaves them out",
+            config::shown_ranges(&both)
+        )
     })
 }
 
@@ -86,8 +111,20 @@ impl Daemon {
                 warn!(event = "dataplane", error = %error, "connections without a port are not seen")
             }
         }
+        self.with_kernel_ports(|ports, flows, kernel| ports.are(flows, kernel));
+    }
+
+    /// A configuration is in force, which has left out what is the kernel's own now.
+    pub(super) fn ports_are_accepted(&mut self) {
+        self.with_kernel_ports(|ports, flows, kernel| {
+            ports.accept(&flows, kernel);
+            ports.are(flows, kernel);
+        });
+    }
+
+    fn with_kernel_ports(&mut self, look: impl FnOnce(&mut Ports, Vec<RangeInclusive<u16>>, &KernelPorts)) {
         match KernelPorts::read() {
-            Ok(kernel) => self.ports.taken = taken(&self.parts.config, &kernel),
+            Ok(kernel) => look(&mut self.ports, self.parts.tables.flow_ports(), &kernel),
             Err(error) => warn!(event = "ports", error = %error, "the kernel's own ports are not seen"),
         }
     }
@@ -95,7 +132,6 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
-    use super::super::example;
     use super::*;
 
     #[test]
@@ -111,12 +147,24 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_became_the_kernels_are_told_with_their_pool() {
-        let config = example::config(example::BASE);
-        let kernel = |first, last| KernelPorts { ephemeral: first..=last, reserved: vec![3000..=3000] };
-        let told = taken(&config, &kernel(30000, 60999)).unwrap();
-        assert!(told.starts_with("ports 3000,30000-32767 of passwords's snat_ports belong to "), "{told}");
-        let alone = KernelPorts { reserved: Vec::new(), ..kernel(32768, 60999) };
-        assert_eq!(taken(&config, &alone), None);
+    fn ports_that_became_the_kernels_are_told_and_probes_keep_to_the_others() {
+        let kernel = |first, last| KernelPorts { ephemeral: first..=last, reserved: vec![32000..=33000] };
+        let flows = || vec![1024..=32767, 61000..=65535];
+        let mut ports = Ports { accepted: vec![32768..=60999], ..Ports::default() };
+        ports.are(flows(), &kernel(32768, 60999));
+        assert_eq!(ports.taken, None);
+        let before = ports.of_probes();
+        assert_eq!(before.both(), (&flows()[..], &[32768..=60999][..]));
+        ports.are(flows(), &kernel(30000, 61000));
+        let told = ports.taken.clone().unwrap();
+        assert!(told.starts_with("ports 30000-31999,61000 of snat_ports are this machine's own "), "{told}");
+        assert!(Arc::ptr_eq(&before, &ports.of_probes()), "nothing is another way for probes");
+        // Those of an earlier configuration that are kept for a while aren't left from either.
+        ports.are(vec![1024..=40000], &kernel(32768, 60999));
+        assert_eq!(ports.of_probes().both().1, [40001..=60999]);
+        for (ephemeral, accepted) in [((2000, 3000), 32768..=60999), ((2000, 50000), 2000..=50000)] {
+            ports.accept(&flows(), &kernel(ephemeral.0, ephemeral.1));
+            assert_eq!(ports.accepted, [accepted]);
+        }
     }
 }

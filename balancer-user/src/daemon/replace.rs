@@ -99,6 +99,7 @@ impl Daemon {
             error!(event = "dataplane", error = %error, "the kernel's tables may be behind; reload once more");
             self.reloads.is_behind = true;
         }
+        self.ports_are_accepted();
         self.parts.slots.iter_mut().for_each(PoolSlots::settle);
         self.lead_traces();
         let names = self.parts.config.gateway.interfaces.clone();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use aya::maps::{HashMap, MapData};
 use balancer_common::abi::{Address, Roles, address_bits, port_roles};
@@ -136,6 +137,22 @@ impl RoleTables {
         set(&self.address_bits, address_words(&wanted));
         set(&self.ports, port_words(plan));
         Ok(())
+    }
+
+    /// The ports that flows leave from, as the packet path knows them.
+    pub(super) fn flow_ports(&self) -> Vec<RangeInclusive<u16>> {
+        let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+        for port in 0..=u16::MAX {
+            let (word, shift) = port_roles::place(port);
+            if self.ports.load(word) >> shift & port_roles::SNAT == 0 {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(last) if last.end() + 1 == port => *last = *last.start()..=port,
+                _ => ranges.push(port..=port),
+            }
+        }
+        ranges
     }
 
     fn write(&mut self, address: IpAddr, roles: Roles) -> Result<(), DataplaneError> {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
@@ -229,6 +230,11 @@ impl Tables {
     pub fn keep_roles(&mut self, keep: bool) -> Result<(), DataplaneError> {
         let was_kept = std::mem::replace(&mut self.keeps_roles, keep);
         if was_kept && !keep { self.write_roles() } else { Ok(()) }
+    }
+
+    /// The ports that flows leave from, of whatever pool, those of an earlier plan included as long as they are kept.
+    pub fn flow_ports(&self) -> Vec<RangeInclusive<u16>> {
+        self.roles.flow_ports()
     }
 
     fn write_roles(&mut self) -> Result<(), DataplaneError> {

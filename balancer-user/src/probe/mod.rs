@@ -13,6 +13,7 @@ mod exec;
 mod failure;
 mod http;
 mod mishap;
+mod ports;
 mod tcp;
 mod tls;
 mod trust;
@@ -21,7 +22,6 @@ mod trust;
 pub(crate) mod tests;
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +31,7 @@ use tokio::time::Instant;
 pub use self::exec::Role;
 pub use self::failure::{Failure, LocalFault};
 pub use self::http::HttpSettings;
+pub use self::ports::LocalPorts;
 pub use self::trust::{ProbeSetupError, Verify};
 
 use crate::program::CommandLine;
@@ -60,8 +61,8 @@ pub struct TlsSettings {
 pub struct Prober {
     check: Check,
     timeout: Duration,
-    /// Those that flows of the pool leave from.
-    flow_ports: Arc<[RangeInclusive<u16>]>,
+    /// Where its connections leave from.
+    ports: Arc<LocalPorts>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,13 +94,13 @@ pub struct Outcome {
 
 impl Prober {
     fn new(check: Check, timeout: Duration) -> Self {
-        Self { check, timeout: timeout.min(LONGEST_TIMEOUT), flow_ports: [].into() }
+        Self { check, timeout: timeout.min(LONGEST_TIMEOUT), ports: Arc::default() }
     }
 
-    /// The same prober for a pool whose flows leave from these ports: who answers there is not heard by a probe.
+    /// The same prober, leaving from these ports.
     #[must_use]
-    pub fn beside_flows_from(self, ports: &[RangeInclusive<u16>]) -> Self {
-        Self { flow_ports: ports.into(), ..self }
+    pub fn leaving_from(self, ports: Arc<LocalPorts>) -> Self {
+        Self { ports, ..self }
     }
 
     /// A prober that is content with an established TCP connection.
@@ -178,7 +179,7 @@ impl Prober {
         let started = Instant::now();
         let deadline = started + self.timeout;
         let (result, took, certificate_expires) = match &self.check {
-            Check::Over(connection) => match tcp::connect(target, deadline, &self.flow_ports).await {
+            Check::Over(connection) => match tcp::connect(target, deadline, &self.ports).await {
                 Ok(stream) => connection.check(stream, target, started, deadline).await,
                 Err(mishap) => (Err(mishap), started.elapsed(), None),
             },

@@ -13,71 +13,102 @@
 //!   kernel's ephemeral ports, which flows never use);
 //! - a server that hasn't closed when the goodbye's time is over gets the RST.
 //!
-//! The kernel chooses the port that a probe leaves from. If its own ports were changed after the configuration was read, that
-//! may be one that flows leave from: then the packet path takes the server's answer for one to a flow, which isn't the
-//! server's fault.
-//!
 //! Deliberately not here: anything of TLS or HTTP.
 
 use std::io;
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
 use super::mishap::{Mishap, Step};
+use super::ports::LocalPorts;
 
 /// How long the goodbye may take: many round trips of a LAN, a few of a WAN, and short enough not to matter beside an
 /// interval.
 const GOODBYE: Duration = Duration::from_millis(250);
 
+/// How many ports are tried before there is none: of those that there are a few are in use.
+const PORT_TRIES: u32 = 16;
+
 /// How much a server may still send us during the goodbye: session tickets, a banner, the answer to nothing.
 const GOODBYE_BYTES: u64 = 64 * 1024;
 
-/// Opens the connection that is to be probed. `flow_ports`: those that flows leave from.
+/// Opens the connection that is to be probed.
 pub(super) async fn connect(
     target: SocketAddr,
     deadline: Instant,
-    flow_ports: &[RangeInclusive<u16>],
+    ports: &LocalPorts,
 ) -> Result<TcpStream, Mishap> {
-    let socket = socket(target).map_err(|errno| Mishap::Local(errno.into()))?;
-    match rustix::net::connect(&socket, &target) {
-        Ok(()) | Err(Errno::INPROGRESS) => {}
-        Err(errno) => return Err(Mishap::from_io(&errno.into(), Step::Connect)),
+    let mut socket = if ports.are_chosen() { chosen(target, ports)? } else { socket(target)? };
+    begin(&socket, target)?;
+    if !ports.are_chosen() && own_port(&socket).is_some_and(|port| ports.is_wrong(port)) {
+        // What answers that SYN, nobody hears.
+        socket = chosen(target, ports)?;
+        begin(&socket, target)?;
     }
     let stream = TcpStream::from_std(socket.into()).map_err(Mishap::Local)?;
-    let mishap = match timeout_at(deadline, connected(&stream)).await {
-        Ok(Ok(())) => return Ok(stream),
-        Ok(Err(error)) => Mishap::from_io(&error, Step::Connect),
-        Err(_) => Mishap::Backend(Failure::ConnectTimeout),
-    };
-    let port = stream.local_addr().map_or(0, |own| own.port());
-    if flow_ports.iter().any(|ports| ports.contains(&port)) {
-        let problem = format!(
-            "the kernel has given the probe port {port}, which is one of snat_ports: its own ports were changed, and \
-             `balancer reload` leaves them out"
-        );
-        return Err(Mishap::Local(io::Error::other(problem)));
+    match timeout_at(deadline, connected(&stream)).await {
+        Ok(Ok(())) => Ok(stream),
+        Ok(Err(error)) => Err(Mishap::from_io(&error, Step::Connect)),
+        Err(_) => Err(Mishap::Backend(Failure::ConnectTimeout)),
     }
-    Err(mishap)
+}
+
+/// Sends the SYN.
+fn begin(socket: &OwnedFd, target: SocketAddr) -> Result<(), Mishap> {
+    match rustix::net::connect(socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(errno) => Err(Mishap::from_io(&errno.into(), Step::Connect)),
+    }
+}
+
+/// The port that the kernel has given.
+fn own_port(socket: &OwnedFd) -> Option<u16> {
+    let own = getsockname(socket).and_then(SocketAddr::try_from).ok()?;
+    Some(own.port())
+}
+
+/// A socket with a port that is chosen here.
+fn chosen(target: SocketAddr, ports: &LocalPorts) -> Result<OwnedFd, Mishap> {
+    let anywhere: IpAddr =
+        if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    for _ in 0..PORT_TRIES {
+        let mut by_chance = [0; 4];
+        getrandom(&mut by_chance, GetRandomFlags::empty()).map_err(local)?;
+        let Some(port) = ports.chosen(u32::from_ne_bytes(by_chance)) else { break };
+        let socket = socket(target)?;
+        match bind(&socket, &SocketAddr::new(anywhere, port)) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::ADDRINUSE) => {}
+            Err(errno) => return Err(local(errno)),
+        }
+    }
+    let problem = "the kernel's own ports are snat_ports now, and no other one is free: `balancer reload` leaves them out of \
+                   snat_ports";
+    Err(Mishap::Local(io::Error::other(problem)))
 }
 
 /// No packet has left when something fails here, so it is never the backend's fault.
-fn socket(target: SocketAddr) -> Result<OwnedFd, Errno> {
+fn socket(target: SocketAddr) -> Result<OwnedFd, Mishap> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(local)?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(local)?;
     // close_notify follows our last handshake message at once; Nagle's algorithm would hold it for a round trip.
-    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_tcp_nodelay(&socket, true).map_err(local)?;
     Ok(socket)
+}
+
+fn local(errno: Errno) -> Mishap {
+    Mishap::Local(errno.into())
 }
 
 /// Until a connection attempt has ended.

@@ -11,6 +11,8 @@ mod requests;
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -20,7 +22,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
 use super::mishap::{Mishap, Step};
-use super::{Failure, Prober, TlsSettings, Verify};
+use super::{Failure, LocalPorts, Prober, TlsSettings, Verify};
 use backend::{Backend, Ca, NAME, Tls, certificate, hello, until_the_end};
 use certificates::day;
 
@@ -87,10 +89,22 @@ async fn a_full_backlog_ends_at_the_connect_timeout() {
     assert_eq!(outcome.result, Err(Failure::ConnectTimeout));
     assert!(outcome.took >= SHORT && outcome.took < PATIENT, "{outcome:?}");
     assert_eq!(failure(&Prober::tcp(SHORT), target).await, Failure::ConnectTimeout);
-    // From a port that flows leave from nobody would have heard the answer.
-    let deaf = Prober::tcp(SHORT).beside_flows_from(&[1..=u16::MAX]);
-    let fault = deaf.run(target).await.unwrap_err().to_string();
-    assert!(fault.contains("one of snat_ports"), "{fault}");
+}
+
+#[tokio::test]
+async fn no_probe_stays_on_a_port_that_flows_leave_from() {
+    let backend = Backend::that(|mut stream| async move { until_the_end(&mut stream).await }).await;
+    let leaving = |own: Vec<RangeInclusive<u16>>| {
+        let ports = Arc::new(LocalPorts::new(vec![1024..=u16::MAX], own));
+        Prober::tcp(PATIENT).leaving_from(ports)
+    };
+    // The first time it is seen, from then on the kernel isn't asked.
+    let chosen = leaving(vec![300..=900]);
+    for _ in 0..3 {
+        assert_eq!(chosen.run(backend.address).await.unwrap().result, Ok(()));
+    }
+    let fault = leaving(vec![]).run(backend.address).await.unwrap_err().to_string();
+    assert!(fault.contains("are snat_ports now"), "{fault}");
 }
 
 #[tokio::test]
