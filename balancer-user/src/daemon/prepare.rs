@@ -39,6 +39,7 @@ const READING_LIMIT: Duration = Duration::from_secs(30);
 /// Whoever hangs in reading has a thread, and as many may as leave enough for everything else.
 const READINGS: usize = 8;
 static READING: Semaphore = Semaphore::const_new(READINGS);
+static KNOWN: Semaphore = Semaphore::const_new(READINGS);
 
 /// Where what is wanted comes from.
 pub(super) enum Source {
@@ -101,7 +102,9 @@ pub(super) async fn prepare(
     flows: Arc<FlowTable>,
 ) -> Prepared {
     let Places { path, pin_dir, pins, resolver, hosts, interfaces, redirects, http } = places;
-    let read = within(READING_LIMIT, &READING, move || {
+    // What was accepted before is not read.
+    let places = if matches!(source, Source::Known(_)) { &KNOWN } else { &READING };
+    let read = within(READING_LIMIT, places, move || {
         let wanted = match source {
             Source::Known(accepted) => Ok(*accepted),
             // What was accepted once comes back without those of which nobody knows any more where they are.

@@ -169,21 +169,33 @@ impl Daemon {
             }
             return;
         }
-        let cause = match cause {
-            Cause::Verb(asked @ ReloadCommand { no_wait: true, .. }, uid, reply) => {
-                // As above.
-                let _ = reply.send(Ok(self.begun()));
-                Cause::Unwaited(format!("`{}` by uid {uid}", asked.typed()))
-            }
-            cause => cause,
+        if self.reloads.is_under_way && self.reloads.waiting.len() >= WAITING {
+            self.refuse(cause, NotReloaded::Refused("too many reloads wait for another one".to_owned()));
+            return;
+        }
+        let cause = match self.unwaited(cause) {
+            Ok(cause) => cause,
+            Err((cause, reason)) => return self.refuse(cause, NotReloaded::Refused(reason)),
         };
-        if !self.reloads.is_under_way {
-            self.begin(cause);
-        } else if self.reloads.waiting.len() < WAITING {
+        if self.reloads.is_under_way {
             self.reloads.waiting.push_back(cause);
         } else {
-            self.refuse(cause, NotReloaded::Refused("too many reloads wait for another one".to_owned()));
+            self.begin(cause);
         }
+    }
+
+    /// Whoever doesn't wait has his answer as soon as nothing can be said against it without a look at the file.
+    fn unwaited(&self, cause: Cause) -> Result<Cause, (Cause, String)> {
+        if !matches!(cause, Cause::Verb(ReloadCommand { no_wait: true, .. }, ..)) {
+            return Ok(cause);
+        }
+        if let Err(reason) = self.admit(&cause) {
+            return Err((cause, reason));
+        }
+        let Cause::Verb(asked, uid, reply) = cause else { return Ok(cause) };
+        // Who asked may be gone.
+        let _ = reply.send(Ok(self.begun()));
+        Ok(Cause::Unwaited(format!("`{}` by uid {uid}", asked.typed())))
     }
 
     fn begin(&mut self, cause: Cause) {
@@ -241,6 +253,11 @@ impl Daemon {
     /// What can be refused without a look at the file.
     fn admit(&self, cause: &Cause) -> Result<(), String> {
         let confirm = match cause {
+            Cause::Verb(ReloadCommand { no_wait: true, confirm_ms: Some(_), .. }, ..) => {
+                return Err(
+                    "who has a reload taken back unless it is confirmed has to wait for it".to_owned()
+                );
+            }
             Cause::Verb(asked, ..) => asked.confirm(),
             Cause::Unwaited(_) => None,
             Cause::Expired | Cause::Delayed | Cause::Resolved => return Ok(()),
