@@ -5,6 +5,11 @@
 
 use std::panic;
 use std::process;
+use std::thread;
+use std::time::Duration;
+
+/// For what the log has yet to write: it is what led there.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 tokio::task_local! {
     static ALONE: ();
@@ -16,6 +21,7 @@ pub fn end_the_process() {
     panic::set_hook(Box::new(move |about| {
         tell(about);
         if ALONE.try_with(|()| ()).is_err() {
+            thread::sleep(LAST_WORDS);
             process::abort();
         }
     }));
@@ -24,6 +30,11 @@ pub fn end_the_process() {
 /// A task that a panic ends alone.
 pub async fn alone<T>(task: impl Future<Output = T>) -> T {
     ALONE.scope((), task).await
+}
+
+/// The same of what such a task has done in a thread beside it.
+pub fn alone_in_a_thread<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    move || ALONE.sync_scope((), work)
 }
 
 #[cfg(test)]
@@ -46,6 +57,7 @@ mod tests {
         end_the_process();
         let ended = match part {
             "connection" => tokio::spawn(alone(async { panics() })).await,
+            "thread of a connection" => tokio::task::spawn_blocking(alone_in_a_thread(panics)).await,
             "task" => tokio::spawn(async { panics() }).await,
             _ => tokio::task::spawn_blocking(panics).await,
         };
@@ -62,7 +74,9 @@ mod tests {
         if let Ok(part) = env::var(PART) {
             return ends_by_itself(&part).await;
         }
-        assert!(start("connection").success());
+        for part in ["connection", "thread of a connection"] {
+            assert!(start(part).success(), "{part}");
+        }
         for part in ["task", "thread"] {
             assert_eq!(start(part).signal(), Some(libc::SIGABRT), "{part}");
         }

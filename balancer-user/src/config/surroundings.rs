@@ -74,19 +74,24 @@ impl Surroundings {
     pub fn read() -> Result<Self, SurroundingsError> {
         let interfaces =
             if_nameindex().map_err(|source| SurroundingsError::System { what: "the interfaces", source })?;
-        let interfaces: BTreeSet<String> =
-            interfaces.iter().map(|one| one.name().to_string_lossy().into_owned()).collect();
-        let (mut addresses, mut headless) = (BTreeSet::new(), interfaces.clone());
+        let (mut addresses, mut seen, mut with_header) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for one in
             getifaddrs().map_err(|source| SurroundingsError::System { what: "the addresses", source })?
         {
-            let Some(address) = one.address else { continue };
-            addresses.extend(ip(&address));
-            if has_ethernet_header(&address) {
-                headless.remove(&one.interface_name);
+            if let Some(address) = one.address {
+                addresses.extend(ip(&address));
+                if has_ethernet_header(&address) {
+                    with_header.insert(one.interface_name.clone());
+                }
             }
+            seen.insert(one.interface_name);
         }
-        Ok(Self { interfaces, headless, addresses, ports: KernelPorts::read()? })
+        Ok(Self {
+            interfaces: interfaces.iter().map(|one| one.name().to_string_lossy().into_owned()).collect(),
+            headless: seen.difference(&with_header).cloned().collect(),
+            addresses,
+            ports: KernelPorts::read()?,
+        })
     }
 }
 

@@ -272,9 +272,8 @@ impl Daemon {
             Some(Device::Here(here)) if held.is_on(here) => {
                 let facts = here.facts;
                 let problem = impassable(here.target.carrier, name);
-                if held.written.is_none_or(|(_, written)| written != facts) {
-                    self.write_interface(name, facts);
-                }
+                // Also if they are the same: where the device was gone for a moment, the kernel has emptied its place.
+                self.write_interface(name, facts);
                 match problem {
                     Some(problem) => self.trouble(name, problem),
                     None => self.is_well(name),
@@ -386,7 +385,6 @@ impl Daemon {
                     // It is told anew below, and is news then.
                     held.device = None;
                 }
-                // Also of a device that is the same as before: when it was gone, the kernel has emptied its place.
                 self.write_interface(name, facts);
                 // Whatever was found out before is told anew, also what there is now if the device was made anew meanwhile.
                 self.watch();

@@ -42,7 +42,7 @@ impl Daemon {
         let accepted = accepted.map_err(|refusal| refusal.to_string());
         let outcome = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
             let pool = pool.ok_or("the pool is gone")?;
-            Ok(self.outcome(pool, accepted))
+            Ok(self.outcome(pool, asked, accepted))
         });
         let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
         // A cause comes before what it leads to.
@@ -164,7 +164,7 @@ impl Daemon {
         }
     }
 
-    fn outcome(&self, pool: PoolIndex, accepted: &Accepted) -> Outcome {
+    fn outcome(&self, pool: PoolIndex, asked: &Asked, accepted: &Accepted) -> Outcome {
         let (name, of) = (self.pool_name(pool), |backend| self.backend_name(pool, backend));
         let active = self.policy.snapshot(pool, self.clock.now()).active;
         let (changed, message) = match *accepted {
@@ -181,10 +181,9 @@ impl Daemon {
             Accepted::Resumed { to, transition } => {
                 (true, format!("{name} goes on towards {} (transition {transition})", of(to)))
             }
-            Accepted::Set { backend, from: Admin::Drain, to: Admin::Drain, .. } => (
-                true,
-                format!("{} of {name} is drain, as before; its time counts anew from now on", of(backend)),
-            ),
+            Accepted::Set { backend, from: Admin::Drain, to: Admin::Drain, .. } if has_a_deadline(asked) => {
+                (true, format!("{} of {name} is drain, as before, and has another deadline now", of(backend)))
+            }
             Accepted::Set { backend, from, to, .. } => {
                 let verb = if from == to { "is already" } else { "is now" };
                 (from != to, format!("{} of {name} {verb} {}", of(backend), to.token()))
@@ -205,6 +204,11 @@ impl Daemon {
             let _ = reply.send(outcome);
         });
     }
+}
+
+/// Whether it is a drain whose time was told.
+fn has_a_deadline(asked: &Asked) -> bool {
+    matches!(asked, Asked::Drain(drain) if drain.deadline_ms.is_some())
 }
 
 fn with_warning(mut outcome: Outcome, saved: Result<(), Unsaved>) -> Outcome {

@@ -27,7 +27,9 @@ pub struct Pinned {
     pub path: PathBuf,
     /// The kernel's id of the link.
     pub id: u32,
-    /// The kernel's index of the device; `None`: it is gone.
+    /// The kernel's id of its program.
+    pub program_id: u32,
+    /// The kernel's index of the device, in the network namespace that it is in; `None`: it is gone.
     pub ifindex: Option<u32>,
 }
 
@@ -43,8 +45,10 @@ pub fn pinned(pins: &Path) -> Result<Vec<Pinned>, DataplaneError> {
             LinkError::SyscallError(SyscallError { io_error, .. }) => io_error,
             error => io::Error::other(error),
         })?;
-        let (id, ifindex) = device(&link.into())?;
-        Ok(Pinned { path: path.to_owned(), id, ifindex })
+        let link: FdLink = link.into();
+        let info = link.info().map_err(io::Error::other)?;
+        let (id, program_id) = (info.id(), info.program_id());
+        Ok(Pinned { path: path.to_owned(), id, program_id, ifindex: device(id)? })
     };
     opened(pins, open)
 }
@@ -87,16 +91,15 @@ fn listed(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     Ok(paths)
 }
 
-/// A link's id, and the device that its program is on, as the kernel shows it among our open files.
-fn device(link: &FdLink) -> io::Result<(u32, Option<u32>)> {
-    let id = link.info().map_err(io::Error::other)?.id();
+/// The device that the program of a link of this id is on, as the kernel shows it among our open files.
+fn device(id: u32) -> io::Result<Option<u32>> {
     let shown = id.to_string();
     for file in fs::read_dir("/proc/self/fdinfo")? {
         // Others are opened and closed meanwhile.
         let Ok(text) = fs::read_to_string(file?.path()) else { continue };
         if value(&text, "link_id:") == Some(&shown) {
             let ifindex = value(&text, "ifindex:").and_then(|index| index.parse().ok());
-            return Ok((id, ifindex.filter(|index| *index != 0)));
+            return Ok(ifindex.filter(|index| *index != 0));
         }
     }
     Err(io::Error::other("the kernel does not show it in /proc/self/fdinfo"))

@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use crate::config::Token;
 use crate::control::protocol::{EventsQuery, Record};
 use crate::control::server::{Request, Told};
+use crate::panics::alone_in_a_thread;
 
 use super::picture;
 
@@ -222,10 +223,10 @@ impl Maker {
         let (news, edition) = (self.news.clone(), self.edition);
         let may_act = self.token.borrow().is_some();
         // Of thousands of backends that takes its time, and the loop has none.
-        let drawn = spawn_blocking(move || {
+        let drawn = spawn_blocking(alone_in_a_thread(move || {
             let news = picture::news(news.iter().map(AsRef::as_ref), &status);
             (Piece::new("state", &picture::state(&status, &stats, may_act)), Piece::new("news", &news))
-        });
+        }));
         let (state, news) = drawn.await.ok()?;
         Some(Shot { made, state, news, edition })
     }

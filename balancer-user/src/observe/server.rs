@@ -29,7 +29,7 @@ use crate::config::Token;
 use crate::control::protocol::ErrorBody;
 use crate::control::server::Request;
 use crate::crowd::{Crowd, Crowded, Guest};
-use crate::panics::alone;
+use crate::panics::{alone, alone_in_a_thread};
 
 use super::act;
 use super::board::{Board, ask};
@@ -223,7 +223,7 @@ async fn scrape(site: &Site) -> Result<Response<Body>, Refusal> {
         let (status, stats) = ask(&site.requests, Request::Picture).await?;
         let tallies = site.tallies.clone();
         // Of thousands of backends that takes its time, and the loop has none.
-        spawn_blocking(move || metrics::render(status, stats, &tallies).ok()).await.ok()?
+        spawn_blocking(alone_in_a_thread(move || metrics::render(status, stats, &tallies).ok())).await.ok()?
     };
     let text = timeout(ANSWER, asked).await.ok().flatten().ok_or_else(silent)?;
     Ok(response(StatusCode::OK, OPEN_METRICS, text))
