@@ -43,7 +43,7 @@ pub(crate) fn unknown<A: Family>(ctx: &XdpContext) -> Verdict {
         }
         (Kind::Syn, false) => Verdict::PASS,
         // Of a backend whose client was sent on to another: it is told that nobody waits any more.
-        (Kind::SynAck, false) if flow_table::has_retried::<A>() => {
+        (Kind::SynAck, false) if flow_table::has_retried::<A>() && is_to_here(ctx, &packet, draft) => {
             Verdict::answer(Answer::Reset(packet.tcp_at as u32))
         }
         (Kind::SynAck, _) => Verdict::drop(Reason::StraySynAck),
@@ -89,6 +89,7 @@ fn open<A: Family>(ctx: &XdpContext, packet: &mut Packet<'_, A>, draft: &Draft<A
         }
         Route::Hold => return Verdict::drop(Reason::NoNextHop),
         Route::Reject if draft.is_again() => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
+        Route::Reject if !is_to_here(ctx, packet, draft) => return Verdict::drop(Reason::AllDown),
         Route::Reject => match service::trial(service) {
             0 => return Verdict::answer(Answer::Refusal(packet.tcp_at as u32)),
             backend => backend,

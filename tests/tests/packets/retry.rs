@@ -325,7 +325,9 @@ fn unanswered(scene: &'static Scene) -> Vec<Case> {
                     .packet(flow.syn())
                     .expect(moved(backup))
                     .packet(flow.syn_ack())
-                    .expect(of_no_flow(scene, answered(Reason::NoFlow))),
+                    .expect(of_no_flow(scene, answered(Reason::NoFlow)))
+                    .packet(flow.syn_ack().with(|packet| packet.ethernet.destination = [2, 0, 0, 0, 0, 0x77]))
+                    .expect(of_no_flow(scene, dropped(Reason::StraySynAck))),
                 backup,
             )
             .signalled(scene.primary, lost)

@@ -2,7 +2,9 @@
 //! answer that can't come. What would answer a RST, or is an answer itself, gets none.
 
 use balancer_common::verdict::Reason;
-use balancer_tests::case::{Case, Forwarding, Scene, answered, dropped, forwarded_to, passed, run_all, tcp};
+use balancer_tests::case::{
+    Case, Change, Forwarding, Scene, answered, dropped, forwarded_to, passed, run_all, tcp,
+};
 use balancer_tests::packet::{Checksum, Mac, Packet, flags};
 
 use super::{everywhere, in_all};
@@ -101,6 +103,12 @@ fn for_others(scene: &'static Scene) -> Vec<Case> {
             .expect(dropped(Reason::NoFlow))
             .packet(sent_to(ANOTHER, flow.syn()))
             .expect(forwarded_to(scene.primary).opening()),
+        Case::of(scene, "who asks another host isn't refused by this one")
+            .then(Change::Reject(scene))
+            .packet(sent_to(ANOTHER, flow.syn()))
+            .expect(dropped(Reason::AllDown))
+            .packet(flow.syn())
+            .expect(answered(Reason::AllDown)),
     ];
     cases.extend(VIRTUAL_ROUTERS.map(|router| {
         Case::of(scene, &format!("what was sent to the virtual router {router:x?} is for this one"))
