@@ -358,6 +358,8 @@ impl Daemon {
     async fn open_for_traffic(&mut self) -> Result<(), Failure> {
         let attachments = self.parts.open_for_traffic().await?;
         attachments.iter().for_each(Attachment::log);
+        // Those of an earlier configuration are nobody's any more.
+        self.ports_are_accepted();
         self.interfaces.opened(attachments);
         self.ready = true;
         self.settle_all();

@@ -71,10 +71,13 @@ impl Ports {
         self.of_probes.clone()
     }
 
-    /// What is accepted once more without a look may have left nothing out.
+    /// What is accepted once more without a look at the machine may have left few out, or none.
     fn accept(&mut self, flows: &[RangeInclusive<u16>], kernel: &KernelPorts) {
+        let left = |accepted| -> usize {
+            config::ports_without(accepted, flows).iter().map(ExactSizeIterator::len).sum()
+        };
         let accepted = vec![kernel.ephemeral.clone()];
-        if !config::ports_without(&accepted, flows).is_empty() {
+        if left(&accepted) >= left(&self.accepted) {
             self.accepted = accepted;
         }
     }
@@ -162,7 +165,9 @@ mod tests {
         // Those of an earlier configuration that are kept for a while aren't left from either.
         ports.are(vec![1024..=40000], &kernel(32768, 60999));
         assert_eq!(ports.of_probes().both().1, [40001..=60999]);
-        for (ephemeral, accepted) in [((2000, 3000), 32768..=60999), ((2000, 50000), 2000..=50000)] {
+        for (ephemeral, accepted) in
+            [((2000, 3000), 32768..=60999), ((2000, 32769), 32768..=60999), ((2000, 60999), 2000..=60999)]
+        {
             ports.accept(&flows(), &kernel(ephemeral.0, ephemeral.1));
             assert_eq!(ports.accepted, [accepted]);
         }
