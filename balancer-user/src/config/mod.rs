@@ -58,7 +58,7 @@ pub use model::{
     XdpMode,
 };
 pub use problem::{ConfigError, ConfigErrors};
-pub use ranges::{common as common_ports, left as ports_without, shown as shown_ranges};
+pub use ranges::{common as common_ports, shown as shown_ranges, without as ports_without};
 pub use read::ReadError;
 pub use schema::schema;
 pub use surroundings::{KernelPorts, Surroundings, SurroundingsError};

@@ -72,16 +72,11 @@ pub fn shown(ranges: &[RangeInclusive<u16>]) -> String {
 
 /// The ports in both; `ports` sorted and disjoint, `others` in any order.
 pub fn common(ports: &[RangeInclusive<u16>], others: &[RangeInclusive<u16>]) -> Vec<RangeInclusive<u16>> {
-    left(ports, &left(ports, others))
-}
-
-/// The ports of `ports` that are not among `others`, in the same order.
-pub fn left(ports: &[RangeInclusive<u16>], others: &[RangeInclusive<u16>]) -> Vec<RangeInclusive<u16>> {
-    without(ports, others.iter().cloned())
+    without(ports, without(ports, others.iter().cloned()))
 }
 
 /// What is left of `ranges` (sorted and disjoint) without `taken` (in any order).
-pub(super) fn without(
+pub fn without(
     ranges: &[RangeInclusive<u16>],
     taken: impl IntoIterator<Item = RangeInclusive<u16>>,
 ) -> Vec<RangeInclusive<u16>> {

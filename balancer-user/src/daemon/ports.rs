@@ -73,8 +73,8 @@ impl Ports {
 
     /// What is accepted once more without a look at the machine may have left few out, or none.
     fn accept(&mut self, flows: &[RangeInclusive<u16>], kernel: &KernelPorts) {
-        let left = |accepted| -> usize {
-            config::ports_without(accepted, flows).iter().map(ExactSizeIterator::len).sum()
+        let left = |accepted: &[RangeInclusive<u16>]| -> usize {
+            config::ports_without(accepted, flows.iter().cloned()).iter().map(ExactSizeIterator::len).sum()
         };
         let accepted = vec![kernel.ephemeral.clone()];
         if left(&accepted) >= left(&self.accepted) {
@@ -85,7 +85,7 @@ impl Ports {
     /// These are the ports that flows leave from now, and the kernel's own ones.
     fn are(&mut self, flows: Vec<RangeInclusive<u16>>, kernel: &KernelPorts) {
         self.taken = taken(&flows, kernel);
-        let own = config::ports_without(&self.accepted, &flows);
+        let own = config::ports_without(&self.accepted, flows.iter().cloned());
         if self.of_probes.both() != (&flows[..], &own[..]) {
             self.of_probes = Arc::new(LocalPorts::new(flows, own));
         }
@@ -94,7 +94,8 @@ impl Ports {
 
 /// Ports that flows leave from and that the kernel gives to connections of this machine by now.
 fn taken(flows: &[RangeInclusive<u16>], kernel: &KernelPorts) -> Option<String> {
-    let given = config::ports_without(std::slice::from_ref(&kernel.ephemeral), &kernel.reserved);
+    let given =
+        config::ports_without(std::slice::from_ref(&kernel.ephemeral), kernel.reserved.iter().cloned());
     let both = config::common_ports(flows, &given);
     (!both.is_empty()).then(|| {
         format!(

@@ -267,8 +267,7 @@ async fn refuse_foreign_programs(
         };
         let all: Vec<Pinned> = former.iter().flat_map(|layout| layout.links.clone()).collect();
         if attach::refuse_foreign(&target, &links, &all)? == Holder::Former {
-            let is_on =
-                |layout: &&OtherLayout| layout.links.iter().any(|link| link.ifindex == Some(target.ifindex));
+            let is_on = |layout: &&OtherLayout| attach::on(&layout.links, &target).is_some();
             held.extend(former.iter().find(is_on).map(|layout| (layout, name.as_str())));
         }
     }

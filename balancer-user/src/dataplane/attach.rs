@@ -154,10 +154,10 @@ pub async fn attach_all(
     Ok(attachments)
 }
 
-/// The link that is on this device. Its program is there, too: a device in another network namespace may have the same index.
-fn on<'a>(links: &'a [Pinned], target: &Target) -> Option<&'a Pinned> {
+/// The link that is on this device.
+pub fn on<'a>(links: &'a [Pinned], target: &Target) -> Option<&'a Pinned> {
     let (program, _) = target.program?;
-    links.iter().find(|link| link.program_id == program && link.ifindex == Some(target.ifindex))
+    links.iter().find(|link| link.is_on(target.ifindex, program))
 }
 
 /// Attaches the program to one interface while it runs on others, by the same rules as at the start: nothing that is

@@ -33,6 +33,15 @@ pub struct Pinned {
     pub ifindex: Option<u32>,
 }
 
+impl Pinned {
+    /// Whether it is on the device of this index, which has this program: one in another network namespace may have the same
+    /// index.
+    #[must_use]
+    pub fn is_on(&self, ifindex: u32, program_id: u32) -> bool {
+        self.program_id == program_id && self.ifindex == Some(ifindex)
+    }
+}
+
 /// A link's pin, by interface name. bpffs has no names with a dot, which VLAN interfaces usually have.
 pub(super) fn pin_path(pins: &Path, interface: &str) -> PathBuf {
     pins.join(format!("{LINK}{}", interface.replace('%', "%25").replace('.', "%2e")))

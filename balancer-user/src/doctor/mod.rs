@@ -177,7 +177,8 @@ async fn interface(
     let program = device.as_ref().and_then(|device| device.program);
     let pins = places.pin_dir.join(layout_version());
     let is_on = |links: Vec<Pinned>| {
-        links.iter().any(|link| link.ifindex == device.as_ref().map(|device| device.ifindex))
+        let place = device.as_ref().zip(program);
+        place.is_some_and(|(device, (id, _))| links.iter().any(|link| link.is_on(device.ifindex, id)))
     };
     let is_ours = match program {
         None => Some(false),

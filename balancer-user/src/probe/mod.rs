@@ -97,6 +97,11 @@ impl Prober {
         Self { check, timeout: timeout.min(LONGEST_TIMEOUT), ports: Arc::default() }
     }
 
+    /// The same for another check.
+    fn with(&self, check: Check) -> Self {
+        Self { check, timeout: self.timeout, ports: self.ports.clone() }
+    }
+
     /// The same prober, leaving from these ports.
     #[must_use]
     pub fn leaving_from(self, ports: Arc<LocalPorts>) -> Self {
@@ -146,11 +151,10 @@ impl Prober {
     /// The same prober for one backend of the pool, which has this role now. Only a program wants to know.
     #[must_use]
     pub fn for_backend(&self, backend: &str, role: Role) -> Self {
-        let check = match &self.check {
-            Check::Exec(exec) => Check::Exec(exec.for_backend(backend, role)),
-            other @ Check::Over(_) => other.clone(),
-        };
-        Self { check, ..self.clone() }
+        match &self.check {
+            Check::Exec(exec) => self.with(Check::Exec(exec.for_backend(backend, role))),
+            Check::Over(_) => self.clone(),
+        }
     }
 
     /// The same prober for a backend with a host name, which is sent, verified and asked for if no other was given; nothing
@@ -166,7 +170,7 @@ impl Prober {
             Connection::Http(question) => Connection::Http(question.for_host(host)),
             Connection::Tcp => Connection::Tcp,
         };
-        Self { check: Check::Over(connection.into()), ..self.clone() }
+        self.with(Check::Over(connection.into()))
     }
 
     /// Probes `target` once. Ends by itself: the result stands within the timeout, and the goodbye to a good backend
