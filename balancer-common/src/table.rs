@@ -70,6 +70,11 @@ pub const fn buckets_for(flows: u32) -> u32 {
     ((flows as u64 * 7).div_ceil(128)) as u32
 }
 
+/// The most flows that so many buckets are for.
+pub const fn flows_for(buckets: u32) -> u32 {
+    (buckets as u64 * 128 / 7) as u32
+}
+
 /// How often a line is tried to be taken that changes under the taker's hands, as packets store the time.
 const TAKE_TRIES: u32 = 16;
 

@@ -15,7 +15,7 @@ use balancer_tests::{
     inventory::{Inventory, attached_programs},
     lab::Topology,
     poll::poll_until,
-    site::{API, Load, Options, POOL, Programs, Site, WEB},
+    site::{API, Load, Options, PASSWORDS, POOL, Programs, Site, WEB},
 };
 use balancer_user::dataplane::layout_version;
 
@@ -92,20 +92,40 @@ fn a_refused_start_leaves_what_is_pinned_and_its_traffic_alone() -> Result<()> {
     let mut site = site("pinned")?;
     let held = Inventory::of(&site.gateway.status()?);
     site.gateway.terminate()?;
-    let right = site.configuration(Options::default());
-    let larger = right.replace("max_flows = 16384", "max_flows = 32768");
-    for (wrong, code, words) in
-        [(right.replace("[gateway]", "[gatewai]"), 3, "did you mean"), (larger.clone(), 1, "--replace")]
-    {
-        site.gateway.configure(&wrong)?;
-        let said = site.gateway.verb(&["run"])?.expect(code)?;
-        assert!(said.stderr.contains(words), "{said:?}");
-        assert_eq!(held.remaining(), held);
-        let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
-        assert_eq!(report["failed"], 0, "{report}");
+    site.gateway.configure(&site.configuration(Options::default()).replace("[gateway]", "[gatewai]"))?;
+    let said = site.gateway.verb(&["run"])?.expect(3)?;
+    assert!(said.stderr.contains("did you mean"), "{said:?}");
+    assert_eq!(held.remaining(), held);
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn tables_of_another_size_wait_for_a_start_that_replaces_them() -> Result<()> {
+    let mut site = site("sizes")?;
+    let mut client = site.hold(PASSWORDS, WEB)?;
+    let held = Inventory::of(&site.gateway.status()?);
+    let other = site
+        .configuration(Options::default())
+        .replace("max_flows = 16384", "max_flows = 32768")
+        .replace("max_half_open = 4096", "max_half_open = 1000");
+    site.gateway.reload(&other)?;
+    for _ in 0..2 {
+        site.gateway.kill();
+        site.gateway.start(&[])?;
+        assert_eq!(client.ask()?, "server1");
+        let status = site.gateway.status()?;
+        assert_eq!(status.service("web")["new_flows"], 1, "counters go on: {status}");
+        let pending = status.0["pending"].to_string();
+        assert!(pending.contains("max_flows stays 16384") && pending.contains("to 32768"), "{pending}");
+        assert!(pending.contains("max_half_open stays 4096") && pending.contains("to 1000"), "{pending}");
+        // And is waited for by whoever reloads.
+        assert_eq!(site.gateway.reload(&other)?[1], "nothing changed");
     }
-    site.gateway.configure(&larger)?;
+    site.gateway.kill();
     site.gateway.start(&["--replace"])?;
+    assert_eq!(site.gateway.status()?.0["pending"], serde_json::json!([]));
     // Nothing but the links: no interface was without a program.
     wait_for_remaining(&held, &Inventory { links: held.links.clone(), ..Inventory::default() })?;
     let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;

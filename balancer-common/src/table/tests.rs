@@ -118,6 +118,12 @@ proptest! {
     }
 
     #[test]
+    fn buckets_are_for_as_many_flows_as_they_were_made_for(buckets in 1..=u32::MAX / 32) {
+        let flows = flows_for(buckets);
+        prop_assert_eq!((buckets_for(flows), buckets_for(flows + 1)), (buckets, buckets + 1));
+    }
+
+    #[test]
     fn a_kind_changes_and_nothing_else(word in any::<u64>(), kind in 0..4_usize) {
         let (_, marks, generation, time) = parts(State(word));
         prop_assert_eq!(parts(State(word).with_kind(KINDS[kind])), (KINDS[kind], marks, generation, time));

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{self, Config};
+use crate::dataplane::object::Wanted;
 use crate::policy::{BackendIndex, Heirloom, Kin, PoolIndex, ServiceIndex};
 
 /// Who of `before` each pool of `now`, and each of its members, was.
@@ -151,11 +152,11 @@ fn refuse_twice(pools: &[config::Pool]) -> Result<(), String> {
     Ok(())
 }
 
-/// What of `wanted` waits for a new start, in words.
-pub(super) fn for_a_restart(wanted: &Config, running: &Config) -> Vec<String> {
+/// What of the tables that are wanted waits for a new start, in words.
+pub(crate) fn for_a_restart(wanted: &Wanted, running: &Wanted) -> Vec<String> {
     let sizes = [
-        ("max_flows", wanted.gateway.max_flows, running.gateway.max_flows),
-        ("max_half_open", wanted.gateway.max_half_open, running.gateway.max_half_open),
+        ("max_flows", wanted.max_flows, running.max_flows),
+        ("max_half_open", wanted.max_half_open, running.max_half_open),
     ];
     let sizes = sizes.into_iter().filter(|(_, wanted, running)| wanted != running);
     let words = sizes.map(|(key, wanted, running)| {
@@ -171,6 +172,7 @@ pub(super) fn for_a_restart(wanted: &Config, running: &Config) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::daemon::example::{BASE, config, replaced};
+    use crate::daemon::plan;
 
     const SERVER1: &str = "[[pool.backend]]\nname = \"server1\"\naddress = \"10.0.2.11\"\n";
     const SECOND: &str = "[[pool]]\nname = \"mails\"\n[[pool.service]]\nname = \"web\"\nlisten = \"203.0.113.10:25\"\n\
@@ -269,7 +271,7 @@ mod tests {
         let (now, delays) = feasible(&wanted, &running, free_on(0)).unwrap();
         assert_eq!((now.gateway.max_flows, delays.len()), (running.gateway.max_flows, 0));
         assert_eq!(now.gateway.idle_timeout.as_secs(), 3600);
-        let said = for_a_restart(&wanted, &running);
+        let said = for_a_restart(&plan::wanted(&wanted), &plan::wanted(&running));
         assert!(said.len() == 1 && said[0].starts_with("max_flows stays 262144 until"), "{said:?}");
     }
 }

@@ -115,6 +115,7 @@ use self::watchdog::Watchdog;
 use self::ways::Ways;
 
 pub use self::check::{Checking, Checkup, check};
+pub(crate) use self::kin::for_a_restart;
 pub(crate) use self::names::last_good;
 pub(crate) use self::plan::wanted;
 

@@ -23,7 +23,8 @@ impl Daemon {
                 backend.name, backend.address
             ),
         });
-        let restart = kin::for_a_restart(self.reloads.wanted(), &self.parts.config);
+        let restart =
+            kin::for_a_restart(&plan::wanted(self.reloads.wanted()), &plan::wanted(&self.parts.config));
         let attached =
             self.interfaces.awaited().map(|name| format!("interface {name} is about to get the program"));
         confirmation

@@ -33,7 +33,7 @@ use crate::store::{Remembered, Store};
 use super::choice::Choice;
 use super::interfaces::Interfaces;
 use super::parts::{Families, Parts};
-use super::{Options, dashboard, failed, memory, plan};
+use super::{Options, dashboard, failed, kin, memory, plan};
 
 /// What this daemon alone may use, and what was there before it.
 pub(super) struct Ground {
@@ -88,7 +88,10 @@ pub(super) async fn start(
     ground: Ground,
     options: &Options,
 ) -> Result<Started, Failure> {
-    let config = choice.accepted().config.settled();
+    let mut config = choice.accepted().config.settled();
+    if !options.replace {
+        keep_sizes(&mut config, &ground.pins);
+    }
     let room = descriptors::room();
     let (dataplane, kernel, http) = match assemble(&config, &ground, options.replace).await {
         Ok(assembled) => assembled,
@@ -142,6 +145,17 @@ pub(super) async fn start(
         store,
         remembered,
     })
+}
+
+/// Tables that are pinned keep their sizes, as in a reload: those that the configuration has now are pending.
+fn keep_sizes(config: &mut Config, pins: &PinDirectory) {
+    let wanted = plan::wanted(config);
+    let kept = wanted.of_pinned_sizes(pins.versioned());
+    for said in kin::for_a_restart(&wanted, &kept) {
+        warn!(event = "pending", "{said}");
+    }
+    config.gateway.max_flows = kept.max_flows;
+    config.gateway.max_half_open = kept.max_half_open;
 }
 
 /// After a start that failed: what it pinned goes.

@@ -9,7 +9,7 @@ use aya::programs::{ProgramError, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya_obj::ProgramSection;
 use aya_obj::programs::XdpAttachType;
 use balancer_common::abi::Seed;
-use balancer_common::table::{buckets_for, lines_for};
+use balancer_common::table::{buckets_for, flows_for, lines_for};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::DataplaneError;
@@ -75,6 +75,25 @@ impl Wanted {
             ("HALF_OPEN_6", lines(self.ipv6, self.max_half_open)),
             ("HALF_SYNS_6", lines(self.ipv6, self.max_half_open)),
         ]
+    }
+
+    /// The same for tables of the sizes that they have where they are pinned: in use, they can't get another one.
+    #[must_use]
+    pub fn of_pinned_sizes(mut self, directory: &Path) -> Self {
+        let tables = [
+            (["ESTAB_TAGS_4", "ESTAB_TAGS_6"], &mut self.max_flows),
+            (["HALF_TAGS_4", "HALF_TAGS_6"], &mut self.max_half_open),
+        ];
+        for (names, flows) in tables {
+            // What can't be read is refused when it is to be adopted.
+            let pinned = names.into_iter().filter_map(|name| pinned(&directory.join(name)).ok());
+            let buckets =
+                pinned.map(|pinned| pinned.max_entries()).find(|buckets| *buckets != UNUSED_ENTRIES);
+            if let Some(buckets) = buckets.filter(|buckets| *buckets != buckets_for(*flows)) {
+                *flows = flows_for(buckets);
+            }
+        }
+        self
     }
 }
 

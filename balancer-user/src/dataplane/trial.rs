@@ -44,9 +44,11 @@ pub fn memory(wanted: Wanted) -> Result<u64, DataplaneError> {
     Ok(object::shared(&object).map(of_one).sum())
 }
 
-/// An error if what is pinned in this layout's directory isn't what this build and configuration would make.
-pub fn adoptable(wanted: Wanted, directory: &Path) -> Result<(), DataplaneError> {
-    object::adoptable(wanted, directory).map(drop)
+/// The sizes with which a start would adopt what is pinned in this layout's directory; an error if that isn't what this build
+/// would make.
+pub fn adoptable(wanted: Wanted, directory: &Path) -> Result<Wanted, DataplaneError> {
+    let kept = wanted.of_pinned_sizes(directory);
+    object::adoptable(kept, directory).map(|_| kept)
 }
 
 /// Packets that were dropped for this reason since the tables were made that are pinned in this layout's directory.

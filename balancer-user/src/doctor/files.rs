@@ -8,6 +8,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use super::finding::{About, about, quoted};
 use super::{Places, Unseen};
 use crate::control::protocol::{Finding, Severity};
+use crate::daemon;
 use crate::dataplane::advice::{Advice, Fix};
 use crate::dataplane::links;
 use crate::dataplane::object::Wanted;
@@ -27,8 +28,9 @@ pub(super) struct Files {
     /// Directories of other layouts with something in them.
     /// Each with whether its programs are still on interfaces.
     pub(super) other_layouts: Vec<(PathBuf, bool)>,
-    /// Whether what is pinned could be adopted; `None`: there is nothing, or nobody knows.
-    pub(super) adoption: Option<Result<(), String>>,
+    /// Whether what is pinned could be adopted, and what the configuration would have to wait for then; `None`: there is
+    /// nothing, or nobody knows.
+    pub(super) adoption: Option<Result<Vec<String>, String>>,
     pub(super) state: Place,
     pub(super) socket: Place,
 }
@@ -72,7 +74,9 @@ impl Files {
         });
         let versioned = pin_dir.join(layout_version());
         let is_pinned = PinDirectory::could_be_adopted(pin_dir);
-        let adoption = wanted.filter(|_| is_pinned).map(|wanted| trial::adoptable(wanted, &versioned));
+        let adoption = wanted.filter(|_| is_pinned).map(|wanted| {
+            trial::adoptable(wanted, &versioned).map(|kept| daemon::for_a_restart(&wanted, &kept))
+        });
         let socket_dir = places.socket.parent().filter(|parent| !parent.as_os_str().is_empty());
         Self {
             pins: Place::look(pin_dir, unseen),
@@ -102,25 +106,28 @@ impl Files {
         }
         findings.extend(self.other_layouts.iter().map(|(path, serves)| other_layout(path, *serves)));
         findings.extend(self.adoption.as_ref().map(|adoption| self.adoption(adoption)));
+        findings.extend(self.adoption.iter().flatten().flatten().map(|said| self.size(said)));
         findings.extend(self.state.judge("state_directory", "state can be kept there"));
         findings.extend(self.state.room());
         findings.extend(self.socket.judge("socket_directory", "the control socket can be made there"));
         findings
     }
 
-    fn adoption(&self, adoption: &Result<(), String>) -> Finding {
-        let about = about(
-            "pin_adoption",
-            Severity::Error,
-            self.pins.path.join(layout_version()).display().to_string(),
-        );
+    fn adoption(&self, adoption: &Result<Vec<String>, String>) -> Finding {
+        let about = about("pin_adoption", Severity::Error, self.pinned());
         match adoption {
-            Ok(()) => about.well("what is pinned would be adopted by the next start"),
-            Err(problem) => about.ask(
-                problem,
-                "write max_flows and max_half_open as they were, or give flows and counters up: balancer run --replace",
-            ),
+            Ok(_) => about.well("what is pinned would be adopted by the next start"),
+            Err(problem) => about.ask(problem, "give flows and counters up: balancer run --replace"),
         }
+    }
+
+    fn size(&self, said: &str) -> Finding {
+        about("pin_size", Severity::Warning, self.pinned())
+            .ask(said, "give flows and counters up at a quiet moment: balancer run --replace")
+    }
+
+    fn pinned(&self) -> String {
+        self.pins.path.join(layout_version()).display().to_string()
     }
 }
 
@@ -288,7 +295,7 @@ mod tests {
         let files = Files {
             bpffs: Err(advice),
             other_layouts: vec![("/sys/fs/bpf/balancer/v1".into(), false)],
-            adoption: Some(Err("its number of entries is 7".into())),
+            adoption: Some(Err("its value size is 7".into())),
             ..good()
         };
         let findings = files.judge();
@@ -298,5 +305,13 @@ mod tests {
             (layout.severity, layout.fix.as_deref()),
             (Severity::Warning, Some("rm -r /sys/fs/bpf/balancer/v1"))
         );
+    }
+
+    #[test]
+    fn pins_of_another_size_are_adopted_with_a_warning() {
+        let adoption = Some(Ok(vec!["max_flows stays 7".to_owned()]));
+        let findings = Files { adoption, ..good() }.judge();
+        assert_eq!(ills(&findings), ["pin_size"]);
+        assert_eq!(find(&findings, "pin_size").severity, Severity::Warning);
     }
 }
