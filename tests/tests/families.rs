@@ -59,9 +59,34 @@ fn a_silent_ipv6_primary_is_left_and_found_again() -> Result<()> {
     Ok(())
 }
 
+const SIX: Pool = Pool { name: "passwords6", family: 1, ..PASSWORDS };
+
+#[test]
+fn a_family_that_comes_into_use_needs_a_new_start_and_costs_the_other_one_nothing() -> Result<()> {
+    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
+    let both = Options { pools: &[PASSWORDS, SIX], ..Options::default() };
+    let mut site = Site::prepare("second", &Topology::two_armed().dual_stack(), both, &programs)?;
+    site.gateway.configure(&site.configuration(Options::default()))?;
+    (0..2).try_for_each(|server| site.serve(server))?;
+    site.gateway.start(&[])?;
+    let mut held = site.hold(PASSWORDS, WEB)?;
+    site.gateway.configure(&site.configuration(both))?;
+    let said = site.gateway.verb(&["reload"])?.expect(1)?;
+    assert!(said.stderr.contains("the first IPv6 service") && !said.stderr.contains("--replace"), "{said:?}");
+    let links = site.gateway.status()?.link_ids();
+    site.gateway.kill();
+    site.gateway.start(&[])?;
+    assert_eq!(site.gateway.status()?.link_ids(), links);
+    assert_eq!(held.ask()?, "server1");
+    let target = SocketAddr::new(site.vip(SIX), WEB.port);
+    let report =
+        site.load_from(site.lab().client(), target, &["--connections", "50", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
 #[test]
 fn pools_of_both_families_on_one_gateway_fail_over_each_by_itself() -> Result<()> {
-    const SIX: Pool = Pool { name: "passwords6", family: 1, ..PASSWORDS };
     let options = Options { pools: &[PASSWORDS, SIX], ..Options::default() };
     let mut site = site("dual", &Topology::two_armed().dual_stack(), options)?;
     let arguments = |expect| ["--connections", "300", "--parallel", "20", "--expect", expect];

@@ -134,8 +134,8 @@ impl Daemon {
         {
             if is_new {
                 return Err(format!(
-                    "the first {family} service needs a program and tables that were not loaded: restart the daemon with \
-                     this configuration and --replace, which ends all flows"
+                    "the first {family} service needs a program and tables that were not loaded: start the daemon anew with \
+                     this configuration, which costs no flow"
                 ));
             }
         }
