@@ -73,6 +73,30 @@ fn a_program_decides_who_is_up_and_another_hears_that_none_is() -> Result<()> {
 }
 
 #[test]
+fn who_refuses_new_flows_still_has_the_role_and_nobody_else_is_asked_for_it() -> Result<()> {
+    let folder = Folder::new()?;
+    let site = site("refusing", &folder.script("probe", PROBE)?, &folder.script("notify", NOTIFY)?)?;
+    let text = fs::read_to_string(site.gateway.configuration())?;
+    site.gateway.reload(&text.replacen("forwarding =", "when_all_down = \"reject\"\nforwarding =", 1))?;
+    for server in ["server1", "server2"] {
+        fs::write(folder.at(server), "")?;
+        site.gateway.wait_until("it to be down", |status| status.is(server, "down"))?;
+    }
+    let status = site.gateway.wait_until("all to be down", |status| status.pool()["state"] == "all_down")?;
+    assert_eq!(status.active(), "", "{status}");
+    let why = site.gateway.verb(&["why", "passwords", "-o", "json"])?.expect(0)?.json()?;
+    assert_eq!((&why["active"], &why["chain"][0]["to"]), (&Value::Null, &"server2".into()), "{why}");
+    let told = folder.lines("roles").len();
+    poll_until(PATIENCE, "both to be asked again", || {
+        let roles = folder.lines("roles").split_off(told);
+        let is_asked = |role: &str| roles.iter().any(|line| line.ends_with(role));
+        assert!(!is_asked("server1 10001 active") && !is_asked("server1 8877 active"), "{roles:?}");
+        let are_both = is_asked("server1 10001 standby") && is_asked("server2 10001 active");
+        if are_both { Ok(()) } else { Err(format!("{roles:?}")) }
+    })
+}
+
+#[test]
 fn a_program_that_can_not_be_run_any_more_makes_nobody_down() -> Result<()> {
     let folder = Folder::new()?;
     let probe = folder.script("probe", PROBE)?;

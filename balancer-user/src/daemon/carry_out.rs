@@ -130,12 +130,12 @@ impl Daemon {
         });
     }
 
-    /// What the backend is to its pool now. As long as nobody is the active one, each is asked as if it were: so a program
+    /// What the backend is to its pool now. As long as nobody has ever been the active one, each is asked as if it were: so a program
     /// that asks a database for its role finds the primary at the first start, and never takes a standby that comes first.
     fn role(&self, ticket: &ProbeTicket) -> Role {
         let view = self.policy.snapshot(ticket.pool, self.clock.now());
         let is_to_be = |change: &TransitionView| change.to == ticket.backend;
-        if view.active.is_none_or(|active| active == ticket.backend) {
+        if view.holder.is_none_or(|holder| holder == ticket.backend) {
             Role::Active
         } else if view.transition.as_ref().is_some_and(is_to_be) {
             Role::Candidate

@@ -5,6 +5,7 @@
 //! steps hand over, which people may have taken on meanwhile.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use balancer_common::limits::MAX_POOLS;
@@ -70,6 +71,12 @@ impl Departed {
         self.0.remove(name).map(|(since, pool)| (now - since, pool))
     }
 
+    /// Where their backends are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let pools = self.0.values().map(|(_, pool)| pool);
+        pools.flat_map(|pool| &pool.backends).filter_map(|backend| backend.address)
+    }
+
     /// What is to be remembered.
     pub(super) fn written(&self, now: Moment) -> Vec<state::Departed> {
         let written = |(since, pool): &(Moment, state::Pool)| state::Departed {
@@ -121,6 +128,7 @@ mod tests {
         let at = "2026-01-02T03:04:05.678Z".parse().unwrap();
         let backend = |name: &str, admin, drain_ends_in_ms| state::Backend {
             name: name.to_owned(),
+            address: None,
             admin,
             drain_ends_in_ms,
             services: Vec::new(),

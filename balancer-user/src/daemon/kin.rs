@@ -49,8 +49,12 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
 /// Whether nobody can tell who has the role of a pool that is new: its steps hand it over, and it has a backend that a pool had
 /// which is gone. `gone`: their addresses.
 pub(super) fn is_doubtful(before: &Config, pool: &config::Pool, gone: &BTreeSet<IpAddr>) -> bool {
-    let is_new = before.pools.iter().all(|known| known.name != pool.name);
-    is_new && pool.has_steps() && pool.backends.iter().any(|backend| gone.contains(&backend.address))
+    before.pools.iter().all(|known| known.name != pool.name) && may_have_had_a_role(pool, gone)
+}
+
+/// Whether somebody of a pool with steps was in one that is gone.
+pub(super) fn may_have_had_a_role(pool: &config::Pool, gone: &BTreeSet<IpAddr>) -> bool {
+    pool.has_steps() && pool.backends.iter().any(|backend| gone.contains(&backend.address))
 }
 
 pub(super) fn is_same_backend(one: &config::Backend, other: &config::Backend) -> bool {
@@ -132,7 +136,9 @@ fn departing(pool: &config::Pool, running: &config::Pool, standing: Standing) ->
     let Standing::Free(Some(active)) = standing else { return None };
     let active = running.backends.get(active.0)?;
     let is_there = pool.backends.iter().any(|backend| is_same_backend(backend, active));
-    (!is_there).then(|| active.clone())
+    // Steps know it by its name, which leads to another server now: they can't take the role from it.
+    let is_elsewhere = pool.has_steps() && pool.backends.iter().any(|backend| backend.name == active.name);
+    (!is_there && !is_elsewhere).then(|| active.clone())
 }
 
 fn refuse_twice(pools: &[config::Pool]) -> Result<(), String> {
@@ -248,6 +254,19 @@ mod tests {
         assert_eq!((now, delays.len()), (wanted, 0), "server2 has the role");
         let (now, _) = feasible(&replaced(&[("10.0.2.11", "10.0.2.19")]), &running, free_on(0)).unwrap();
         assert_eq!(now.pools[0].backends.len(), 3, "at another address it is somebody else");
+    }
+
+    #[test]
+    fn steps_hand_nothing_over_from_a_name_that_leads_elsewhere() {
+        const STEP: &str =
+            "[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [\"/usr/bin/true\"]\n";
+        let running = config(&format!("{BASE}{STEP}"));
+        let moved = config(&format!("{}{STEP}", BASE.replace("10.0.2.11", "10.0.2.19")));
+        let (now, delays) = feasible(&moved, &running, free_on(0)).unwrap();
+        assert_eq!((now.pools[0].backends.len(), delays.len()), (2, 0), "whose it is nobody knows");
+        assert_eq!(kin(&running, &now)[0].backends, [None, Some(BackendIndex(1))]);
+        let left_out = config(&format!("{}{STEP}", BASE.replace(SERVER1, "")));
+        assert_eq!(feasible(&left_out, &running, free_on(0)).unwrap().1.len(), 1);
     }
 
     #[test]

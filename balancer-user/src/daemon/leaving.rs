@@ -4,7 +4,7 @@
 //! pool had; what is left then is cut. That moment outlives the daemon; who left while there was none has the whole time from the
 //! start on. Deliberately not here: who leaves (`reload`), and how flows are ended (`dataplane::cut`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -177,12 +177,18 @@ impl Leaving {
         })
     }
 
+    /// Those that are at one of these addresses, with their names.
+    pub(super) fn at(&self, addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = (u16, String)> {
+        let there = self.backends().filter(|(_, address)| addresses.contains(address));
+        there.map(|(slot, _)| (slot, self.0[&Slot::Backend(slot)].name.clone()))
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = (&Slot, &Leaver)> {
         self.0.iter()
     }
 }
 
-fn kept(slots: &[PoolSlots]) -> std::collections::BTreeSet<Slot> {
+fn kept(slots: &[PoolSlots]) -> BTreeSet<Slot> {
     let of_pool = |pool: &PoolSlots| {
         let backends = pool.backends.iter().map(|slot| Slot::Backend(slot.index));
         let services = pool.services.iter().map(|slot| Slot::Service(slot.index));

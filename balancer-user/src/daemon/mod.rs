@@ -238,7 +238,7 @@ impl Daemon {
         let passed = state.map_or(Duration::ZERO, |state| state.age_at(&memory::boot_moment()));
         let gone = state.map(|state| &state.departed[..]).unwrap_or_default();
         let mut departed = Departed::remembered(gone, passed, clock.now());
-        let history = memory::history(&parts, &remembered, &mut departed, &clock);
+        let (history, gone) = memory::history(&parts, &remembered, &mut departed, &clock);
         let policy = Policy::new(settings, seed, history, clock.now());
         let mut journal = Journal::after(remembered.last_event);
         journal.note(Entry::started(version, parts.fresh, &remembered), &store);
@@ -265,7 +265,7 @@ impl Daemon {
             leaving: Leaving::default(),
             departed,
             names: Names::new(resolver, &accepted.config, clock.now()),
-            reloads: Reloads::new(options, accepted),
+            reloads: Reloads::new(options, accepted, gone),
             notifier: gateway.notify.clone().map(Notifier::new),
             dashboard,
             parts,

@@ -37,7 +37,7 @@ impl Daemon {
     /// Does what is asked for.
     pub(super) fn obey(&mut self, asked: &Asked, asker: Asker, reply: Reply) {
         let pool = self.parts.config.pools.iter().position(|pool| pool.name == asked.pool()).map(PoolIndex);
-        let before = pool.and_then(|pool| self.policy.snapshot(pool, self.clock.now()).active);
+        let before = pool.and_then(|pool| self.policy.snapshot(pool, self.clock.now()).holder);
         let accepted = self.policy.handle_command(&command(asked), self.clock.now());
         let accepted = accepted.map_err(|refusal| refusal.to_string());
         let outcome = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
@@ -148,7 +148,7 @@ impl Daemon {
         transition: u64,
     ) -> Option<Result<(), String>> {
         let view = self.policy.snapshot(pool, self.clock.now());
-        let is_active = view.active == Some(to);
+        let is_active = view.holder == Some(to);
         let (pool, to) = (self.pool_name(pool), self.backend_name(pool, to));
         match view.transition.filter(|change| change.id == transition) {
             Some(change) => {

@@ -3,6 +3,7 @@
 //! All of it beside the loop, each with a result that comes back to it. Deliberately not here: when any of it is to be
 //! done, and what its failure means; that is the policy's.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use balancer_common::abi::Interface;
@@ -108,6 +109,12 @@ impl Daemon {
             Whose::Of(backend) => vec![(slot(backend), self.backend_name(cut.pool, backend).to_owned())],
             Whose::AllBut(spared) => {
                 let mut backends = tables.backends_of(slots.pool.index)?;
+                // Also who left with a pool that had another name.
+                let of_pool = &self.parts.config.pools[cut.pool.0].backends;
+                let others = of_pool.iter().map(|backend| backend.address);
+                let others = others.filter(|address| *address != of_pool[spared.0].address).collect();
+                let known: BTreeSet<u16> = backends.iter().map(|(known, _)| *known).collect();
+                backends.extend(self.leaving.at(&others).filter(|(slot, _)| !known.contains(slot)));
                 backends.retain(|(known, _)| *known != slot(spared));
                 backends
             }

@@ -43,9 +43,10 @@ impl Daemon {
         };
         let view = self.policy.snapshot(PoolIndex(index), self.clock.now());
         let backends = &self.parts.config.pools[index].backends;
-        let active = view.active.map(|active| backends[active.0].name.clone());
+        let [active, holder] =
+            [view.active, view.holder].map(|one| one.map(|one| backends[one.0].name.clone()));
         self.store.read(move |past| {
-            let chain = active.as_ref().map(|active| read(past, |past| past.why(&query.pool, active)));
+            let chain = holder.as_ref().map(|holder| read(past, |past| past.why(&query.pool, holder)));
             let why = chain.unwrap_or_else(|| Ok(Vec::new())).map(|chain| Why {
                 schema: WhySchema::V1,
                 as_of: SystemTime::now().into(),

@@ -242,7 +242,7 @@ mod tests {
             pins: place("/sys/fs/bpf/balancer", Found::Missing),
             bpffs: Ok(()),
             other_layouts: vec![],
-            adoption: Some(Ok(())),
+            adoption: Some(Ok(Vec::new())),
             state: place("/var/lib/balancer", safe()),
             socket: place("/run/balancer", safe()),
         }

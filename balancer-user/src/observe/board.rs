@@ -33,6 +33,8 @@ const KEPT: usize = 200;
 const RETRY: &[u8] = b"retry: 1000\n\n";
 /// For the daemon's loop to tell what there is.
 const ANSWER: Duration = Duration::from_secs(10);
+/// For the journal to be read: on a disk that hangs it isn't, and pictures are made without it.
+const PAST: Duration = Duration::from_secs(2);
 
 /// A picture, in the pieces that all who look are sent.
 #[derive(Debug)]
@@ -210,8 +212,8 @@ impl Maker {
     /// What happened so far, and what happens.
     async fn follow(&mut self) -> Option<Live> {
         let query = EventsQuery { pool: None, limit: KEPT as u64, follow: true };
-        let Told { past, live, .. } =
-            ask(&self.requests, |reply| Request::Events(query, reply)).await?.ok()?;
+        let told = ask(&self.requests, |reply| Request::Events(query, reply));
+        let Told { past, live, .. } = timeout(PAST, told).await.ok()??.ok()?;
         self.news = past.into_iter().map(Arc::new).collect();
         self.edition += 1;
         live

@@ -254,23 +254,30 @@ impl Pool {
     }
 
     fn serve(&mut self, out: &mut Outbox) {
-        match self.condition {
+        self.is_now(Condition::Fine, out);
+    }
+
+    /// Tells the end of what was before; whether it is something else now.
+    fn is_now(&mut self, condition: Condition, out: &mut Outbox) -> bool {
+        if self.condition == condition {
+            return false;
+        }
+        match std::mem::replace(&mut self.condition, condition) {
             Condition::Fine => {}
             Condition::Asking => out.tell(Event::WaitingOver { pool: self.index }),
             Condition::AllDown => out.tell(Event::AllDownOver { pool: self.index }),
         }
-        self.condition = Condition::Fine;
+        true
     }
 
     fn ask(&mut self, active: BackendIndex, to: BackendIndex, evidence: String, out: &mut Outbox) {
-        if self.condition != Condition::Asking {
+        if self.is_now(Condition::Asking, out) {
             out.tell(Event::Waiting { pool: self.index, active, to, evidence });
         }
-        self.condition = Condition::Asking;
     }
 
     fn alarm(&mut self, now: Moment, out: &mut Outbox) {
-        if self.condition != Condition::AllDown {
+        if self.is_now(Condition::AllDown, out) {
             let evidence = self.active.and_then(|active| self.backends[active.0].evidence(now));
             out.tell(Event::AllDown {
                 pool: self.index,
@@ -278,6 +285,5 @@ impl Pool {
                 evidence: evidence.unwrap_or_default(),
             });
         }
-        self.condition = Condition::AllDown;
     }
 }

@@ -160,6 +160,7 @@ impl Pool {
         PoolView {
             state: self.state(),
             active: self.active.filter(|_| self.routed != Some(Route::Reject)),
+            holder: self.active,
             since: self.since,
             reason: self.reason,
             wish: self.wish,

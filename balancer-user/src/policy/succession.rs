@@ -146,6 +146,12 @@ impl Pool {
         (self.since, self.reason, self.wish) = (before.since, before.reason, before.wish);
         (self.running, self.doubtful) = (before.running, before.doubtful);
         self.active = before.active.and_then(heir);
+        if before.active.is_some() && self.active.is_none() && self.has_hooks(HookWhen::Before) {
+            self.hold_in_doubt(
+                "who had the role is not in the configuration any more, or at another address",
+                out,
+            );
+        }
         self.routed = match before.routed {
             Some(Route::To(b)) => heir(b).map(Route::To),
             routed => routed,
@@ -199,10 +205,14 @@ impl Pool {
         };
         out.tell(Event::Abandoned { id, pool: self.index, evidence: evidence.to_owned() });
         if !change.switched && !is_before_steps && self.has_hooks(HookWhen::Before) {
-            self.doubtful = true;
-            let evidence = evidence.to_owned();
-            out.tell(Event::Held { id: None, pool: self.index, to: None, evidence });
+            self.hold_in_doubt(evidence, out);
         }
+    }
+
+    /// Nobody can tell who has the role: that is the operator's to say.
+    fn hold_in_doubt(&mut self, evidence: &str, out: &mut Outbox) {
+        self.doubtful = true;
+        out.tell(Event::Held { id: None, pool: self.index, to: None, evidence: evidence.to_owned() });
     }
 
     /// Standbys that are cold now are not probed any more.

@@ -133,6 +133,9 @@ pub enum Wish {
 pub struct Backend {
     /// Its name in the configuration.
     pub name: String,
+    /// Where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// What the operator wants of it.
     pub admin: Admin,
     /// How much is left until its flows are cut.

@@ -3,6 +3,7 @@
 
 mod asked;
 mod remembered;
+mod role;
 
 use std::{
     fs,
@@ -106,34 +107,6 @@ fn what_left_before_a_restart_is_ended_after_it() -> Result<()> {
     assert!(begun.elapsed() >= Duration::from_secs(3), "after {:?}", begun.elapsed());
     let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;
     assert_eq!(report["failed"], 0, "{report}");
-    Ok(())
-}
-
-#[test]
-fn hooks_run_when_the_configuration_takes_the_role_away() -> Result<()> {
-    let folder = Folder::new()?;
-    let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
-    let mut site = Site::prepare("role", &Topology::two_armed(), Options::default(), &programs)?;
-    let told = "echo \"$BALANCER_FROM $BALANCER_TO $BALANCER_REASON\" >> $folder/told; sleep 0.3";
-    let step = folder.script("step", told)?;
-    let base = site.configuration(Options::default()).replace("on_backend_down = \"keep\"\n", "");
-    let hook = format!("\n[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [{step:?}]\n");
-    site.gateway.configure(&format!("{base}{hook}"))?;
-    (0..2).try_for_each(|server| site.serve(server))?;
-    site.gateway.start(&[])?;
-    site.gateway.wait_until("all servers to be up", Status::are_all_up)?;
-    let load = site.start_load(WEB, &STEADY)?;
-    let said = site.gateway.reload(&format!("{}{hook}", without_backend(&base, "server1")))?;
-    let pending = "pending: pool passwords: server1 (10.0.2.11) is left out by the configuration";
-    assert!(said.iter().any(|line| line.starts_with(pending)), "{said:?}");
-    let is_done = |status: &Status| status.0["pending"] == serde_json::json!([]);
-    let status = site.gateway.wait_until("the change and what follows", is_done)?;
-    assert_eq!((status.active(), &status.pool()["reason"]), ("server2", &"config".into()), "{status}");
-    assert_eq!(status.pool()["backends"].as_array().map(Vec::len), Some(1), "{status}");
-    assert_eq!(folder.lines("told"), ["server1 server2 config"]);
-    // Those that were connected are cut, as at every such change; whoever came during it has waited.
-    let report = load.report()?;
-    assert!(report["failed"].as_u64() < Some(50), "{report}");
     Ok(())
 }
 

@@ -10,7 +10,9 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use crate::store::{Remembered, State, read_state};
 
 use super::departed::Departed;
 use super::parts::Parts;
-use super::{Clock, plan};
+use super::{Clock, kin, plan};
 
 pub(super) use self::written::{pool, state};
 
@@ -47,13 +49,13 @@ pub(super) fn doubtful(past: PoolHistory) -> PoolHistory {
     PoolHistory { doubtful: true, active: None, transition: None, ..past }
 }
 
-/// What an earlier life left behind.
+/// What an earlier life left behind, and where the backends are of pools that are gone.
 pub(super) fn history(
     parts: &Parts,
     remembered: &Remembered,
     departed: &mut Departed,
     clock: &Clock,
-) -> History {
+) -> (History, BTreeSet<IpAddr>) {
     let state = remembered.state.as_ref();
     let words = parts.slots.iter().map(|slots| parts.tables.active(slots.pool.index));
     let words: Vec<ActiveWord> = words.collect();
@@ -61,11 +63,15 @@ pub(super) fn history(
     if let Some(state) = state {
         departed.left_meanwhile(&parts.config, &state.pools, clock.now().before(passed));
     }
+    let elsewhere: BTreeSet<IpAddr> = departed.addresses().collect();
     let pools = parts.config.pools.iter().zip(&parts.slots).zip(&words).map(|((config, slots), word)| {
         let pool = state.and_then(|state| state.pools.iter().find(|pool| pool.name == config.name));
         // One that had left the configuration may be there again.
         let gone = departed.is_back(config, clock);
-        let past = pool.map(|pool| of_pool(config, pool, passed, clock)).or(gone).unwrap_or_default();
+        let past = pool.map(|pool| of_pool(config, pool, passed, clock)).or(gone);
+        // Or under another name: who has its role is not known then.
+        let is_doubtful = past.is_none() && kin::may_have_had_a_role(config, &elsewhere);
+        let past = past.unwrap_or_else(|| PoolHistory { doubtful: is_doubtful, ..PoolHistory::default() });
         let written = Written {
             last_transition: state.map_or(0, |state| state.last_transition),
             is_lost: pool.is_none() && remembered.was_damaged,
@@ -74,7 +80,7 @@ pub(super) fn history(
     });
     let in_kernel = words.iter().map(|word| u64::from(word.change())).max();
     let last_transition = in_kernel.max(state.map(|state| state.last_transition)).unwrap_or_default();
-    History { pools: pools.collect(), last_transition }
+    (History { pools: pools.collect(), last_transition }, elsewhere)
 }
 
 /// The file itself.

@@ -85,6 +85,7 @@ fn backend(pool: &config::Pool, config: &config::Backend, past: BackendHistory) 
     };
     Backend {
         name: config.name.clone(),
+        address: Some(config.address),
         admin: match past.admin {
             // Disabled is the configuration's word, and not to be remembered.
             policy::Admin::Ready | policy::Admin::Disabled => Admin::Ready,

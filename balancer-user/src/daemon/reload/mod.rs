@@ -87,8 +87,8 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// `wanted`: what the daemon starts with.
-    pub(super) fn new(options: &Options, wanted: Accepted) -> Self {
+    /// `wanted`: what the daemon starts with. `gone`: where the backends are of pools that an earlier life had.
+    pub(super) fn new(options: &Options, wanted: Accepted, gone: BTreeSet<IpAddr>) -> Self {
         Self {
             path: options.config.clone(),
             pin_dir: options.pin_dir.clone(),
@@ -101,7 +101,7 @@ impl Reloads {
             confirmation: None,
             taken_back: None,
             listeners: Listeners::default(),
-            gone: BTreeSet::new(),
+            gone,
             is_behind: false,
         }
     }
@@ -300,10 +300,10 @@ impl Daemon {
         match delay {
             Delay::Busy(pool) => at(pool).is_none_or(|pool| !self.policy.is_busy(PoolIndex(pool))),
             Delay::HandsOver { pool, backend } => at(pool).is_none_or(|pool| {
-                let active = self.policy.snapshot(PoolIndex(pool), self.clock.now()).active;
-                let active = active.map(|active| &self.parts.config.pools[pool].backends[active.0]);
+                let holder = self.policy.snapshot(PoolIndex(pool), self.clock.now()).holder;
+                let holder = holder.map(|holder| &self.parts.config.pools[pool].backends[holder.0]);
                 !self.policy.is_busy(PoolIndex(pool))
-                    && active.is_none_or(|active| !is_same_backend(active, backend))
+                    && holder.is_none_or(|holder| !is_same_backend(holder, backend))
             }),
         }
     }

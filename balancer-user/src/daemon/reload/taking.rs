@@ -123,7 +123,7 @@ impl Daemon {
             if self.policy.is_busy(pool) {
                 Standing::Busy
             } else {
-                Standing::Free(self.policy.snapshot(pool, self.clock.now()).active)
+                Standing::Free(self.policy.snapshot(pool, self.clock.now()).holder)
             }
         };
         let wanted = &self.reloads.wanted;

@@ -29,8 +29,17 @@ pub(super) struct Laws {
     down_since: BTreeMap<(PoolIndex, BackendIndex), Moment>,
     failbacks: BTreeMap<(PoolIndex, BackendIndex), Moment>,
     steps: Steps,
+    /// What was told of each pool that isn't over.
+    open: Vec<Option<Open>>,
     /// Until then the controller stood still.
     excused: Moment,
+}
+
+/// What has a beginning and an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Waiting,
+    AllDown,
 }
 
 impl Laws {
@@ -56,6 +65,7 @@ impl Laws {
         Self {
             settings: settings.to_vec(),
             routed: vec![None; settings.len()],
+            open: vec![None; settings.len()],
             replays: settings.iter().enumerate().map(replay).collect(),
             attempts: settings.iter().cloned().map(Attempts::new).collect(),
             asked_for: BTreeSet::new(),
@@ -131,6 +141,7 @@ impl Laws {
         self.awaited = fresh.awaited;
         self.excused = now;
         self.replays.iter_mut().for_each(Replay::restarted);
+        self.open.fill(None);
         self.attempts.iter_mut().for_each(Attempts::interrupted);
         self.steps.restarted();
     }
@@ -208,14 +219,19 @@ impl Laws {
             Event::Resumed { id, skip, .. } => self.steps.resumed(*id, *skip),
             Event::Hook { .. }
             | Event::Abandoned { .. }
-            | Event::Waiting { .. }
-            | Event::WaitingOver { .. }
             | Event::Admin { .. }
             | Event::Drained { .. }
-            | Event::AllDown { .. }
-            | Event::AllDownOver { .. }
             | Event::Stalled { .. } => {}
+            Event::Waiting { pool, .. } => self.goes_on_from(*pool, None, Some(Open::Waiting)),
+            Event::WaitingOver { pool } => self.goes_on_from(*pool, Some(Open::Waiting), None),
+            Event::AllDown { pool, .. } => self.goes_on_from(*pool, None, Some(Open::AllDown)),
+            Event::AllDownOver { pool } => self.goes_on_from(*pool, Some(Open::AllDown), None),
         }
+    }
+
+    /// What begins ends, before anything else begins.
+    fn goes_on_from(&mut self, pool: PoolIndex, from: Option<Open>, to: Option<Open>) {
+        assert_eq!(std::mem::replace(&mut self.open[pool.0], to), from, "on the way to {to:?}");
     }
 
     fn returned_by_itself(&mut self, pool: PoolIndex, to: BackendIndex, now: Moment) {

@@ -326,6 +326,26 @@ fn a_pool_with_steps_whose_role_nobody_can_tell_is_the_operators() {
 }
 
 #[test]
+fn a_role_whose_holder_is_gone_is_given_to_nobody_without_its_steps() {
+    let hook = HookSettings { name: "promote".to_owned(), when: HookWhen::Before, on_error: OnError::Hold };
+    for when_all_down in [WhenAllDown::Reject, WhenAllDown::Last] {
+        let with_steps = PoolSettings { hooks: vec![hook.clone()], when_all_down, ..pool() };
+        let mut life = Life::new(vec![with_steps.clone()]);
+        life.failing = vec!["b", "c"];
+        life.run(secs(5));
+        life.failing.push("p");
+        life.run(secs(5));
+        let view = life.view();
+        assert_eq!((view.state, view.holder), (PoolState::AllDown, Some(BackendIndex(P))));
+        assert_eq!(view.active.is_none(), when_all_down == WhenAllDown::Reject);
+        life.reload(vec![PoolSettings { backends: vec![backend("b"), backend("c")], ..with_steps }]);
+        life.failing.clear();
+        life.run(secs(60));
+        assert_eq!((life.view().state, life.view().active), (PoolState::Held, None));
+    }
+}
+
+#[test]
 fn a_pool_that_comes_back_is_as_the_operator_left_it_and_waits_for_no_probe() {
     let mut life = Life::new(vec![pool()]);
     life.run(secs(1));

@@ -61,6 +61,7 @@ fn state() -> State {
             wish: Wish::Stay,
             backends: vec![Backend {
                 name: "server1".to_owned(),
+                address: Some([10, 0, 2, 11].into()),
                 admin: Admin::Drain,
                 drain_ends_in_ms: Some(60_000),
                 services: vec![Service {
