@@ -60,6 +60,11 @@ impl Cuts {
         self.0.retain(|_, under_way| under_way.runs > 0);
     }
 
+    /// This slot is another backend's now: nothing of what was to be cut is its.
+    pub(super) fn forget(&mut self, slot: u16) {
+        self.0.retain(|cut, _| cut.whose != WhoseSlot::Of(slot));
+    }
+
     /// For how long nothing is tried now.
     fn failed(&mut self, cut: SlotCut, problem: String) -> Duration {
         let under_way = self.0.entry(cut).or_default();
@@ -105,8 +110,9 @@ impl Daemon {
         SlotCut { pool: slots.pool.index, whose, transition: cut.transition }
     }
 
-    /// `None`: who is meant has left the configuration, and is somebody else's business.
+    /// `None`: it has ended, or who is meant has left the configuration, and is somebody else's business.
     pub(super) fn by_place(&self, cut: SlotCut) -> Option<Cut> {
+        self.cuts.under_way(cut)?;
         let pool = self.parts.slots.iter().position(|slots| slots.pool.index == cut.pool)?;
         let backends = &self.parts.slots[pool].backends;
         let place = |slot| backends.iter().position(|backend| backend.index == slot).map(BackendIndex);
@@ -170,6 +176,16 @@ mod tests {
         cuts.ended(cut(None));
         assert_eq!(cuts.under_way(cut(None)), Some(None));
         cuts.ended(cut(None));
+        assert_eq!(cuts.under_way(cut(None)), None);
+    }
+
+    #[test]
+    fn one_of_who_is_gone_is_not_tried_on_who_comes_into_the_slot() {
+        let mut cuts = Cuts::default();
+        cuts.begun(cut(None));
+        cuts.forget(2);
+        assert_eq!(cuts.under_way(cut(None)), Some(None));
+        cuts.forget(1);
         assert_eq!(cuts.under_way(cut(None)), None);
     }
 

@@ -77,6 +77,7 @@ impl Daemon {
         self.leaving.left(&self.parts.config, (&self.parts.plan, &self.parts.slots), &slots, now);
         for slot in slots.iter().flat_map(|pool| &pool.backends).filter(|slot| slot.fresh) {
             self.resets_sent.remove(&slot.index);
+            self.cuts.forget(slot.index);
         }
         if self.parts.config.gateway.notify != config.gateway.notify {
             self.notifier = config.gateway.notify.clone().map(Notifier::new);
