@@ -171,11 +171,17 @@ fn was_reset(sender: &Progress, receiver: &Progress) -> bool {
 
 /// Whether a segment with this sequence number may be believed by a receiver that has acknowledged so much: it stands in
 /// the least window that receivers have. A RST outside they drop silently, so it must not count here either; one that is
-/// inside but not exact they challenge (RFC 5961), which shows in their packets. Nor is where a client is learned from a
-/// segment outside.
+/// inside but not exact they challenge (RFC 5961), which shows in their packets.
 #[inline(always)]
 pub const fn in_window(sequence: u32, acknowledged: u32) -> bool {
     sequence.wrapping_sub(acknowledged) < LEAST_WINDOW
+}
+
+/// Whether whoever sends a segment with this sequence number knows the connection of which so much is acknowledged: it stands
+/// in the window, or as far before it, where keep-alives and what is sent again stand.
+#[inline(always)]
+pub const fn is_known(sequence: u32, acknowledged: u32) -> bool {
+    sequence.wrapping_sub(acknowledged).wrapping_add(LEAST_WINDOW) < 2 * LEAST_WINDOW
 }
 
 /// Whether `acknowledgement` answers a first sequence number: it acknowledges at least the SYN itself and at most what
@@ -272,6 +278,13 @@ mod tests {
         assert!(!in_window(1000 + 0x1_0000, 1000));
         assert!(!in_window(999, 1000));
         assert!(in_window(5, u32::MAX), "sequence numbers wrap");
+    }
+
+    #[test]
+    fn who_knows_a_connection_sends_what_is_near_the_windows_beginning() {
+        assert!(is_known(1000, 1000) && is_known(999, 1000));
+        assert!(is_known(1000 + 0xffff, 1000) && is_known(1000_u32.wrapping_sub(0x1_0000), 1000));
+        assert!(!is_known(1000 + 0x1_0000, 1000) && !is_known(1000_u32.wrapping_sub(0x1_0001), 1000));
     }
 
     #[test]

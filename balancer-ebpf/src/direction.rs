@@ -4,7 +4,7 @@
 use core::marker::PhantomData;
 
 use balancer_common::abi::{FlowKey, Line, NextHop, Opening, Past};
-use balancer_common::flow::{Progress, Seen};
+use balancer_common::flow::{Kind, Progress, Seen};
 use balancer_common::table::{self, Lines, Place, State};
 
 use crate::clock::now;
@@ -107,6 +107,15 @@ impl<A: Family, T: Tier> Direction<A, T> {
         NextHop::from_word(unsafe { (&raw const (*self.place.line).client).read_volatile() })
     }
 
+    /// The client is there now.
+    #[inline(always)]
+    pub(crate) fn client_is_at(&self, hop: NextHop) {
+        if self.is_alive() {
+            // SAFETY: as in `recipe`; one aligned word, so nobody sees half of it.
+            unsafe { (&raw mut (*self.place.line).client).write_volatile(hop.to_word()) }
+        }
+    }
+
     /// The slot of its backend.
     #[inline(always)]
     pub(crate) fn backend(&self) -> u16 {
@@ -141,10 +150,10 @@ impl<A: Family, T: Tier> Direction<A, T> {
 
     /// One more packet went this way.
     #[inline(always)]
-    pub(crate) fn count(&self, bytes: u64) {
+    pub(crate) fn count(&self, kind: Kind, bytes: u64) {
         // Two CPUs with packets of one direction may lose a count between them, never more.
         T::carry(self.place.line, bytes);
-        if T::is_kept_by(self.seen()) {
+        if T::is_kept_by(self.seen(), kind) {
             self.touch();
         }
     }
@@ -277,15 +286,6 @@ impl<A: Family> Direction<A, Established> {
     pub(crate) fn acknowledged(&self, acknowledgement: u32) {
         // SAFETY: as in `recipe`; an aligned word.
         unsafe { (*self.place.line).acknowledged = acknowledgement }
-    }
-
-    /// The client is there now.
-    #[inline(always)]
-    pub(crate) fn client_is_at(&self, hop: NextHop) {
-        if self.is_alive() {
-            // SAFETY: as in `recipe`; one aligned word, so nobody sees half of it.
-            unsafe { (&raw mut (*self.place.line).client).write_volatile(hop.to_word()) }
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use balancer_common::flow::{Seen, Stage};
 use balancer_common::limits::HALF_OPEN_IDLE_NS;
 use balancer_common::nat::Deltas;
 use balancer_common::table::{self, Hash, NOT_LOOKED_FOR, WINDOWS};
+use network_types::eth::EthHdr;
 use network_types::tcp::TcpHdr;
 
 use crate::clock::{now, ticks};
@@ -371,7 +372,10 @@ pub(crate) fn save_syn<A: Family>(ctx: &XdpContext, packet: &Packet<'_, A>, draf
     let syn = unsafe { &mut *draft.syn.as_ptr() };
     syn.window = packet.tcp.window;
     let had_data = packet.end_of_data() != packet.sequence();
-    syn.options_length = length as u8 | if had_data { SavedSyn::HAD_DATA } else { 0 };
+    let had_more = packet.tcp_at != EthHdr::LEN + size_of::<A::Header>();
+    syn.options_length = length as u8
+        | if had_data { SavedSyn::HAD_DATA } else { 0 }
+        | if had_more { SavedSyn::HAD_IP_OPTIONS } else { 0 };
     syn.flags = packet.flags();
     syn.traffic_class = A::traffic_class(packet.ip);
     syn.hops = A::hops_left(packet.ip);
@@ -411,6 +415,14 @@ pub(crate) fn tried<A: Family>(client: &Direction<A, HalfOpen>) -> u64 {
     // SAFETY: an aligned word of the map; whose it is, is looked at when the flow is taken out, and else it is of a signal.
     let read = |kept: *const ClientSyn| unsafe { (&raw const (*kept).tried).read_volatile() };
     A::client_syns().get_ptr(client.place.index).map_or(0, read)
+}
+
+/// Whether data came with this client's SYN.
+#[inline(always)]
+pub(crate) fn had_data<A: Family>(client: &Direction<A, HalfOpen>) -> bool {
+    // SAFETY: as in `tried`; a byte.
+    let read = |kept: *const ClientSyn| unsafe { (&raw const (*kept).syn.options_length).read_volatile() };
+    A::client_syns().get_ptr(client.place.index).map_or(0, read) & SavedSyn::HAD_DATA != 0
 }
 
 /// Drafts the flow of this client once more, without a backend yet. `None`: it has just ended.

@@ -1,7 +1,6 @@
 //! A packet of a flow whose handshake is complete.
 
 use aya_ebpf::programs::XdpContext;
-use balancer_common::abi::NextHop;
 use balancer_common::flow::{self, Kind, Stage};
 use balancer_common::limits::QUIET_BEFORE_RESELECT_NS;
 use balancer_common::table::NOT_LOOKED_FOR;
@@ -14,8 +13,7 @@ use crate::flow_table;
 use crate::forward::translate;
 use crate::memory::Established;
 use crate::parse::Packet;
-use crate::service;
-use crate::words::load;
+use crate::{service, way};
 
 /// What becomes of it; next: its flow has just ended, or it opens a new one and the old one is forgotten.
 #[inline(never)]
@@ -32,72 +30,75 @@ pub(crate) fn established<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
             flow_table::forget(direction);
             return Verdict::next(verdict::Stage::Unknown(NOT_LOOKED_FOR));
         }
-        Kind::Syn => {}
-        Kind::Fin | Kind::Rst => return closing(packet, direction, kind),
+        Kind::Syn | Kind::Fin | Kind::Rst => {}
         Kind::BareFin | Kind::Impossible => return Verdict::drop(Reason::BadFlags),
     }
-    let came_from = sender(packet);
-    let verdict = translate(packet, &direction);
-    if verdict.is_forward() && matches!(kind, Kind::Ack) {
-        direction.acknowledged(packet.acknowledgement());
-        if direction.seen().is_from_client() && has_moved(ctx, came_from, &direction) {
-            relearn(ctx, packet.sequence(), came_from, direction);
-        }
-    }
-    verdict
-}
-
-/// The hardware address that the frame comes from, as a [`NextHop`]'s word without interface.
-#[inline(always)]
-fn sender<A: Family>(packet: &Packet<'_, A>) -> u64 {
-    let (middle, last) = (load::<4, _>(packet.eth), load::<8, _>(packet.eth));
-    u64::from(middle >> 16) | u64::from(last) << 16
-}
-
-/// Whether a client's packet came another way than its packets did.
-#[inline(always)]
-fn has_moved<A: Family>(ctx: &XdpContext, came_from: u64, client: &Direction<A, Established>) -> bool {
-    let hop = client.client();
-    let known = NextHop { interface: 0, ..hop }.to_word();
-    came_from != known || !service::came_through(ctx, hop.interface)
-}
-
-/// The client's packets come another way than before: so do the answers from now on, if the packet shows that its sender
-/// knows the connection. Otherwise a blind host beside the client's could steal them.
-#[inline(never)]
-fn relearn<A: Family>(ctx: &XdpContext, sequence: u32, came_from: u64, client: Direction<A, Established>) {
-    let Some(backend) = client.twin() else { return };
-    let is_in_window =
-        backend.progress().is_some_and(|backend| flow::in_window(sequence, backend.acknowledged));
-    let Some(interface) = service::ingress_slot(ctx) else { return };
-    if is_in_window {
-        let hop = NextHop { interface, ..NextHop::from_word(came_from) };
-        backend.client_is_at(hop);
-        client.client_is_at(hop);
-    }
-}
-
-/// A FIN or a RST: goes on like any packet, and is remembered for what it may be believed to be. A subprogram, for its
-/// stack.
-#[inline(never)]
-fn closing<A: Family>(
-    packet: &mut Packet<'_, A>,
-    direction: Direction<A, Established>,
-    kind: Kind,
-) -> Verdict {
+    let came_from = way::sender(packet);
     let verdict = translate(packet, &direction);
     if !verdict.is_forward() {
         return verdict;
     }
-    if matches!(kind, Kind::Fin) {
-        direction.acknowledged(packet.acknowledgement());
-        direction.finished(packet.end_of_data().wrapping_add(1));
-    } else if let Some(twin) = direction.twin().and_then(|twin| twin.progress())
-        && flow::in_window(packet.sequence(), twin.acknowledged)
+    match kind {
+        Kind::Ack | Kind::Fin if is_its_own(ctx, packet.sequence(), came_from, &direction) => {
+            direction.acknowledged(packet.acknowledgement());
+            if matches!(kind, Kind::Fin) {
+                finished(packet.end_of_data(), direction);
+            }
+        }
+        Kind::Rst => reset(packet.sequence(), direction),
+        _ => {}
+    }
+    verdict
+}
+
+/// Whether the segment is its direction's beyond doubt: it came the way that its packets come, or its sender knows the
+/// connection. What it says is believed only then: blind hosts elsewhere could steal a client's answers otherwise, or end its
+/// flow.
+#[inline(always)]
+fn is_its_own<A: Family>(
+    ctx: &XdpContext,
+    sequence: u32,
+    came_from: u64,
+    direction: &Direction<A, Established>,
+) -> bool {
+    let is_usual = if direction.seen().is_from_client() {
+        !way::has_moved(ctx, came_from, direction)
+    } else {
+        service::came_from(ctx, direction.backend())
+    };
+    is_usual || knows(ctx, sequence, came_from, *direction)
+}
+
+/// The same of a segment that came another way. A client that knows the connection gets its answers there from now on.
+#[inline(never)]
+fn knows<A: Family>(
+    ctx: &XdpContext,
+    sequence: u32,
+    came_from: u64,
+    direction: Direction<A, Established>,
+) -> bool {
+    let Some(twin) = direction.twin() else { return false };
+    let is_known = twin.progress().is_some_and(|twin| flow::is_known(sequence, twin.acknowledged));
+    if is_known && direction.seen().is_from_client() {
+        way::follow(ctx, came_from, &direction, &twin);
+    }
+    is_known
+}
+
+/// A FIN: it is remembered where it ends its direction. A subprogram, for its stack.
+#[inline(never)]
+fn finished<A: Family>(end_of_data: u32, direction: Direction<A, Established>) {
+    direction.finished(end_of_data.wrapping_add(1));
+}
+
+/// A RST, which is remembered for what it may be believed to be. A subprogram, for its stack.
+#[inline(never)]
+fn reset<A: Family>(sequence: u32, direction: Direction<A, Established>) {
+    if let Some(twin) = direction.twin().and_then(|twin| twin.progress())
+        && flow::in_window(sequence, twin.acknowledged)
     {
         direction.reset(twin.packets);
     }
-    verdict
 }
 
 /// Whether a SYN on the tuple of an established flow is a new connection: the flow is over, or its backend isn't the

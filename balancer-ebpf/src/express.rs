@@ -80,8 +80,10 @@ fn way_out<A: Family>(
         }
         let hop = service::next_hop(direction.backend())?;
         (hop, service::interface(hop.interface)?)
-    } else {
+    } else if service::came_from(ctx, direction.backend()) {
         (client, towards_client)
+    } else {
+        return None;
     };
     (A::ip_length_of(frame) <= interface.mtu as usize).then_some((hop, interface))
 }
@@ -108,7 +110,7 @@ fn forward<A: Family>(
     }
     direction.acknowledged(frame.acknowledgement());
     let length = frame_length(ctx) as u64;
-    direction.count(length);
+    direction.count(Kind::Ack, length);
     report::forwarded(direction.service(), direction.backend(), length);
     Verdict::FORWARD
 }

@@ -57,7 +57,7 @@ fn leave<A: Family, T: Tier>(
     hop: NextHop,
     interface: &Interface,
 ) -> Verdict {
-    direction.count(packet.frame_length);
+    direction.count(packet.kind(), packet.frame_length);
     report::forwarded(recipe.service, recipe.backend, packet.frame_length);
     A::forward(packet.ip, recipe.becomes.source, recipe.becomes.destination, recipe.ip_delta);
     packet.tcp.check = checksum::apply(packet.tcp.check, recipe.tcp_delta);

@@ -12,7 +12,7 @@ use crate::forward::{exit, translate_apart, way_out};
 use crate::memory::HalfOpen;
 use crate::parse::Packet;
 use crate::signals::{self, Why};
-use crate::{draft, promotion, report, retry, room, service};
+use crate::{draft, promotion, report, retry, room, service, way};
 
 /// What becomes of it; next: it belongs to an established flow now, or opens a new one and the old one is forgotten.
 #[inline(never)]
@@ -35,7 +35,7 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
         return Verdict::drop(Reason::BadHandshake);
     };
     if direction.seen().is_from_client() {
-        from_client(packet, direction, twin)
+        from_client(ctx, packet, direction, twin)
     } else {
         from_backend(ctx, packet, direction, twin)
     }
@@ -43,6 +43,7 @@ pub(crate) fn handshake<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
 
 #[inline(always)]
 fn from_client<A: Family>(
+    ctx: &XdpContext,
     packet: &mut Packet<'_, A>,
     client: Direction<A, HalfOpen>,
     backend: Direction<A, HalfOpen>,
@@ -50,6 +51,10 @@ fn from_client<A: Family>(
     let first_sequence = client.first_sequence();
     match packet.kind() {
         Kind::Syn if packet.sequence() == first_sequence => {
+            let came_from = way::sender(packet);
+            if way::has_moved(ctx, came_from, &client) {
+                way::follow(ctx, came_from, &client, &backend);
+            }
             retry::repeated(&client, &backend).unwrap_or_else(|| {
                 // Whichever of its lines is met: it is as old as its client's last word.
                 backend.touch();
@@ -147,9 +152,10 @@ fn from_backend<A: Family>(
     }
 }
 
-/// Whether a RST that a client would believe says that nobody listens: it acknowledges the SYN and nothing else.
+/// Whether a RST that a client would believe says that nobody listens: it acknowledges the SYN and nothing else, but for data
+/// that came with it.
 #[inline(always)]
 fn is_refusal<A: Family>(packet: &Packet<'_, A>, client: &Direction<A, HalfOpen>) -> bool {
     let expected = client.first_sequence().wrapping_add(1);
-    packet.flags() & flags::ACK != 0 && packet.acknowledgement() == expected
+    packet.flags() & flags::ACK != 0 && (packet.acknowledgement() == expected || draft::had_data(client))
 }

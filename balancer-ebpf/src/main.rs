@@ -39,6 +39,7 @@ mod signals;
 mod subprograms;
 mod trace;
 mod unknown;
+mod way;
 mod words;
 
 use aya_ebpf::bindings::xdp_action;

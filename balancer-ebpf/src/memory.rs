@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::ptr::from_ref;
 
 use balancer_common::abi::{Carried, CarriedSoFar, Count, FlowKey, Line, Opening, Past, WireAddress};
-use balancer_common::flow::Seen;
+use balancer_common::flow::{Kind, Seen};
 use balancer_common::table::{
     self, HELD, Hash, Lines, Locks, Refused, State, TAG_WORDS, Table, WAYS, buckets_for,
 };
@@ -26,8 +26,8 @@ pub(crate) trait Tier: Copy + Sized + 'static {
     /// One more packet of so many bytes is of this line.
     fn carry<A: Family>(line: *mut Line<A>, bytes: u64);
 
-    /// Whether packets of a direction of which this was seen keep their flow from being old.
-    fn is_kept_by(seen: Seen) -> bool;
+    /// Whether such packets of a direction of which this was seen keep their flow from being old.
+    fn is_kept_by(seen: Seen, kind: Kind) -> bool;
 
     fn count<A: Family>() -> Option<*mut Count>;
 
@@ -101,9 +101,10 @@ impl Tier for Established {
         }
     }
 
+    /// Not by a SYN, whose client has forgotten it, and waits until it has been silent.
     #[inline(always)]
-    fn is_kept_by(_seen: Seen) -> bool {
-        true
+    fn is_kept_by(_seen: Seen, kind: Kind) -> bool {
+        !matches!(kind, Kind::Syn)
     }
 
     #[inline(always)]
@@ -163,7 +164,7 @@ impl Tier for HalfOpen {
 
     /// A backend goes on answering a SYN that was forged.
     #[inline(always)]
-    fn is_kept_by(seen: Seen) -> bool {
+    fn is_kept_by(seen: Seen, _kind: Kind) -> bool {
         seen.is_from_client()
     }
 

@@ -10,7 +10,7 @@ use balancer_tests::case::{
 };
 use balancer_tests::gateway::PATIENCE;
 use balancer_tests::lab::{Lab, Topology};
-use balancer_tests::packet::{Packet, difference, read_back};
+use balancer_tests::packet::{Extension, Packet, difference, read_back};
 use balancer_tests::twin::Wire;
 use balancer_user::dataplane::failures::What;
 use balancer_user::dataplane::rescue::Rule;
@@ -131,6 +131,15 @@ fn who_was_answered_or_has_no_backend_yet_is_left_alone() {
     .unwrap();
 }
 
+/// With a loose source route, which Linux drops silently (IPv6: with destination options, which may ask for the same).
+fn with_more(packet: &mut Packet) {
+    if packet.source.is_ipv4() {
+        packet.ip.options = vec![131, 7, 4, 0, 0, 0, 0, 0];
+    } else {
+        packet.ip.extensions = vec![Extension::destination_options(1)];
+    }
+}
+
 /// Their silence says nothing about a server: it was right not to answer.
 #[test]
 fn who_deserves_no_answer_is_neither_told_of_nor_sent_on() {
@@ -148,6 +157,9 @@ fn who_deserves_no_answer_is_neither_told_of_nor_sent_on() {
             let mut frames = vec![
                 syn(20_000, |packet| packet.options = SIGNED.to_vec()),
                 syn(20_001, |packet| packet.payload = vec![7; 10]),
+                // Routers behind the gateway send it no further, and servers don't like what it asks them for.
+                syn(20_007, |packet| packet.ip.ttl = 15),
+                syn(20_008, with_more),
             ];
             // Sequence number, acknowledgement, reserved bits, window, urgent pointer.
             for (port, wrong) in (20_002..).zip([4, 8, 12, 14, 18]) {

@@ -204,7 +204,7 @@ pub struct SavedSyn {
     pub options: [u32; 10],
     /// The window, as it stands in the header.
     pub window: [u8; 2],
-    /// Bytes of options, whole words; and [`SavedSyn::HAD_DATA`].
+    /// Bytes of options, whole words; and [`SavedSyn::HAD_DATA`] and [`SavedSyn::HAD_IP_OPTIONS`].
     pub options_length: u8,
     /// TCP flags: SYN, and what goes with it (ECN).
     pub flags: u8,
@@ -220,6 +220,9 @@ pub struct SavedSyn {
 impl SavedSyn {
     /// In [`SavedSyn::options_length`]: data followed, which isn't kept, so nobody knows whether its checksum was right.
     pub const HAD_DATA: u8 = 1;
+    /// In [`SavedSyn::options_length`]: there were IP options or extension headers, which aren't kept either. A server need not
+    /// like them.
+    pub const HAD_IP_OPTIONS: u8 = 2;
 }
 
 /// What is kept of a half-open flow at the index of its client's line, in one cache line. Written by the packet path alone.

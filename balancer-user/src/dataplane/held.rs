@@ -22,6 +22,10 @@ use super::lines::{MappedTable, Met, seen};
 use super::object::Loaded;
 use super::segment::{Header, Segment};
 
+/// Hops that a SYN has left which is expected to get to a backend. Of one with fewer, routers behind the gateway may have said
+/// that it went no further; clients begin with 64 or more.
+const LEAST_HOPS: u8 = 16;
+
 /// Where SYNs come in.
 #[derive(Clone, Copy)]
 pub struct Entrance<'a> {
@@ -140,10 +144,11 @@ impl<A: Header> Syn<A> {
         Some(Self { met, line: table.read(met)?, sequence, saved })
     }
 
-    /// Whether a server had to answer it: its checksum was right, and it asked for no signature that only some may ask for.
-    /// One with data is not judged, so it isn't taken for one.
+    /// Whether a server had to answer it: it got there, its checksum was right, and it asked for no signature that only some may
+    /// ask for. One with data or IP options is not judged, so it isn't taken for one.
     pub(super) fn deserves_an_answer(&self) -> bool {
-        if self.saved.options_length & SavedSyn::HAD_DATA != 0 {
+        let had_more = self.saved.options_length & (SavedSyn::HAD_DATA | SavedSyn::HAD_IP_OPTIONS) != 0;
+        if had_more || self.saved.hops < LEAST_HOPS {
             return false;
         }
         let options = self.options();

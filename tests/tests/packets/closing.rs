@@ -59,6 +59,13 @@ fn over(scene: &'static Scene) -> Vec<Case> {
             a_flow(scene, "a SYN after more than three silent seconds selects anew")
                 .then(Change::Silence(Duration::from_millis(3500))),
         ),
+        selects_anew(
+            a_flow(scene, "SYNs that are repeated meanwhile are no sign of life")
+                .then(Change::Silence(Duration::from_millis(2000)))
+                .packet(flow.another_syn())
+                .expect(forwarded_to(scene.primary))
+                .then(Change::Silence(Duration::from_millis(2000))),
+        ),
         a_closed_flow(scene, "retransmissions of a closed flow still pass")
             .packet(flow.request().fin())
             .expect(forwarded_to(scene.primary))

@@ -41,6 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         everywhere(at_once),
         everywhere(of_every_shape),
         everywhere(no_refusals),
+        everywhere(with_data),
         everywhere(unreachable::cases),
         everywhere(swallowed),
         everywhere(unanswered),
@@ -215,6 +216,24 @@ fn of_every_shape(scene: &'static Scene) -> Vec<Case> {
         )
     };
     (0..=10).flat_map(|words| shapes.map(|shape| case(words, shape))).collect()
+}
+
+/// TCP fast open: what came with the SYN is the client's to send again.
+fn with_data(scene: &'static Scene) -> Vec<Case> {
+    let flow = scene.flow();
+    let syn = particular(flow, 4);
+    let refused = flow.refusal().acks(CLIENT_NEXT.wrapping_add(7));
+    vec![
+        instant(scene, "a refused SYN goes on without the data that came with it")
+            .packet(syn.clone().payload(b"request"))
+            .expect(forwarded_to(scene.primary).opening())
+            .packet(refused.clone())
+            .expect(retried(flow.on(scene.backup), &syn)),
+        instant(scene, "of a SYN without data nobody acknowledges any")
+            .opening(flow)
+            .packet(refused)
+            .expect(returned_to(scene.client).forgetting_the_handshake()),
+    ]
 }
 
 fn no_refusals(scene: &'static Scene) -> Vec<Case> {
