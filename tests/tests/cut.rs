@@ -187,6 +187,30 @@ fn ten_thousand_flows_are_cut_within_two_seconds() {
     .unwrap();
 }
 
+/// Frames wait for a slow link, and those for another one don't wait with them.
+#[test]
+fn clients_behind_a_slow_link_are_told_as_fast_as_it_takes_it() {
+    const FLOWS: u16 = 5000;
+    let shaped = |lab: &Lab| {
+        let shape = "tc qdisc add dev wan0 root tbf rate 1mbit burst 2kb latency 20ms";
+        lab.gateway().run(shape.split(' ')).map(drop)
+    };
+    let lab = Lab::new("cutslow", &Topology::two_armed()).unwrap();
+    shaped(&lab).unwrap();
+    let cut = || -> Result<()> {
+        let mut program = Gateway::told(&usual().max_flows(16_384).max_half_open(1024))?;
+        for port in 2000..2000 + FLOWS {
+            establish(&mut program, SNAT4.flow().of(SocketAddr::new(SNAT4.client.ip(), port)))?;
+        }
+        program.activate(SNAT4.backup)?;
+        let report = program.cut(SNAT4.primary)?;
+        ensure!((report.flows, report.resets_sent) == (FLOWS.into(), FLOWS.into()), "{report:?}");
+        ensure!(report.problem.is_none(), "{report:?}");
+        Ok(())
+    };
+    lab.gateway().enter(cut).unwrap().unwrap();
+}
+
 /// Clients come and go on all CPUs while their backend is changed and cut, again and again: once it is cut nothing of it goes
 /// on, whatever was half done.
 #[test]

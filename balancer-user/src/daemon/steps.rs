@@ -207,7 +207,7 @@ impl Daemon {
             Err(error) => return Some(format!("{backend}: {error}")),
         };
         let pool_name = self.pool_name(pool).to_owned();
-        if let Some(problem) = problem {
+        if let Some(problem) = &problem {
             warn!(
                 event = "cut",
                 pool = pool_name,
@@ -218,7 +218,11 @@ impl Daemon {
         }
         if flows > 0 {
             info!(event = "cut", pool = pool_name, backend, flows, resets_sent);
-            let evidence = format!("{flows} flows ended, {resets_sent} clients were sent a RST");
+            let untold = problem.map(|problem| {
+                format!("; not all were told ({problem}), and get theirs when they say something")
+            });
+            let untold = untold.unwrap_or_default();
+            let evidence = format!("{flows} flows ended, {resets_sent} clients were sent a RST{untold}");
             self.note(Entry::cut(&pool_name, &backend, evidence));
         }
         *self.resets_sent.entry(slot).or_default() += resets_sent;

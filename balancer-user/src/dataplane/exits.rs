@@ -33,35 +33,53 @@ impl Exits {
 
 /// Sends frames.
 pub(super) struct FrameSocket {
-    socket: OwnedFd,
-    links: BTreeMap<u32, LinkAddr>,
+    links: BTreeMap<u32, Link>,
     /// For how long it may still wait for queues that are full, all frames together.
     patience: Duration,
 }
 
-/// Long enough for a full queue of any link to drain, short enough for who waits for the end.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// An interface, with a socket of its own: a slow one holds up nobody else's frames.
+struct Link {
+    address: LinkAddr,
+    socket: Option<OwnedFd>,
+    /// Since a frame last went.
+    waited: Duration,
+}
+
+/// Who waits for the end of a cut gives up after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// A queue from which nothing goes for so long belongs to no link that works.
+const STILL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl FrameSocket {
     /// For interfaces of this thread's network. Needs CAP_NET_RAW.
     pub(super) fn open() -> Result<Self, DataplaneError> {
-        let socket = packet_socket()?;
         let links = getifaddrs().map_err(failed("listing interfaces"))?;
         let links = links.filter_map(|entry| entry.address?.as_link_addr().copied());
         // Listed with protocol 0: the kernel takes that of the frame.
-        let links = links.map(|link| (link.ifindex() as u32, link)).collect();
-        Ok(Self { socket, links, patience: PATIENCE })
+        let link = |address| Link { address, socket: None, waited: Duration::ZERO };
+        let links = links.map(|address| (address.ifindex() as u32, link(address))).collect();
+        Ok(Self { links, patience: PATIENCE })
     }
 
     pub(super) fn send(&mut self, ifindex: u32, frame: &[u8]) -> Result<(), DataplaneError> {
-        let link =
-            self.links.get(&ifindex).ok_or(DataplaneError::NoInterface(format!("number {ifindex}")))?;
+        let link = self.links.get_mut(&ifindex);
+        let Link { address, socket, waited } =
+            link.ok_or(DataplaneError::NoInterface(format!("number {ifindex}")))?;
+        let socket = match socket {
+            Some(socket) => socket,
+            None => socket.insert(packet_socket()?),
+        };
         loop {
-            match sendto(self.socket.as_raw_fd(), frame, link, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) => return Ok(()),
+            match sendto(socket.as_raw_fd(), frame, address, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => {
+                    *waited = Duration::ZERO;
+                    return Ok(());
+                }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN | Errno::ENOBUFS) if self.patience > Duration::ZERO => {
+                Err(Errno::EAGAIN | Errno::ENOBUFS) if *waited < STILL && self.patience > Duration::ZERO => {
+                    *waited += PAUSE;
                     self.patience = self.patience.saturating_sub(PAUSE);
                     sleep(PAUSE);
                 }
