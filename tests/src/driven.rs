@@ -19,6 +19,7 @@ use balancer_user::dataplane::{
     flows::{FlowTable, Lifetimes},
     held::{Entrance, ReplayReport, Waiting},
     object::{self, Loaded, Wanted},
+    repeats::Repeats,
     slots::{BackendPlan, Busy, Forwarding, PoolPlan, PoolSlots, Retry, ServicePlan, assign},
     tables::Tables,
 };
@@ -104,7 +105,12 @@ impl Driven {
     pub fn replay(&self) -> Result<ReplayReport> {
         let services = self.slots.services.iter().map(|slot| slot.index).collect();
         let exits = self.tables.exits(0)?;
-        let entrance = Entrance { program: &self.program, exits: &exits, generic: &self.generic };
+        let entrance = Entrance {
+            program: &self.program,
+            exits: &exits,
+            generic: &self.generic,
+            repeats: &Repeats::default(),
+        };
         Ok(self.flows.replay(&Waiting { services, not_at: None }, entrance))
     }
 

@@ -304,6 +304,10 @@ fn cut_keeps(program: &mut Gateway, scene: &'static Scene) -> Result<()> {
     ensure!(program.replay(scene)?.sent == 1, "until the pool has a backend");
     let backend = backend_of_the_flow(program)?;
     ensure!(Some(backend) == program.slot(scene.backup), "it is in slot {backend}");
+    // To the packet path it is new there; but that this one is silent, too, is no news of it.
+    let found = program.rescuer(rule(Retry::Instant)).look_at(at(LATE));
+    let [attempt] = found.unanswered[..] else { anyhow::bail!("{}: {found:?}", scene.name) };
+    ensure!((attempt.what, attempt.backend) == (What::UnansweredAgain, backend), "{attempt:?}");
     // One that was answered is told, as there is no way back.
     program.begin_anew()?;
     forwarded(program, &scene.flow().syn())?;

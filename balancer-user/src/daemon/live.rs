@@ -5,6 +5,7 @@
 //! (`dataplane::rescue`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use balancer_common::abi::NextHop;
@@ -12,7 +13,9 @@ use tokio::io::unix::AsyncFd;
 use tracing::{debug, warn};
 
 use crate::dataplane::failures::{Attempt, What};
+use crate::dataplane::flows::FlowTable;
 use crate::dataplane::held::ReplayReport;
+use crate::dataplane::repeats::Repeats;
 use crate::dataplane::rescue::{Rescuer, Rule};
 use crate::dataplane::ring::{self, Ring};
 use crate::dataplane::slots::{Forwarding, PoolSlots};
@@ -34,6 +37,7 @@ type Places<Index> = BTreeMap<u16, (PoolIndex, Index)>;
 /// Both ways of hearing of attempts, and what the packet path was last told.
 pub(super) struct Live {
     failures: AsyncFd<Ring<Attempt>>,
+    repeats: Repeats,
     /// Not here while it looks.
     rescuer: Option<Rescuer>,
     /// What it has to be told when it is here again.
@@ -58,10 +62,18 @@ pub(super) struct Looked {
 }
 
 impl Live {
-    pub(super) fn new(failures: AsyncFd<Ring<Attempt>>, rescuer: Rescuer, slots: &[PoolSlots]) -> Self {
+    pub(super) fn new(
+        failures: AsyncFd<Ring<Attempt>>,
+        flows: Arc<FlowTable>,
+        rules: BTreeMap<u16, Rule>,
+        slots: &[PoolSlots],
+    ) -> Self {
         let (services, backends) = places(slots);
+        let repeats = Repeats::default();
+        let rescuer = Rescuer::new(flows, repeats.clone(), rules);
         Self {
             failures,
+            repeats,
             next_look: rescuer.patience().map(|_| Instant::now()),
             rescuer: Some(rescuer),
             rules: None,
@@ -71,6 +83,11 @@ impl Live {
             backends,
             successors: vec![None; slots.len()],
         }
+    }
+
+    /// What came in once more, for whoever has more come in.
+    pub(super) fn repeats(&self) -> Repeats {
+        self.repeats.clone()
     }
 
     /// Other slots, and other rules.
@@ -115,6 +132,7 @@ impl Live {
             What::Refused => LiveKind::Refused,
             What::Unreachable => LiveKind::Unreachable,
             What::Unanswered => LiveKind::Unanswered,
+            What::UnansweredAgain => LiveKind::UnansweredAgain,
         };
         let failure = LiveFailure { pool, service, backend, what, flow: attempt.flow, answered: None };
         (of == pool).then_some(failure)

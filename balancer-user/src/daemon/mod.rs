@@ -73,7 +73,6 @@ use crate::dataplane::attach::Attachment;
 use crate::dataplane::failures::Attempt;
 use crate::dataplane::flows::FlowTable;
 use crate::dataplane::pins::PinDirectory;
-use crate::dataplane::rescue::Rescuer;
 use crate::dataplane::ring::Ring;
 use crate::descriptors;
 use crate::exit::{Exit, Failure, say};
@@ -242,16 +241,15 @@ impl Daemon {
         let policy = Policy::new(settings, seed, history, clock.now());
         let mut journal = Journal::after(remembered.last_event);
         journal.note(Entry::started(version, parts.fresh, &remembered), &store);
-        let rescuer = Rescuer::new(flows.clone(), plan::rescue_rules(&parts));
         Self {
             probes: ProbeLog::new(&parts.config),
             certificates: Certificates::default(),
             counter: Counter::new(flows.clone(), walked),
+            live: Live::new(failures, flows.clone(), plan::rescue_rules(&parts), &parts.slots),
             flows,
             filling,
             ports: Ports::default(),
             cuts: Cuts::default(),
-            live: Live::new(failures, rescuer, &parts.slots),
             failovers: Failovers::default(),
             trials: Trials::default(),
             traces,

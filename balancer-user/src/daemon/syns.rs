@@ -12,6 +12,7 @@ use crate::dataplane::DataplaneError;
 use crate::dataplane::exits::Exits;
 use crate::dataplane::held::{Entrance, ReplayReport, Waiting};
 use crate::dataplane::object::Loaded;
+use crate::dataplane::repeats::Repeats;
 use crate::dataplane::slots::Retry;
 use crate::policy::PoolIndex;
 
@@ -23,6 +24,7 @@ pub(super) struct Gate {
     program: Arc<Mutex<Loaded>>,
     exits: Exits,
     generic: BTreeSet<u32>,
+    repeats: Repeats,
 }
 
 impl Gate {
@@ -34,7 +36,8 @@ impl Gate {
     /// Not on the loop's thread: others may be having theirs come in.
     pub(super) fn pass(&self, come_in: impl FnOnce(Entrance<'_>) -> ReplayReport) -> ReplayReport {
         let program = self.program.blocking_lock();
-        come_in(Entrance { program: &program, exits: &self.exits, generic: &self.generic })
+        let Self { exits, generic, repeats, .. } = self;
+        come_in(Entrance { program: &program, exits, generic, repeats })
     }
 }
 
@@ -45,6 +48,7 @@ impl Daemon {
             // Of no backend in particular: only where clients are matters.
             exits: self.parts.tables.exits(0)?,
             generic: self.generic_devices(),
+            repeats: self.live.repeats(),
         })
     }
 

@@ -18,6 +18,8 @@ pub enum What {
     Unreachable,
     /// Nothing came: that a look finds (`rescue`), the packet path doesn't tell.
     Unanswered,
+    /// The same of an attempt that another backend has not taken before.
+    UnansweredAgain,
 }
 
 /// An attempt that a backend did not take.

@@ -16,10 +16,12 @@ use balancer_common::abi::{Address4, Address6, Line, NextHop, SavedSyn, WireAddr
 
 use super::DataplaneError;
 use super::attach::Mode;
+use super::clock::monotonic_ns;
 use super::exits::Exits;
 use super::flows::{FamilyTables, FlowTable, is_unanswered};
 use super::lines::{MappedTable, Met, seen};
 use super::object::Loaded;
+use super::repeats::Repeats;
 use super::segment::{Header, Segment};
 
 /// Hops that a SYN has left which is expected to get to a backend. Of one with fewer, routers behind the gateway may have said
@@ -35,6 +37,8 @@ pub struct Entrance<'a> {
     pub exits: &'a Exits,
     /// On which of them, by the kernel's index, the program runs in generic mode.
     pub generic: &'a BTreeSet<u32>,
+    /// Those that came in before.
+    pub repeats: &'a Repeats,
 }
 
 /// What became of SYNs that waited.
@@ -72,6 +76,8 @@ pub(super) struct Syn<A: WireAddress> {
     pub(super) line: Line<A>,
     pub(super) sequence: u32,
     saved: SavedSyn,
+    /// See `ClientSyn`.
+    tried: u64,
 }
 
 impl FlowTable {
@@ -126,7 +132,7 @@ impl ReplayReport {
         let mut frame = Vec::new();
         for syn in syns {
             match syn.borrow().come_in(entrance, &mut frame) {
-                Ok(()) => self.sent += 1,
+                Ok(comes_in) => self.sent += u64::from(comes_in),
                 Err(problem) => {
                     self.failed += 1;
                     self.problem.get_or_insert(problem);
@@ -140,8 +146,9 @@ impl<A: Header> Syn<A> {
     /// The one beside a client's line, if that is still the same.
     pub(super) fn of(table: &MappedTable<A>, met: Met) -> Option<Self> {
         let (sequence, saved) = (table.past(met).first_sequence, table.saved_syn(met.index));
+        let tried = table.tried(met.index);
         // Read last: if the line is still the same, so was the SYN.
-        Some(Self { met, line: table.read(met)?, sequence, saved })
+        Some(Self { met, line: table.read(met)?, sequence, saved, tried })
     }
 
     /// Whether a server had to answer it: it got there, its checksum was right, and it asked for no signature that only some may
@@ -154,6 +161,11 @@ impl<A: Header> Syn<A> {
         let options = self.options();
         let checksum = self.segment(&options, [0; 6], [0; 6]).checksum();
         checksum == self.saved.check && !asks_for_signature(&options)
+    }
+
+    /// Whether another backend has not taken the same attempt before.
+    pub(super) fn is_again(&self, repeats: &Repeats) -> bool {
+        self.tried != 0 || repeats.has(&self.line.key, self.sequence)
     }
 
     /// As they stand in its header.
@@ -181,7 +193,11 @@ impl<A: Header> Syn<A> {
         }
     }
 
-    fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<(), DataplaneError> {
+    /// `false`: its time is over, and so it doesn't.
+    fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<bool, DataplaneError> {
+        if !entrance.repeats.may_come_in(&self.line.key, self.sequence, monotonic_ns()) {
+            return Ok(false);
+        }
         let client = NextHop::from_word(self.line.client);
         let interface = entrance.exits.interface(client.interface);
         let interface = interface
@@ -189,7 +205,7 @@ impl<A: Header> Syn<A> {
         self.segment(&self.options(), client.mac, interface.mac).write(frame);
         let is_generic = entrance.generic.contains(&interface.ifindex);
         let mode = if is_generic { Mode::Generic } else { Mode::Native };
-        entrance.program.feed(frame, interface.ifindex, mode)
+        entrance.program.feed(frame, interface.ifindex, mode).map(|()| true)
     }
 }
 

@@ -210,6 +210,12 @@ impl<A: WireAddress> MappedTable<A> {
         SavedSyn { options, window: [a, b], options_length, flags, traffic_class, hops, check: [c, d] }
     }
 
+    /// The backends that have not taken it, see [`ClientSyn`]; meaningful as [`Self::saved_syn`] is.
+    pub(super) fn tried(&self, index: u32) -> u64 {
+        const AT: usize = offset_of!(ClientSyn, tried) / WORD;
+        self.apart.peek(index as usize * SYN_WORDS + AT)
+    }
+
     /// The other direction of a line.
     pub(super) fn twin(&self, line: &Line<A>, past: &Past) -> Option<(Met, Line<A>)> {
         let mut twin = Copied::new();

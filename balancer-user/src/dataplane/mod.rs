@@ -32,6 +32,7 @@ pub mod neighbours;
 pub mod news;
 pub mod object;
 pub mod pins;
+pub mod repeats;
 pub mod rescue;
 pub mod ring;
 mod roles;

@@ -22,6 +22,7 @@ use super::failures::{Attempt, What};
 use super::flows::{Both, FamilyTables, FlowTable, both};
 use super::held::{Syn, Syns};
 use super::lines::{Met, seen};
+use super::repeats::Repeats;
 use super::segment::Header;
 use super::slots::Retry;
 
@@ -79,6 +80,7 @@ pub struct Found {
 /// Looks, and remembers what it has settled.
 pub struct Rescuer {
     flows: Arc<FlowTable>,
+    repeats: Repeats,
     /// By service's slot.
     rules: BTreeMap<u16, Rule>,
     settled_4: Settled,
@@ -90,8 +92,15 @@ pub struct Rescuer {
 impl Rescuer {
     /// The rules of services, by slot.
     #[must_use]
-    pub fn new(flows: Arc<FlowTable>, rules: BTreeMap<u16, Rule>) -> Self {
-        Self { flows, rules, settled_4: Settled::default(), settled_6: Settled::default(), is_anew: false }
+    pub fn new(flows: Arc<FlowTable>, repeats: Repeats, rules: BTreeMap<u16, Rule>) -> Self {
+        Self {
+            flows,
+            repeats,
+            rules,
+            settled_4: Settled::default(),
+            settled_6: Settled::default(),
+            is_anew: false,
+        }
     }
 
     /// Other rules from the next look on.
@@ -128,7 +137,7 @@ impl Rescuer {
         let clock = &self.flows.clock;
         let (now, into_tick) = (clock.tick_at(now_ns), clock.elapsed_of_tick_at(now_ns));
         let is_anew = std::mem::take(&mut self.is_anew);
-        let look = Look { rules: &self.rules, clock, now, into_tick, is_anew };
+        let look = Look { repeats: &self.repeats, rules: &self.rules, clock, now, into_tick, is_anew };
         let mut told = Told::default();
         let waiting = Syns {
             v4: look.over::<Address4>(&self.flows.v4, &mut self.settled_4, &mut told),
@@ -140,6 +149,7 @@ impl Rescuer {
 
 /// One look.
 struct Look<'a> {
+    repeats: &'a Repeats,
     rules: &'a BTreeMap<u16, Rule>,
     clock: &'a FlowClock,
     now: u32,
@@ -181,13 +191,15 @@ impl Look<'_> {
             let step = Step { is_told: step.is_told && !is_settled, ..step };
             // Half a flow: in the making, or left over.
             let Some(both) = both(table, client) else { continue };
-            let due = Due { met: client, age, step, attempt: attempt(&both) };
+            let syn = Syn::of(table, client);
+            let is_again = syn.as_ref().is_some_and(|syn| syn.is_again(self.repeats));
+            let due = Due { met: client, age, step, attempt: attempt(&both, is_again) };
             if both.is_answered() {
                 settled.add(client);
             } else if both.is_refused() != is_refused {
                 // It is met at its other line.
                 continue;
-            } else if !is_refused && !Syn::of(table, client).is_some_and(|syn| syn.deserves_an_answer()) {
+            } else if !is_refused && !syn.is_some_and(|syn| syn.deserves_an_answer()) {
                 // It says nothing about its backend, and gets no better chance at another.
                 settled.add(client);
             } else if step.goes_on {
@@ -266,9 +278,10 @@ impl Told {
 }
 
 /// As it is told.
-fn attempt<A: WireAddress>(both: &Both<A>) -> Attempt {
+fn attempt<A: WireAddress>(both: &Both<A>, is_again: bool) -> Attempt {
     let Line { key, service, backend, .. } = both.client;
-    Attempt { flow: key.number(), what: What::Unanswered, service, backend }
+    let what = if is_again { What::UnansweredAgain } else { What::Unanswered };
+    Attempt { flow: key.number(), what, service, backend }
 }
 
 #[cfg(test)]

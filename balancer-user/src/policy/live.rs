@@ -44,6 +44,8 @@ pub enum LiveKind {
     Unreachable,
     /// Nothing came back for `connect_timeout`, or until the client repeated it.
     Unanswered,
+    /// The same of an attempt that another backend has not taken before. Nobody may be able to answer that client.
+    UnansweredAgain,
 }
 
 impl LiveKind {
@@ -51,7 +53,7 @@ impl LiveKind {
         match self {
             Self::Refused => "connection refused",
             Self::Unreachable => "unreachable",
-            Self::Unanswered => "no answer",
+            Self::Unanswered | Self::UnansweredAgain => "no answer",
         }
     }
 }
@@ -116,6 +118,7 @@ impl Policy {
                 }
                 self.set_target_timer(id);
             }
+            Passive::Count if failure.what == LiveKind::UnansweredAgain => {}
             Passive::Count => {
                 if at.blame(&failure, spacing, now) {
                     self.settle(id, now);

@@ -17,6 +17,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use balancer_common::abi::{ActiveWord, Interface, NextHop};
 use balancer_user::dataplane::flows::{FlowTable, Lifetimes};
 use balancer_user::dataplane::object::{self, Loaded, Wanted};
+use balancer_user::dataplane::repeats::Repeats;
 use balancer_user::dataplane::slots::{Busy, PoolPlan, PoolSlots, assign};
 use balancer_user::dataplane::tables::Tables;
 use nix::net::if_::if_nametoindex;
@@ -57,6 +58,7 @@ pub struct Gateway {
     is_as_given: bool,
     /// What is counted isn't what is there.
     is_crowded: bool,
+    repeats: Repeats,
 }
 
 /// What the program did with a frame.
@@ -111,6 +113,7 @@ impl Gateway {
             slots: Vec::new(),
             is_as_given: false,
             is_crowded: false,
+            repeats: Repeats::default(),
         })
     }
 
@@ -146,6 +149,7 @@ impl Gateway {
     /// When the tables can't be read or written.
     pub fn begin_anew(&mut self) -> Result<()> {
         self.flow_maps.clear()?;
+        self.repeats = Repeats::default();
         self.is_crowded = false;
         self.answers.allow_anew()?;
         self.searches.allow_anew()?;

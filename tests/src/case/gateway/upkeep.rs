@@ -54,14 +54,15 @@ impl Gateway {
 
     fn enter(&self, come_in: impl FnOnce(Entrance<'_>) -> ReplayReport) -> Result<ReplayReport> {
         let exits = self.tables.exits(0)?;
-        Ok(come_in(Entrance { program: &self.program, exits: &exits, generic: &BTreeSet::new() }))
+        let (program, generic, repeats) = (&self.program, &BTreeSet::new(), &self.repeats);
+        Ok(come_in(Entrance { program, exits: &exits, generic, repeats }))
     }
 
     /// Who looks for clients that nobody answers, by this rule for all services.
     #[must_use]
     pub fn rescuer(&self, rule: Rule) -> Rescuer {
         let rules = self.service_slots().into_iter().map(|(_, slot)| (slot, rule));
-        Rescuer::new(self.flows.clone(), rules.collect())
+        Rescuer::new(self.flows.clone(), self.repeats.clone(), rules.collect())
     }
 
     /// Ends all flows of a backend.

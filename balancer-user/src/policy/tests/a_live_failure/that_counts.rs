@@ -91,6 +91,16 @@ fn of_a_backend_that_is_down_changes_nothing() {
     assert_eq!(world.view().backends[P].health, Health::Down, "as a failed probe would");
 }
 
+/// Nobody may be able to answer such a client.
+#[test]
+fn counts_against_the_first_backend_of_an_attempt_alone() {
+    let mut world = set_up(Passive::Count, |_| ());
+    let again = |flow| LiveFailure { what: LiveKind::UnansweredAgain, ..failed(&world, flow, None) };
+    let failures = [again(1), again(2), again(3)];
+    failures.into_iter().for_each(|failure| world.fail(failure));
+    assert_eq!((world.active(), world.view().backends[P].fails), (Some(P), 0));
+}
+
 #[test]
 fn is_forgotten_when_its_backend_goes_down() {
     let mut world = set_up(Passive::Count, |_| ());
