@@ -112,5 +112,16 @@ fn a_program_that_can_not_be_run_any_more_makes_nobody_down() -> Result<()> {
     assert!(fault.contains("others than its owner may write to it (mode 0777): chmod it to 0755"), "{fault}");
     let status = site.gateway.status()?;
     assert!(status.are_all_up() && status.active() == "server1", "{status}");
+    let is_told = |status: &balancer_tests::gateway::Status| {
+        status.0["degraded"].to_string().contains("can't be probed (and 3 more of the pool)")
+    };
+    site.gateway.wait_until("all of them to be told of", is_told)?;
+    let told = poll_until(PATIENCE, "a person to be called", || {
+        folder.lines("events").first().cloned().ok_or("nobody was called")
+    })?;
+    assert!(told.contains("probes of passwords"), "{told}");
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
+    let is_well = |status: &balancer_tests::gateway::Status| status.0["degraded"] == serde_json::json!([]);
+    site.gateway.wait_until("it to be over", is_well)?;
     Ok(())
 }

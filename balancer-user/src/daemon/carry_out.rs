@@ -156,6 +156,7 @@ impl Daemon {
             Ok(Outcome { result: Err(failure), .. }) => Signal::Bad(failure.evidence()),
             Err(fault) => {
                 self.probe_fault(&ticket, fault);
+                self.probes.failed(&ticket, fault.to_string());
                 Signal::Inconclusive
             }
         };

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::Whose;
 
+use super::probe_log::Faulty;
 use super::{Daemon, Entry};
 
 /// What has been told of.
@@ -68,8 +69,20 @@ impl Daemon {
                 format!("{whose}, could not be ended: {}; it is tried again", leaver.problem.as_ref()?);
             Some((whose, words))
         });
+        let probes = self.probes.faulty().map(|(pool, faulty)| {
+            let Faulty { backend, service, problem, others } = faulty;
+            let service = &self.parts.config.pools[pool.0].services[service.0].name;
+            let (backend, pool) = (self.backend_name(pool, backend), self.pool_name(pool));
+            let more = if others == 0 { String::new() } else { format!(" (and {others} more of the pool)") };
+            let words = format!(
+                "pool {pool}: {backend}'s {service} can't be probed{more}: {problem}; its health stays what it was, whatever becomes \
+                 of it"
+            );
+            (format!("probes of {pool}"), words)
+        });
         let (names, redirects) = (self.names.troubles(), self.redirect_troubles());
         let others = descriptors
+            .chain(probes)
             .chain(self.ports.troubles())
             .chain(names)
             .chain(redirects)

@@ -171,8 +171,8 @@ impl Monitor {
     }
 
     /// Nothing is known of it, as at the start.
-    pub(super) const fn forget(&mut self) {
-        self.state = State::Unknown;
+    pub(super) fn forget(&mut self) {
+        (self.state, self.last_failure) = (State::Unknown, None);
     }
 
     /// From now on it has to show that it runs.
