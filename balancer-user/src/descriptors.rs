@@ -42,6 +42,13 @@ pub fn provide() -> Result<(), String> {
     }
 }
 
+/// How many a daemon has that is started as this process was, where it may raise its limit no further than to the hard one.
+#[must_use]
+pub fn limit_of_a_daemon() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    current.unwrap_or(u64::MAX).max(WANTED).min(maximum.unwrap_or(u64::MAX))
+}
+
 /// Descriptors that are taken now, so that their low numbers are free when the maps have got theirs: a limit that falls
 /// below what is open still leaves some for a probe and a client.
 pub fn room() -> Vec<OwnedFd> {

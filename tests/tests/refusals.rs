@@ -48,6 +48,24 @@ fn a_wrong_configuration_exits_3_with_its_place_and_what_to_write() -> Result<()
 }
 
 #[test]
+fn what_no_probe_can_be_made_for_is_refused_by_check_and_run_alike() -> Result<()> {
+    let site = site("roots")?;
+    let usual = site.configuration(Options::default());
+    let own_roots = format!("ca_file = {:?}\n", site.ca_file());
+    assert!(usual.contains(&own_roots), "{usual}");
+    site.gateway.configure(&usual.replace(&own_roots, ""))?;
+    let without_any = ["env", "SSL_CERT_FILE=/dev/null", "SSL_CERT_DIR=/nonexistent"].map(str::to_owned);
+    for (verb, code) in
+        [(&["check"][..], 3), (&["run"], 3), (&["check", "--no-resolve"], 0), (&["check", "--explain"], 3)]
+    {
+        let words = [&without_any[..], &site.gateway.words(verb)].concat();
+        let said = site.gateway.run(&words)?.expect(code)?;
+        assert_eq!(said.stderr.contains("no root certificates"), code == 3, "{verb:?}: {said:?}");
+    }
+    assert_untouched(&site)
+}
+
+#[test]
 fn an_empty_pool_and_a_missing_file_exit_3() -> Result<()> {
     let site = site("empty")?;
     let whole = site.configuration(Options::default());

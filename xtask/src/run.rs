@@ -1,6 +1,7 @@
 //! Commands: printed before they run, named when they fail.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -22,6 +23,9 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.current_dir(root());
+    if let Some(path) = path().filter(|path| std::env::var_os("PATH").as_ref() != Some(path)) {
+        command.env("PATH", path);
+    }
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "CARGO_CRATE_NAME"
@@ -32,12 +36,21 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Where tools are. Those for root are not on everybody's path, and the labs need them.
+fn path() -> Option<OsString> {
+    let path = std::env::var_os("PATH")?;
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    for folder in ["/usr/sbin", "/sbin"].map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    std::env::join_paths(folders).ok()
+}
+
 /// A tool that the machine has, with its folder.
 pub(crate) fn find(tool: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    // Tools for root are not on everybody's path.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(tool)).find(|candidate| candidate.is_file())
+    std::env::split_paths(&path()?).map(|folder| folder.join(tool)).find(|candidate| candidate.is_file())
 }
 
 /// As a person would type it.

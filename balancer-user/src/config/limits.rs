@@ -14,11 +14,13 @@ pub(super) const ERRORS_SHOWN: usize = 50;
 /// per byte of a hostile text.
 pub(super) const RECOVERED_BYTES: usize = 64 << 10;
 
-/// Far above what one gateway carries, and one byte still counts them.
-pub(super) const POOLS: usize = 256;
+/// Far above what one gateway carries, and each backend of all of them still finds a slot in the data plane.
+pub(super) const POOLS: usize = 255;
 
 /// Ports of one application; all of them move in one step.
 pub(super) const SERVICES: usize = 16;
+
+const _: () = assert!(POOLS * BACKENDS < balancer_common::limits::MAX_BACKENDS, "slot 0 is nobody's");
 
 /// An ordered list of standbys; `select` walks it for each retried flow.
 pub(super) const BACKENDS: usize = 16;

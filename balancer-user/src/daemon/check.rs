@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::resolver::Resolver;
 
 use super::accepted::{Asking, Unfit, checked};
-use super::names;
+use super::{names, plan};
 
 /// How a configuration is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,24 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
     };
     let file = file.display().to_string();
     match checked(parsed, pin_dir, names.as_ref()) {
+        Ok((config, _))
+            if !how.no_resolve
+                && let Some(problem) = no_probers(&config) =>
+        {
+            let remark = Remark {
+                file: file.clone(),
+                line: None,
+                column: None,
+                severity: Severity::Error,
+                key: Some("pool.probe".to_owned()),
+                message: problem.clone(),
+                help: None,
+            };
+            Ok(Checkup {
+                found: found(vec![remark], 0, None),
+                words: format!("{file}: pool.probe: {problem}\n"),
+            })
+        }
         Ok((config, _)) => {
             let mut words = words(&file, &config);
             if how.explain {
@@ -65,6 +83,11 @@ pub fn check(file: &Path, pin_dir: &Path, state_dir: &Path, how: Checking) -> Re
         }
         Err(Unfit::Unseen(failure)) => Err(failure),
     }
+}
+
+/// Why its probes can't be made on this machine.
+fn no_probers(config: &Config) -> Option<String> {
+    config.pools.iter().find_map(|pool| plan::probers(pool).err()).map(|problem| problem.to_string())
 }
 
 fn warnings(file: &str, config: &Config) -> Vec<Remark> {

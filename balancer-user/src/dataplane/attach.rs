@@ -154,10 +154,13 @@ pub async fn attach_all(
     Ok(attachments)
 }
 
-/// The link that is on this device.
+/// The link that is on this device. All of ours have one program, and a device in another network namespace may have the same
+/// index: of several it is the one that is pinned by the interface's name.
 pub fn on<'a>(links: &'a [Pinned], target: &Target) -> Option<&'a Pinned> {
     let (program, _) = target.program?;
-    links.iter().find(|link| link.is_on(target.ifindex, program))
+    let here = || links.iter().filter(|link| link.is_on(target.ifindex, program));
+    let is_named = |link: &&Pinned| link.path.ends_with(pin_path(Path::new(""), &target.interface));
+    here().find(is_named).or_else(|| here().next())
 }
 
 /// Attaches the program to one interface while it runs on others, by the same rules as at the start: nothing that is
@@ -432,4 +435,34 @@ fn innermost(error: &ProgramError) -> String {
         current = source;
     }
     current.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn of_links_to_devices_of_one_index_the_one_with_the_interfaces_name_is_it() {
+        let link = |name: &str, ifindex, program_id| Pinned {
+            path: PathBuf::from("/pins/v1").join(format!("link-{name}")),
+            id: 1,
+            program_id,
+            ifindex: Some(ifindex),
+        };
+        let target = Target {
+            interface: "eth1.5".to_owned(),
+            ifindex: 3,
+            mtu: 1500,
+            program: Some((7, Mode::Native)),
+            carrier: Carrier::Up,
+        };
+        let found = |links: &[Pinned]| on(links, &target).map(|link| link.path.clone());
+        // The first one's device is in another network namespace.
+        let both = [link("eth0", 3, 7), link("eth1%2e5", 3, 7)];
+        assert_eq!(found(&both), Some(both[1].path.clone()));
+        assert_eq!(found(&both[..1]), Some(both[0].path.clone()), "it was called otherwise");
+        assert_eq!(found(&[link("eth1%2e5", 3, 8), link("eth1%2e5", 4, 7)]), None);
+    }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use nix::unistd::Group;
-use rustix::process::{Resource, getrlimit};
 
 use super::Unseen;
 use super::finding::about;
@@ -12,6 +11,7 @@ use crate::control::protocol::{Finding, Severity};
 use crate::control::socket::READERS;
 use crate::dataplane::object::Wanted;
 use crate::dataplane::trial;
+use crate::descriptors;
 
 /// Maps, programs, links, sockets and files, and clients of the control socket.
 const DESCRIPTORS: u64 = 128;
@@ -50,9 +50,7 @@ impl Resources {
         }
         let pools = config.map(|config| config.pools.as_slice()).unwrap_or_default();
         let probes: usize = pools.iter().map(|pool| pool.services.len() * pool.backends.len()).sum();
-        let own = || {
-            ("a daemon started like this".to_owned(), getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX))
-        };
+        let own = || ("a daemon started like this".to_owned(), descriptors::limit_of_a_daemon());
         Self {
             tables: wanted.and_then(|wanted| trial::memory(wanted).ok()),
             is_taken,
@@ -99,7 +97,10 @@ impl Resources {
                     "at most {limit} file descriptors, and {} may be needed: probes, hooks and commands have to wait, or fail",
                     self.descriptors_needed
                 ),
-                "raise LimitNOFILE= of the service (without systemd: ulimit -n 1024) and restart the daemon",
+                format!(
+                    "raise LimitNOFILE= of the service (without systemd: ulimit -n {}) and restart the daemon",
+                    self.descriptors_needed
+                ),
             )
         }
     }

@@ -10,6 +10,7 @@ use super::draft::{RedirectDraft, Section};
 use super::model::Model;
 use super::remarks::Remarks;
 use super::routes;
+use crate::config::limits::REDIRECT_HOSTS;
 use crate::config::names;
 
 /// Servers that only send clients of plain HTTP to https: said at the service that they lead to. Those for which that is so.
@@ -66,6 +67,14 @@ pub(super) fn redirects(
             Some(host) => vec![host.clone()],
             None => server.names.iter().filter(|name| names::is_host(name)).cloned().collect(),
         };
+        let mut known = BTreeSet::new();
+        let mut hosts: Vec<String> =
+            hosts.into_iter().filter(|host| known.insert(host.to_ascii_lowercase())).collect();
+        if hosts.len() > REDIRECT_HOSTS {
+            let left = hosts.split_off(REDIRECT_HOSTS).join(" ");
+            remarks
+                .push(&by.place, format!("only {REDIRECT_HOSTS} names are redirected to; left out: {left}"));
+        }
         service.redirect = Some(RedirectDraft { by: by.place.to_string(), listen: address, hosts });
         // Those of a server with services stand there.
         service.left.extend(server.left.iter().cloned());

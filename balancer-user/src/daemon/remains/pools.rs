@@ -1,7 +1,7 @@
 //! What the maps, the state and the configuration say together of pools, their members and their interfaces.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use balancer_common::abi::Route;
 
@@ -42,14 +42,17 @@ impl Remains {
         self.config.as_ref()?.pools.iter().find(|known| known.name == pool)
     }
 
-    /// Slots and names of a pool's backends, in the order in which they were remembered; of those that weren't, whoever is in
-    /// use, or has flows.
+    /// Slots and names of a pool's backends, in the order in which they were remembered; of those that weren't, or were at another
+    /// address, whoever is in use, or has flows.
     pub(super) fn backends(&self, pool: u16, name: &str, flows: &BTreeMap<u16, u64>) -> Vec<(u16, String)> {
         let of_pool = self.occupied.backends.iter().filter(|(_, (held_by, ..))| *held_by == pool);
         let known = self.remembered(name);
-        let place = |backend: &str| known?.backends.iter().position(|known| known.name == backend);
+        let place = |backend: &str, address: IpAddr| {
+            let is_there = |known: &state::Backend| known.address.is_none_or(|known| known == address);
+            known?.backends.iter().position(|known| known.name == backend && is_there(known))
+        };
         let mut backends: Vec<(Option<usize>, u16, String)> =
-            of_pool.map(|(slot, (_, name, _))| (place(name), *slot, name.clone())).collect();
+            of_pool.map(|(slot, (_, name, address))| (place(name, *address), *slot, name.clone())).collect();
         let active = self.tables.active(pool).backend();
         backends.retain(|(place, slot, _)| {
             known.is_none() || place.is_some() || active == Some(*slot) || flows.contains_key(slot)

@@ -155,6 +155,20 @@ fn a_redirect_beside_tls_is_no_service_of_its_own() {
 }
 
 #[test]
+fn no_more_names_are_redirected_to_than_a_service_may_have() {
+    let names: String = (0..70).map(|n| format!(" a{n}.example.org A{n}.example.org")).collect();
+    let text = format!(
+        "upstream a {{ server 10.0.2.11:443; }}
+        server {{ listen 80; server_name{names}; return 301 https://$host$request_uri; }}
+        server {{ listen 443 ssl; server_name a1.example.org; location / {{ proxy_pass https://a; }} }}"
+    );
+    let (imported, config) = imported(&text, &Settings::default());
+    assert_eq!(config.pools[0].services[0].redirect.as_ref().unwrap().hosts.len(), 64);
+    let left = "only 64 names are redirected to; left out: a64.example.org a65.example.org";
+    assert!(imported.remarks.iter().any(|remark| remark.to_string().contains(left)), "{}", imported.toml);
+}
+
+#[test]
 fn plain_http_leads_to_one_service_and_its_names_are_carried_over() {
     let text = "upstream a { server 10.0.2.11:443; } upstream b { server 10.0.2.12:444; }
         server { listen 80; server_name a.example.org *.a.example.org; return 301 https://$host$request_uri; }
