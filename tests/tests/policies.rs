@@ -72,7 +72,18 @@ fn with_reject_new_flows_are_refused_while_all_are_down() -> Result<()> {
     site.gateway.start(&[])?;
     let status = site.gateway.wait_until("all to be down", |status| status.pool()["state"] == "all_down")?;
     assert_eq!(status.pool()["active"], Value::Null, "after a restart: {status}");
+    let forced = ["failover", POOL, "--to", "server1", "--force", "-o", "json"];
+    for is_news in [true, false] {
+        let outcome = site.gateway.verb(&forced)?.expect(0)?.json()?;
+        assert_eq!(
+            (&outcome["changed"], &outcome["active"]),
+            (&is_news.into(), &"server1".into()),
+            "{outcome}"
+        );
+    }
     site.serve(1)?;
+    site.gateway.wait_until("the backup to be up", |status| status.is("server2", "up"))?;
+    site.gateway.verb(&["failback", POOL])?.expect(0)?;
     let status = site.gateway.wait_until("the backup", |status| status.active() == "server2")?;
     assert_eq!(status.pool()["state"], "serving", "{status}");
     let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;

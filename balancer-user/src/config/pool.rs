@@ -65,8 +65,9 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let services = table.tables("service", 1..=SERVICES).map(|tables| each(tables, ServiceKeys::read));
     let backends = table.tables("backend", 1..=BACKENDS).map(|tables| each(tables, BackendKeys::read));
     let hooks = table.tables("hook", 0..=HOOKS).map_or(Vec::new(), |tables| each(tables, HookKeys::read));
+    let has_steps = hooks.iter().any(|hook| hook.when == Some(HookWhen::Before));
     if let Some(Located { value: OnBackendDown::Keep, span }) = policies.on_backend_down
-        && hooks.iter().any(|hook| hook.when == Some(HookWhen::Before))
+        && has_steps
     {
         refuse_keep_with_hooks(&table, span);
     }
@@ -90,6 +91,9 @@ fn read(mut table: Table<'_>, index: usize, mentioned: &mut Mentioned) -> Option
     let owners = services.iter().map(|service| (service.probe.clone(), service.header)).collect();
     let probes = probe::resolve(&probe_keys, owners, claim_hosts(&backends, index, notes), notes);
     refuse_cold_without_probe(&backends, &probes, notes);
+    if !has_steps {
+        warn_of_cold_without_steps(&backends, notes);
+    }
     attempts.judge(policies.failover, &probes, notes);
     services.iter().zip(&probes).for_each(|(service, probe)| service.judge(probe.as_ref(), notes));
     let services = services.into_iter().zip(probes).map(|(keys, probe)| keys.into_service(probe));
@@ -190,6 +194,14 @@ fn refuse_cold_without_probe(backends: &[BackendKeys], probes: &[Option<Probe>],
         let message = "nothing would tell when a cold standby is up: no service of the pool is probed";
         let instead = "leave it out, or probe a service";
         notes.error(cold.span, "pool.backend.cold", Fault::new(message, instead));
+    }
+}
+
+fn warn_of_cold_without_steps(backends: &[BackendKeys], notes: &Notes<'_>) {
+    for cold in backends.iter().filter_map(|backend| backend.cold.as_ref()).filter(|cold| cold.value) {
+        let message = "no `before` hook starts a cold standby of this pool: unless something else does, a change to it is held \
+                       after start_timeout";
+        notes.warning(cold.span, format!("pool.backend.cold: {message}"));
     }
 }
 

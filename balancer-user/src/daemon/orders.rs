@@ -37,12 +37,13 @@ impl Daemon {
     /// Does what is asked for.
     pub(super) fn obey(&mut self, asked: &Asked, asker: Asker, reply: Reply) {
         let pool = self.parts.config.pools.iter().position(|pool| pool.name == asked.pool()).map(PoolIndex);
-        let before = pool.and_then(|pool| self.policy.snapshot(pool, self.clock.now()).holder);
+        let before = pool.map(|pool| self.policy.snapshot(pool, self.clock.now()));
         let accepted = self.policy.handle_command(&command(asked), self.clock.now());
         let accepted = accepted.map_err(|refusal| refusal.to_string());
         let outcome = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
             let pool = pool.ok_or("the pool is gone")?;
-            Ok(self.outcome(pool, asked, accepted))
+            let refused = before.as_ref().is_some_and(|before| before.active.is_none());
+            Ok(self.outcome(pool, asked, accepted, refused))
         });
         let said = outcome.as_ref().map(|outcome| outcome.message.as_str()).map_err(String::as_str);
         // A cause comes before what it leads to.
@@ -54,7 +55,7 @@ impl Daemon {
         self.remember();
         match (accepted, pool, outcome) {
             (Ok(accepted), Some(pool), Ok(outcome)) if !asked.no_wait() => {
-                let flows_of = ending(asked, accepted, before);
+                let flows_of = ending(asked, accepted, before.and_then(|before| before.holder));
                 self.wait(Waiting { pool, change, flows_of, outcome, reply });
             }
             (_, _, outcome) => self.answer_when_saved(outcome, reply),
@@ -164,10 +165,14 @@ impl Daemon {
         }
     }
 
-    fn outcome(&self, pool: PoolIndex, asked: &Asked, accepted: &Accepted) -> Outcome {
+    /// `refused`: new flows were refused before.
+    fn outcome(&self, pool: PoolIndex, asked: &Asked, accepted: &Accepted, refused: bool) -> Outcome {
         let (name, of) = (self.pool_name(pool), |backend| self.backend_name(pool, backend));
         let active = self.policy.snapshot(pool, self.clock.now()).active;
         let (changed, message) = match *accepted {
+            Accepted::AlreadyActive { active: to } if refused && active == Some(to) => {
+                (true, format!("{} of {name} gets new flows again", of(to)))
+            }
             Accepted::AlreadyActive { active } => {
                 (false, format!("{} is the active backend of {name} already", of(active)))
             }

@@ -160,8 +160,12 @@ fn backends(pool: &Pool, text: &mut Text) {
             text.line(
                 3,
                 format!(
-                    "It is cold: not probed while it stands by, and taken to be ready. Once the `before` hooks have run it \
-                     has {} to come up.",
+                    "It is cold: not probed while it stands by, and taken to be ready. {} it has {} to come up.",
+                    if pool.has_steps() {
+                        "Once the `before` hooks have run"
+                    } else {
+                        "When new flows are to go there"
+                    },
                     Shown(pool.start_timeout)
                 ),
             );

@@ -338,6 +338,16 @@ fn attempts_that_can_do_nothing_are_warned_of() {
 }
 
 #[test]
+fn a_cold_standby_that_nothing_starts_is_warned_of() {
+    const HOOK: &str = "[[pool.hook]]\nname = \"start\"\nwhen = \"before\"\nrun = [\"/start\"]\n";
+    let cold = behind(BACKEND, "cold = true").replace("on_backend_down = \"keep\"", "");
+    let warnings = config(&cold).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].message.contains("no `before` hook starts"), "{warnings:?}");
+    assert_eq!(config(&format!("{cold}\n{HOOK}")).warnings, []);
+}
+
+#[test]
 fn a_ca_file_that_is_not_used_is_warned_of() {
     let warnings = config(&behind(PROBE, "verify = false\nca_file = \"/ca.pem\"")).warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
