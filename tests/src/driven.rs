@@ -109,7 +109,7 @@ impl Driven {
             program: &self.program,
             exits: &exits,
             generic: &self.generic,
-            repeats: &Repeats::default(),
+            repeats: &Repeats::new(&self.flows),
         };
         Ok(self.flows.replay(&Waiting { services, not_at: None }, entrance))
     }

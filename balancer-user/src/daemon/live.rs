@@ -69,7 +69,7 @@ impl Live {
         slots: &[PoolSlots],
     ) -> Self {
         let (services, backends) = places(slots);
-        let repeats = Repeats::default();
+        let repeats = Repeats::new(&flows);
         let rescuer = Rescuer::new(flows, repeats.clone(), rules);
         Self {
             failures,

@@ -100,6 +100,14 @@ pub fn monotonic_ns() -> u64 {
 }
 
 #[cfg(test)]
+impl FlowClock {
+    /// Whose ticks began at this moment of `CLOCK_MONOTONIC`.
+    pub(super) const fn of_ticks_since(monotonic_ns: u64) -> Self {
+        Self { read: Clock { jiffies: 1 << 32, monotonic_ns }, jiffy_ns: 4_000_000 }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -195,7 +195,8 @@ impl<A: Header> Syn<A> {
 
     /// `false`: its time is over, and so it doesn't.
     fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<bool, DataplaneError> {
-        if !entrance.repeats.may_come_in(&self.line.key, self.sequence, monotonic_ns()) {
+        let last_seen = self.met.state.last_seen();
+        if !entrance.repeats.may_come_in(&self.line.key, self.sequence, last_seen, monotonic_ns()) {
             return Ok(false);
         }
         let client = NextHop::from_word(self.line.client);

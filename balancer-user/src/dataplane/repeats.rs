@@ -8,9 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use balancer_common::abi::{Address, FlowKey, Port, WireAddress};
 use balancer_common::limits::HALF_OPEN_IDLE_NS;
+use balancer_common::table::since;
+
+use super::clock::FlowClock;
+use super::flows::FlowTable;
 
 /// More than come in while one is remembered, unless somebody floods the gateway.
 const MOST: usize = 1 << 17;
+
+/// A line that was seen so much later than its SYN came in was seen by its client's own.
+const OWN_WORD_NS: u64 = 500_000_000;
 
 /// A client's SYN: its tuple and its sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,32 +37,61 @@ impl Known {
     }
 }
 
-/// When each came in once more for the first time (`CLOCK_MONOTONIC`). Of clones each knows what any other does.
-#[derive(Clone, Debug, Default)]
-pub struct Repeats(Arc<Mutex<HashMap<Known, u64>>>);
+/// When its client last spoke, and when it came in for it (`CLOCK_MONOTONIC`).
+#[derive(Clone, Copy, Debug)]
+struct Repeat {
+    spoke: u64,
+    came_in: u64,
+}
+
+/// Each that came in once more. Of clones each knows what any other does.
+#[derive(Clone, Debug)]
+pub struct Repeats {
+    clock: FlowClock,
+    known: Arc<Mutex<HashMap<Known, Repeat>>>,
+}
 
 impl Repeats {
-    /// Whether this one may come in now: for as long as a handshake may be under way.
-    pub(super) fn may_come_in<A: WireAddress>(&self, key: &FlowKey<A>, sequence: u32, now_ns: u64) -> bool {
-        let mut repeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |since: u64| now_ns.saturating_sub(since) > HALF_OPEN_IDLE_NS;
+    /// None yet, of flows in these tables.
+    #[must_use]
+    pub fn new(flows: &FlowTable) -> Self {
+        Self { clock: flows.clock, known: Arc::default() }
+    }
+
+    /// Whether this one may come in now, whose line was last seen in this tick: for as long after its client's own last word as
+    /// a handshake may be under way.
+    pub(super) fn may_come_in<A: WireAddress>(
+        &self,
+        key: &FlowKey<A>,
+        sequence: u32,
+        last_seen: u32,
+        now_ns: u64,
+    ) -> bool {
+        let silent = self.clock.duration(since(last_seen, self.clock.tick_at(now_ns)));
+        let spoke = now_ns.saturating_sub(silent.as_nanos() as u64);
+        let is_over = |repeat: &Repeat| now_ns.saturating_sub(repeat.spoke) > HALF_OPEN_IDLE_NS;
+        let mut repeats = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if repeats.len() >= MOST {
-            // One that has just ended may still be under way as another handshake, which ends as others do.
-            repeats.retain(|_, since| !is_over(*since));
+            repeats.retain(|_, repeat| !is_over(repeat));
         }
         let known = Known::new(key, sequence);
-        if let Some(since) = repeats.get(&known) {
-            return !is_over(*since);
+        if let Some(repeat) = repeats.get_mut(&known) {
+            // What came in for it is not its own word.
+            if spoke > repeat.came_in + OWN_WORD_NS {
+                repeat.spoke = spoke;
+            }
+            repeat.came_in = now_ns;
+            return !is_over(repeat);
         }
         if repeats.len() < MOST {
-            repeats.insert(known, now_ns);
+            repeats.insert(known, Repeat { spoke, came_in: now_ns });
         }
         true
     }
 
     /// Whether this one has.
     pub(super) fn has<A: WireAddress>(&self, key: &FlowKey<A>, sequence: u32) -> bool {
-        let repeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeats = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         repeats.contains_key(&Known::new(key, sequence))
     }
 }
@@ -66,18 +102,28 @@ mod tests {
 
     use super::*;
 
+    const SECOND: u64 = 1_000_000_000;
+
     fn key(port: u16) -> FlowKey<Address4> {
         FlowKey { source_port: Port::new(port), ..FlowKey::default() }
     }
 
     #[test]
-    fn a_syn_comes_in_for_as_long_as_its_handshake_may_be_under_way() {
-        let repeats = Repeats::default();
+    fn a_syn_comes_in_until_its_client_has_been_silent_for_as_long_as_a_handshake_may_be_under_way() {
+        let clock = FlowClock::of_ticks_since(SECOND);
+        let repeats = Repeats { clock, known: Arc::default() };
+        let at = |seconds: u64| seconds * SECOND;
+        let comes_in = |port, sequence, last_seen: u64, now: u64| {
+            repeats.may_come_in(&key(port), sequence, clock.tick_at(at(last_seen)), at(now))
+        };
+        let idle = HALF_OPEN_IDLE_NS / SECOND;
         assert!(!repeats.has(&key(1), 7));
-        assert!(repeats.may_come_in(&key(1), 7, 5));
-        assert!(repeats.may_come_in(&key(1), 7, 5 + HALF_OPEN_IDLE_NS));
-        assert!(!repeats.may_come_in(&key(1), 7, 6 + HALF_OPEN_IDLE_NS));
+        assert!(comes_in(1, 7, 10, 15));
         assert!(repeats.has(&key(1), 7) && !repeats.has(&key(1), 8) && !repeats.has(&key(2), 7));
-        assert!(repeats.may_come_in(&key(1), 8, 6 + HALF_OPEN_IDLE_NS), "its client's next attempt");
+        // Its line was last seen when it came in.
+        assert!(comes_in(1, 7, 15, 9 + idle) && !comes_in(1, 7, 9 + idle, 12 + idle));
+        assert!(comes_in(1, 8, 12 + idle, 12 + idle), "its client's next attempt");
+        // It has repeated itself.
+        assert!(comes_in(1, 7, 20 + idle, 21 + idle) && comes_in(1, 7, 21 + idle, 19 + 2 * idle));
     }
 }

@@ -99,6 +99,7 @@ impl Gateway {
     fn load(given: &Given) -> Result<Self> {
         let wanted = plan::wanted(given);
         let mut program = object::load(wanted, None).context("load the program")?;
+        let flows = FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?;
         Ok(Self {
             wanted,
             flow_maps: FlowMaps::of(&program.ebpf)?,
@@ -106,14 +107,14 @@ impl Gateway {
             searches: Searches::of(&program.ebpf)?,
             watch: Watch::begin(&mut program.ebpf)?,
             tables: Tables::take(&mut program.ebpf)?,
-            flows: FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?.into(),
+            repeats: Repeats::new(&flows),
+            flows: flows.into(),
             program,
             given: given.clone(),
             plan: Vec::new(),
             slots: Vec::new(),
             is_as_given: false,
             is_crowded: false,
-            repeats: Repeats::default(),
         })
     }
 
@@ -149,7 +150,7 @@ impl Gateway {
     /// When the tables can't be read or written.
     pub fn begin_anew(&mut self) -> Result<()> {
         self.flow_maps.clear()?;
-        self.repeats = Repeats::default();
+        self.repeats = Repeats::new(&self.flows);
         self.is_crowded = false;
         self.answers.allow_anew()?;
         self.searches.allow_anew()?;
