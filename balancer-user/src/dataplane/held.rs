@@ -165,7 +165,7 @@ impl<A: Header> Syn<A> {
 
     /// Whether another backend has not taken the same attempt before.
     pub(super) fn is_again(&self, repeats: &Repeats) -> bool {
-        self.tried != 0 || repeats.has(&self.line.key, self.sequence)
+        self.tried != 0 || repeats.was_sent(&self.line.key, self.sequence)
     }
 
     /// As they stand in its header.
@@ -196,7 +196,8 @@ impl<A: Header> Syn<A> {
     /// `false`: its time is over, and so it doesn't.
     fn come_in(&self, entrance: Entrance<'_>, frame: &mut Vec<u8>) -> Result<bool, DataplaneError> {
         let last_seen = self.met.state.last_seen();
-        if !entrance.repeats.may_come_in(&self.line.key, self.sequence, last_seen, monotonic_ns()) {
+        let was_sent = self.line.backend != 0;
+        if !entrance.repeats.may_come_in(&self.line.key, self.sequence, last_seen, was_sent, monotonic_ns()) {
             return Ok(false);
         }
         let client = NextHop::from_word(self.line.client);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use balancer_common::abi::{Address, FlowKey, Port, WireAddress};
-use balancer_common::limits::HALF_OPEN_IDLE_NS;
+use balancer_common::limits::HELD_IDLE_NS;
 use balancer_common::table::since;
 
 use super::clock::FlowClock;
@@ -18,6 +18,9 @@ const MOST: usize = 1 << 17;
 
 /// A line that was seen so much later than its SYN came in was seen by its client's own.
 const OWN_WORD_NS: u64 = 500_000_000;
+
+/// A walk over all of them takes milliseconds.
+const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 
 /// A client's SYN: its tuple and its sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,13 +45,22 @@ impl Known {
 struct Repeat {
     spoke: u64,
     came_in: u64,
+    /// A backend had it before: it didn't only wait for one.
+    was_sent: bool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    all: HashMap<Known, Repeat>,
+    /// When those were looked for that are over.
+    swept: u64,
 }
 
 /// Each that came in once more. Of clones each knows what any other does.
 #[derive(Clone, Debug)]
 pub struct Repeats {
     clock: FlowClock,
-    known: Arc<Mutex<HashMap<Known, Repeat>>>,
+    known: Arc<Mutex<Table>>,
 }
 
 impl Repeats {
@@ -59,40 +71,42 @@ impl Repeats {
     }
 
     /// Whether this one may come in now, whose line was last seen in this tick: for as long after its client's own last word as
-    /// a handshake may be under way.
+    /// a SYN is kept. `was_sent`: it has been with a backend.
     pub(super) fn may_come_in<A: WireAddress>(
         &self,
         key: &FlowKey<A>,
         sequence: u32,
         last_seen: u32,
+        was_sent: bool,
         now_ns: u64,
     ) -> bool {
         let silent = self.clock.duration(since(last_seen, self.clock.tick_at(now_ns)));
         let spoke = now_ns.saturating_sub(silent.as_nanos() as u64);
-        let is_over = |repeat: &Repeat| now_ns.saturating_sub(repeat.spoke) > HALF_OPEN_IDLE_NS;
-        let mut repeats = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if repeats.len() >= MOST {
-            repeats.retain(|_, repeat| !is_over(repeat));
+        let is_over = |repeat: &Repeat| now_ns.saturating_sub(repeat.spoke) > HELD_IDLE_NS;
+        let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.all.len() >= MOST && now_ns.saturating_sub(table.swept) > SWEEP_EVERY_NS {
+            table.all.retain(|_, repeat| !is_over(repeat));
+            table.swept = now_ns;
         }
         let known = Known::new(key, sequence);
-        if let Some(repeat) = repeats.get_mut(&known) {
+        if let Some(repeat) = table.all.get_mut(&known) {
             // What came in for it is not its own word.
             if spoke > repeat.came_in + OWN_WORD_NS {
                 repeat.spoke = spoke;
             }
-            repeat.came_in = now_ns;
+            (repeat.came_in, repeat.was_sent) = (now_ns, repeat.was_sent || was_sent);
             return !is_over(repeat);
         }
-        if repeats.len() < MOST {
-            repeats.insert(known, Repeat { spoke, came_in: now_ns });
+        if table.all.len() < MOST {
+            table.all.insert(known, Repeat { spoke, came_in: now_ns, was_sent });
         }
         true
     }
 
-    /// Whether this one has.
-    pub(super) fn has<A: WireAddress>(&self, key: &FlowKey<A>, sequence: u32) -> bool {
-        let repeats = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        repeats.contains_key(&Known::new(key, sequence))
+    /// Whether this one has, after a backend had had it.
+    pub(super) fn was_sent<A: WireAddress>(&self, key: &FlowKey<A>, sequence: u32) -> bool {
+        let table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        table.all.get(&Known::new(key, sequence)).is_some_and(|repeat| repeat.was_sent)
     }
 }
 
@@ -114,12 +128,13 @@ mod tests {
         let repeats = Repeats { clock, known: Arc::default() };
         let at = |seconds: u64| seconds * SECOND;
         let comes_in = |port, sequence, last_seen: u64, now: u64| {
-            repeats.may_come_in(&key(port), sequence, clock.tick_at(at(last_seen)), at(now))
+            repeats.may_come_in(&key(port), sequence, clock.tick_at(at(last_seen)), port == 1, at(now))
         };
-        let idle = HALF_OPEN_IDLE_NS / SECOND;
-        assert!(!repeats.has(&key(1), 7));
+        let idle = HELD_IDLE_NS / SECOND;
+        assert!(!repeats.was_sent(&key(1), 7));
         assert!(comes_in(1, 7, 10, 15));
-        assert!(repeats.has(&key(1), 7) && !repeats.has(&key(1), 8) && !repeats.has(&key(2), 7));
+        assert!(repeats.was_sent(&key(1), 7) && !repeats.was_sent(&key(1), 8));
+        assert!(comes_in(2, 7, 10, 15) && !repeats.was_sent(&key(2), 7), "it only waited");
         // Its line was last seen when it came in.
         assert!(comes_in(1, 7, 15, 9 + idle) && !comes_in(1, 7, 9 + idle, 12 + idle));
         assert!(comes_in(1, 8, 12 + idle, 12 + idle), "its client's next attempt");

@@ -99,10 +99,12 @@ impl Gateway {
     fn load(given: &Given) -> Result<Self> {
         let wanted = plan::wanted(given);
         let mut program = object::load(wanted, None).context("load the program")?;
+        // Before they are taken.
+        let flow_maps = FlowMaps::of(&program.ebpf)?;
         let flows = FlowTable::take(&mut program.ebpf, Lifetimes { established: IDLE_TIMEOUT })?;
         Ok(Self {
             wanted,
-            flow_maps: FlowMaps::of(&program.ebpf)?,
+            flow_maps,
             answers: Answers::of(&program.ebpf)?,
             searches: Searches::of(&program.ebpf)?,
             watch: Watch::begin(&mut program.ebpf)?,
