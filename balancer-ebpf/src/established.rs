@@ -39,8 +39,10 @@ pub(crate) fn established<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
         return verdict;
     }
     match kind {
-        Kind::Ack | Kind::Fin if is_its_own(ctx, packet.sequence(), came_from, &direction) => {
-            direction.acknowledged(packet.acknowledgement());
+        Kind::Ack | Kind::Fin => {
+            if is_its_own(ctx, packet.sequence(), came_from, &direction) {
+                direction.acknowledged(packet.acknowledgement());
+            }
             if matches!(kind, Kind::Fin) {
                 finished(packet.end_of_data(), direction);
             }
@@ -52,8 +54,8 @@ pub(crate) fn established<A: Family>(ctx: &XdpContext, line: u32) -> Verdict {
 }
 
 /// Whether the segment is its direction's beyond doubt: it came the way that its packets come, or its sender knows the
-/// connection. What it says is believed only then: blind hosts elsewhere could steal a client's answers otherwise, or end its
-/// flow.
+/// connection. What it acknowledges is believed only then: blind hosts elsewhere could steal a client's answers otherwise, or end
+/// its flow.
 #[inline(always)]
 fn is_its_own<A: Family>(
     ctx: &XdpContext,
@@ -85,7 +87,8 @@ fn knows<A: Family>(
     is_known
 }
 
-/// A FIN: it is remembered where it ends its direction. A subprogram, for its stack.
+/// A FIN, of whomever: it is remembered where it ends its direction, which counts once the other one has acknowledged it. A
+/// subprogram, for its stack.
 #[inline(never)]
 fn finished<A: Family>(end_of_data: u32, direction: Direction<A, Established>) {
     direction.finished(end_of_data.wrapping_add(1));

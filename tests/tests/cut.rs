@@ -187,7 +187,7 @@ fn ten_thousand_flows_are_cut_within_two_seconds() {
     .unwrap();
 }
 
-/// Frames wait for a slow link, and those for another one don't wait with them.
+/// Frames wait for a slow link.
 #[test]
 fn clients_behind_a_slow_link_are_told_as_fast_as_it_takes_it() {
     const FLOWS: u16 = 5000;

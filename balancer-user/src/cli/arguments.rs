@@ -25,7 +25,7 @@ pub struct RunArgs {
 /// `balancer check`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct CheckArgs {
-    /// Leave host names and interfaces alone: check on another machine than the gateway
+    /// Leave host names, interfaces and root certificates alone: check on another machine than the gateway
     #[arg(long)]
     pub no_resolve: bool,
     /// Tell in words what would be applied, and what is as it is by default; not with -o json

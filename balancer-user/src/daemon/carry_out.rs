@@ -130,7 +130,7 @@ impl Daemon {
         });
     }
 
-    /// What the backend is to its pool now. As long as nobody has ever been the active one, each is asked as if it were: so a program
+    /// What the backend is to its pool now. As long as nobody is known to have its role, each is asked as if it were: so a program
     /// that asks a database for its role finds the primary at the first start, and never takes a standby that comes first.
     fn role(&self, ticket: &ProbeTicket) -> Role {
         let view = self.policy.snapshot(ticket.pool, self.clock.now());

@@ -62,7 +62,7 @@ impl Cuts {
 
     /// This slot is another backend's now: nothing of what was to be cut is its.
     pub(super) fn forget(&mut self, slot: u16) {
-        self.0.retain(|cut, _| cut.whose != WhoseSlot::Of(slot));
+        self.0.retain(|cut, _| !matches!(cut.whose, WhoseSlot::Of(of) | WhoseSlot::AllBut(of) if of == slot));
     }
 
     /// For how long nothing is tried now.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::policy::Whose;
+use crate::policy::{BackendIndex, PoolIndex, Whose};
 
 use super::probe_log::Faulty;
 use super::{Daemon, Entry};
@@ -45,6 +45,14 @@ impl Daemon {
         }
     }
 
+    /// A cold standby isn't, while it stands by.
+    fn is_probed(&self, pool: PoolIndex, backend: BackendIndex) -> bool {
+        let view = self.policy.snapshot(pool, self.clock.now());
+        let is_to_be = view.transition.is_some_and(|change| change.to == backend);
+        let of = &self.parts.config.pools[pool.0].backends[backend.0];
+        !of.disabled && (!of.cold || view.holder == Some(backend) || is_to_be)
+    }
+
     fn troubles(&self) -> BTreeMap<String, String> {
         let disk = self.store.written().borrow().degraded();
         let disk = disk.into_iter().map(|(what, words)| (what.to_owned(), words));
@@ -69,7 +77,7 @@ impl Daemon {
                 format!("{whose}, could not be ended: {}; it is tried again", leaver.problem.as_ref()?);
             Some((whose, words))
         });
-        let probes = self.probes.faulty().map(|(pool, faulty)| {
+        let probes = self.probes.faulty(|pool, backend| self.is_probed(pool, backend)).map(|(pool, faulty)| {
             let Faulty { backend, service, problem, others } = faulty;
             let service = &self.parts.config.pools[pool.0].services[service.0].name;
             let (backend, pool) = (self.backend_name(pool, backend), self.pool_name(pool));

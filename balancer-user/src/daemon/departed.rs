@@ -73,8 +73,10 @@ impl Departed {
 
     /// Where their backends are.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let pools = self.0.values().map(|(_, pool)| pool);
-        pools.flat_map(|pool| &pool.backends).filter_map(|backend| backend.address)
+        self.0.values().flat_map(|(_, pool)| {
+            let backends = pool.backends.iter().filter_map(|backend| backend.address);
+            backends.chain(pool.active_at)
+        })
     }
 
     /// What is to be remembered.

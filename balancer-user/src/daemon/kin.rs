@@ -24,6 +24,7 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
             backends: nobody(pool.backends.len()),
             services: vec![None; pool.services.len()],
             past: None,
+            regains: None,
         };
     };
     let earlier = &before.pools[index];
@@ -43,7 +44,7 @@ fn kin_of(before: &Config, pool: &config::Pool) -> Kin {
         services.push(heirloom.filter(|_| !services.iter().any(|kin| is_taken(&kin))));
     }
     let backends = pool.backends.iter().map(backend).collect();
-    Kin { pool: Some(PoolIndex(index)), backends, services, past: None }
+    Kin { pool: Some(PoolIndex(index)), backends, services, past: None, regains: None }
 }
 
 /// Whether nobody can tell who has the role of a pool that is new: its steps hand it over, and it has a backend that a pool had

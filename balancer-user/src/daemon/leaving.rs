@@ -177,10 +177,18 @@ impl Leaving {
         })
     }
 
-    /// Those that are at one of these addresses, with their names.
-    pub(super) fn at(&self, addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = (u16, String)> {
-        let there = self.backends().filter(|(_, address)| addresses.contains(address));
-        there.map(|(slot, _)| (slot, self.0[&Slot::Backend(slot)].name.clone()))
+    /// Those of such pools that are at one of these addresses, with their names.
+    pub(super) fn at(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (u16, String)> {
+        self.0.iter().filter_map(move |(slot, leaver)| match slot {
+            Slot::Backend(slot) if leaver.address.is_some_and(|address| addresses.contains(&address)) => {
+                is_meant(&leaver.pool).then(|| (*slot, leaver.name.clone()))
+            }
+            Slot::Backend(_) | Slot::Service(_) => None,
+        })
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&Slot, &Leaver)> {

@@ -66,9 +66,11 @@ impl ProbeLog {
                 self.last_good[pool][b] = before.last_good[earlier.0][of.0];
                 let lasts = self.last[pool][b].iter_mut().zip(&mut self.faults[pool][b]);
                 for ((last, faults), heirloom) in lasts.zip(&kin.services) {
-                    let Some(service) = heirloom.map(|kin| kin.service.0) else { continue };
-                    last.clone_from(&before.last[earlier.0][of.0][service]);
-                    faults.clone_from(&before.faults[earlier.0][of.0][service]);
+                    let Some(heirloom) = heirloom else { continue };
+                    last.clone_from(&before.last[earlier.0][of.0][heirloom.service.0]);
+                    if !heirloom.asks_anew {
+                        faults.clone_from(&before.faults[earlier.0][of.0][heirloom.service.0]);
+                    }
                 }
             }
         }
@@ -88,10 +90,15 @@ impl ProbeLog {
         *faults = Faults { in_a_row: faults.in_a_row.saturating_add(1), problem };
     }
 
-    /// Of each pool of which some can't be made: one of these, and how many they are.
-    pub(super) fn faulty(&self) -> impl Iterator<Item = (PoolIndex, Faulty<'_>)> {
-        self.faults.iter().enumerate().filter_map(|(pool, backends)| {
-            let targets = backends.iter().enumerate().flat_map(|(backend, services)| {
+    /// Of each pool of which some can't be made: one of these, and how many they are. `is_probed`: whether a backend is, now.
+    pub(super) fn faulty<'a>(
+        &'a self,
+        is_probed: impl Fn(PoolIndex, BackendIndex) -> bool + 'a,
+    ) -> impl Iterator<Item = (PoolIndex, Faulty<'a>)> + 'a {
+        self.faults.iter().enumerate().filter_map(move |(pool, backends)| {
+            let probed = backends.iter().enumerate();
+            let probed = probed.filter(|(backend, _)| is_probed(PoolIndex(pool), BackendIndex(*backend)));
+            let targets = probed.flat_map(|(backend, services)| {
                 let services = services.iter().enumerate();
                 services.map(move |(service, faults)| (BackendIndex(backend), ServiceIndex(service), faults))
             });

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::dataplane::flows::Lifetimes;
 use crate::dataplane::slots::{self, Busy, Occupied, PoolPlan, PoolSlots};
 use crate::notify::Notifier;
+use crate::policy::BackendIndex;
 use crate::probe::Prober;
 
 use super::first_ways::FirstWay;
@@ -73,6 +74,17 @@ impl Daemon {
         for ((kin, pool), past) in kin.iter_mut().zip(&config.pools).zip(past) {
             let is_doubtful = is_doubtful(&self.parts.config, pool, self.reloads.gone());
             kin.past = if is_doubtful { Some(memory::doubtful(past.unwrap_or_default())) } else { past };
+        }
+        for (kin, pool) in kin.iter_mut().zip(&config.pools) {
+            let Some(before) = kin.pool else { continue };
+            let holder = self.policy.snapshot(before, now).holder;
+            let heir = holder.and_then(|holder| kin.backend(holder));
+            let holder = holder.map(|holder| &self.parts.config.pools[before.0].backends[holder.0]);
+            let lost = self.reloads.bereave(&pool.name, holder, heir);
+            let is_back = |(name, address): &(String, IpAddr)| {
+                pool.backends.iter().position(|backend| backend.name == *name && backend.address == *address)
+            };
+            kin.regains = lost.and_then(is_back).map(BackendIndex);
         }
         self.leaving.left(&self.parts.config, (&self.parts.plan, &self.parts.slots), &slots, now);
         for slot in slots.iter().flat_map(|pool| &pool.backends).filter(|slot| slot.fresh) {

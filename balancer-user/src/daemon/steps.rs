@@ -109,12 +109,14 @@ impl Daemon {
             Whose::Of(backend) => vec![(slot(backend), self.backend_name(cut.pool, backend).to_owned())],
             Whose::AllBut(spared) => {
                 let mut backends = tables.backends_of(slots.pool.index)?;
-                // Also who left with a pool that had another name.
+                // Also who left with a pool that has another name now, or is gone.
                 let of_pool = &self.parts.config.pools[cut.pool.0].backends;
                 let others = of_pool.iter().map(|backend| backend.address);
                 let others = others.filter(|address| *address != of_pool[spared.0].address).collect();
                 let known: BTreeSet<u16> = backends.iter().map(|(known, _)| *known).collect();
-                backends.extend(self.leaving.at(&others).filter(|(slot, _)| !known.contains(slot)));
+                let pools = self.pool_names();
+                let left = self.leaving.at(&others, |pool| !pools.iter().any(|known| known == pool));
+                backends.extend(left.filter(|(slot, _)| !known.contains(slot)));
                 backends.retain(|(known, _)| *known != slot(spared));
                 backends
             }

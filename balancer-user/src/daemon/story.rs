@@ -58,7 +58,7 @@ impl Daemon {
         });
     }
 
-    fn pool_names(&self) -> Vec<String> {
+    pub(super) fn pool_names(&self) -> Vec<String> {
         self.parts.config.pools.iter().map(|pool| pool.name.clone()).collect()
     }
 }

@@ -19,12 +19,14 @@
 //! Deliberately absent: whether flows should end, and the pool's word, which has to name another backend or none before
 //! all this begins.
 
+use std::time::Instant;
+
 use balancer_common::abi::{NextHop, WireAddress};
 use balancer_common::flow::{Seen, Stage, flags};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::DataplaneError;
-use super::exits::{Exits, FrameSocket, packet_socket};
+use super::exits::{Exits, FrameSocket, packet_socket, patience};
 use super::flows::{Both, Counted, FamilyTables, FlowTable, both};
 use super::held::{Syn, Syns};
 use super::lines::{MappedTable, Met, seen};
@@ -63,7 +65,18 @@ impl FlowTable {
         exits: &Exits,
         unanswered: Option<&mut Syns>,
     ) -> Result<CutReport, DataplaneError> {
-        self.cut_these(&|(_, of)| of == backend, exits, unanswered)
+        self.cut_until(backend, exits, unanswered, patience())
+    }
+
+    /// The same of who has more to cut, with one end to all its waiting.
+    pub(super) fn cut_until(
+        &self,
+        backend: u16,
+        exits: &Exits,
+        unanswered: Option<&mut Syns>,
+        until: Instant,
+    ) -> Result<CutReport, DataplaneError> {
+        self.cut_these(&|(_, of)| of == backend, exits, unanswered, until)
     }
 
     /// The same of flows of the service in this slot alone, which nothing may lead to any more: not its pool's word, but its
@@ -73,8 +86,9 @@ impl FlowTable {
         service: u16,
         backend: u16,
         exits: &Exits,
+        until: Instant,
     ) -> Result<CutReport, DataplaneError> {
-        self.cut_these(&|slots| slots == (service, backend), exits, None)
+        self.cut_these(&|slots| slots == (service, backend), exits, None, until)
     }
 
     fn cut_these(
@@ -82,8 +96,9 @@ impl FlowTable {
         which: Which<'_>,
         exits: &Exits,
         mut unanswered: Option<&mut Syns>,
+        until: Instant,
     ) -> Result<CutReport, DataplaneError> {
-        let mut resets = Resets::new(exits);
+        let mut resets = Resets::new(exits, until);
         let mut flows = 0;
         let mut left = 0;
         for _ in 0..PASSES {
@@ -192,8 +207,8 @@ pub(super) struct Resets<'a> {
 }
 
 impl<'a> Resets<'a> {
-    pub(super) fn new(exits: &'a Exits) -> Self {
-        let (socket, problem) = match FrameSocket::open() {
+    pub(super) fn new(exits: &'a Exits, until: Instant) -> Self {
+        let (socket, problem) = match FrameSocket::open(until) {
             Ok(socket) => (Some(socket), None),
             Err(problem) => (None, Some(problem)),
         };

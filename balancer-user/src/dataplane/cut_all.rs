@@ -10,7 +10,7 @@ use balancer_common::abi::WireAddress;
 
 use super::DataplaneError;
 use super::cut::CutReport;
-use super::exits::Exits;
+use super::exits::{Exits, patience};
 use super::flows::{FamilyTables, FlowTable};
 use super::held::Syns;
 use super::slots::Busy;
@@ -35,7 +35,8 @@ impl FlowTable {
         mut unanswered: Option<&mut Syns>,
     ) -> Vec<Result<CutReport, DataplaneError>> {
         let Some((first, others)) = backends.split_first() else { return Vec::new() };
-        let mut reports = vec![self.cut(first.slot, &first.exits, unanswered.as_deref_mut())];
+        let until = patience();
+        let mut reports = vec![self.cut_until(first.slot, &first.exits, unanswered.as_deref_mut(), until)];
         // One that failed may have waited for nothing.
         let referred = reports[0].is_ok().then(|| self.referred());
         let is_idle = |slot| referred.as_ref().is_some_and(|referred| !referred.contains(slot));
@@ -43,7 +44,7 @@ impl FlowTable {
             if is_idle(slot) {
                 Ok(CutReport::default())
             } else {
-                self.cut(*slot, exits, unanswered.as_deref_mut())
+                self.cut_until(*slot, exits, unanswered.as_deref_mut(), until)
             }
         }));
         reports
@@ -57,10 +58,12 @@ impl FlowTable {
         ways: &BTreeMap<u16, Exits>,
     ) -> Result<CutReport, DataplaneError> {
         let mut all = CutReport::default();
+        let until = patience();
         let of_service = self.pairs().into_iter().filter(|(of, _)| *of == service);
         for (_, backend) in of_service {
             let Some(exits) = ways.get(&backend) else { continue };
-            let CutReport { flows, resets_sent, problem } = self.cut_of_service(service, backend, exits)?;
+            let CutReport { flows, resets_sent, problem } =
+                self.cut_of_service(service, backend, exits, until)?;
             all.flows += flows;
             all.resets_sent += resets_sent;
             all.problem = all.problem.or(problem);

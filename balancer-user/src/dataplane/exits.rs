@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use balancer_common::abi::{Interface, NextHop};
 use nix::errno::Errno;
@@ -34,11 +34,11 @@ impl Exits {
 /// Sends frames.
 pub(super) struct FrameSocket {
     links: BTreeMap<u32, Link>,
-    /// For how long it may still wait for queues that are full, all frames together.
-    patience: Duration,
+    /// Until then it waits for queues that are full.
+    until: Instant,
 }
 
-/// An interface, with a socket of its own: a slow one holds up nobody else's frames.
+/// An interface, with a socket of its own: what waits for a slow one takes no room from the frames of others.
 struct Link {
     address: LinkAddr,
     socket: Option<OwnedFd>,
@@ -46,21 +46,21 @@ struct Link {
     waited: Duration,
 }
 
-/// Who waits for the end of a cut gives up after ten seconds.
+/// For all frames of a cut, whoever's flows it ends: who waits for its end gives up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// A queue from which nothing goes for so long belongs to no link that works.
 const STILL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl FrameSocket {
-    /// For interfaces of this thread's network. Needs CAP_NET_RAW.
-    pub(super) fn open() -> Result<Self, DataplaneError> {
+    /// For interfaces of this thread's network. Needs CAP_NET_RAW. `until`: of [`patience`].
+    pub(super) fn open(until: Instant) -> Result<Self, DataplaneError> {
         let links = getifaddrs().map_err(failed("listing interfaces"))?;
         let links = links.filter_map(|entry| entry.address?.as_link_addr().copied());
         // Listed with protocol 0: the kernel takes that of the frame.
         let link = |address| Link { address, socket: None, waited: Duration::ZERO };
         let links = links.map(|address| (address.ifindex() as u32, link(address))).collect();
-        Ok(Self { links, patience: PATIENCE })
+        Ok(Self { links, until })
     }
 
     pub(super) fn send(&mut self, ifindex: u32, frame: &[u8]) -> Result<(), DataplaneError> {
@@ -78,15 +78,19 @@ impl FrameSocket {
                     return Ok(());
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN | Errno::ENOBUFS) if *waited < STILL && self.patience > Duration::ZERO => {
+                Err(Errno::EAGAIN | Errno::ENOBUFS) if *waited < STILL && Instant::now() < self.until => {
                     *waited += PAUSE;
-                    self.patience = self.patience.saturating_sub(PAUSE);
                     sleep(PAUSE);
                 }
                 Err(error) => return Err(failed("sending a frame")(error)),
             }
         }
     }
+}
+
+/// Until when what begins now may wait for queues.
+pub(super) fn patience() -> Instant {
+    Instant::now() + PATIENCE
 }
 
 /// A packet socket that receives nothing.

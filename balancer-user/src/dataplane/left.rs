@@ -10,7 +10,7 @@ use balancer_common::abi::NextHop;
 use balancer_common::flow::flags;
 
 use super::cut::Resets;
-use super::exits::Exits;
+use super::exits::{Exits, patience};
 use super::flows::{FamilyTables, FlowTable};
 use super::held::{Syn, Syns};
 use super::segment::{Header, Segment};
@@ -22,7 +22,7 @@ impl FlowTable {
         if ways.is_empty() || syns.is_empty() {
             return;
         }
-        let mut resets = Resets::new(exits);
+        let mut resets = Resets::new(exits, patience());
         self.v4.tell_left(&syns.v4, ways, &mut resets);
         self.v6.tell_left(&syns.v6, ways, &mut resets);
     }

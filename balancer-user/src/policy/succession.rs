@@ -26,6 +26,8 @@ pub struct Kin {
     pub services: Vec<Option<Heirloom>>,
     /// Of a pool that is new: what is known of an earlier one of its name.
     pub past: Option<PoolHistory>,
+    /// Who had the role when it was lost out of sight, and is there again.
+    pub regains: Option<BackendIndex>,
 }
 
 /// What a service takes over.
@@ -146,12 +148,6 @@ impl Pool {
         (self.since, self.reason, self.wish) = (before.since, before.reason, before.wish);
         (self.running, self.doubtful) = (before.running, before.doubtful);
         self.active = before.active.and_then(heir);
-        if before.active.is_some() && self.active.is_none() && self.has_hooks(HookWhen::Before) {
-            self.hold_in_doubt(
-                "who had the role is not in the configuration any more, or at another address",
-                out,
-            );
-        }
         self.routed = match before.routed {
             Some(Route::To(b)) => heir(b).map(Route::To),
             routed => routed,
@@ -171,6 +167,17 @@ impl Pool {
         }
         if let Some(change) = before.transition {
             self.take_over(change, &before.settings.hooks, heir, out);
+        }
+        let has_lost_it = before.active.is_some() && self.active.is_none() && self.transition.is_none();
+        if has_lost_it && self.has_hooks(HookWhen::Before) {
+            self.hold_in_doubt(
+                "who had the role is not in the configuration any more, or at another address",
+                out,
+            );
+        }
+        // In doubt nothing is under way, and nobody was given the role.
+        if self.doubtful && self.active.is_none() && self.transition.is_none() && kin.regains.is_some() {
+            (self.active, self.doubtful) = (kin.regains, false);
         }
         self.put_to_sleep(now, out);
     }

@@ -85,7 +85,8 @@ pub struct PoolView {
     pub state: PoolState,
     /// The active backend; `None` while new flows are refused.
     pub active: Option<BackendIndex>,
-    /// The same, also while they are refused: nobody else has its role before it has been taken from it.
+    /// The same, also while they are refused: nobody else has its role before it has been taken from it. `None`: nobody has had
+    /// it yet, or nobody can tell who has.
     pub holder: Option<BackendIndex>,
     /// Since when.
     pub since: Moment,

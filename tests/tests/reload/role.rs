@@ -115,6 +115,15 @@ fn a_name_that_leads_elsewhere_has_not_got_the_role_with_it() -> Result<()> {
     let status = site.gateway.status()?;
     assert_eq!((status.active(), &status.pool()["state"]), ("", &"held".into()), "{status}");
     assert_eq!(folder.lines("told"), Vec::<String>::new());
+    // A mistake that is corrected, or taken back, is none.
+    let right = format!("{base}{hook}");
+    site.gateway.reload(&right)?;
+    let status = site.gateway.status()?;
+    assert_eq!((status.active(), &status.pool()["state"]), ("server1", &"serving".into()), "{status}");
+    let report = site.load(WEB, &["--connections", "20", "--expect", "server1"])?;
+    assert_eq!(report["failed"], 0, "{report}");
+    site.gateway.reload(&format!("{only}{hook}"))?;
+    assert_eq!(site.gateway.status()?.pool()["state"], "held");
     site.gateway.verb(&["failover", POOL, "--to", "server1", "--force"])?.expect(0)?;
     assert_eq!(folder.lines("told"), [" server1 operator"]);
     let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;

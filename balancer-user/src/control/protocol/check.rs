@@ -37,7 +37,7 @@ pub struct Checked {
 pub struct Remark {
     /// As it was named; `-` is stdin.
     pub file: String,
-    /// From 1; null when the file can't be read at all.
+    /// From 1; null when the file can't be read at all, or this is not about a line of it.
     pub line: Option<u64>,
     /// From 1, in characters; null where there is no line.
     pub column: Option<u64>,
@@ -47,7 +47,7 @@ pub struct Remark {
     pub key: Option<String>,
     /// What is wrong.
     pub message: String,
-    /// What to write or do instead; null with a warning, whose message says it.
+    /// What to write or do instead; null where the message says it.
     pub help: Option<String>,
 }
 

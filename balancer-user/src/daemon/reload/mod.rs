@@ -9,7 +9,7 @@
 mod taking;
 mod told;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::config::{self, Config};
 use crate::control::protocol::{ReloadCommand, Reloaded};
 use crate::control::server::NotReloaded;
-use crate::policy::{Moment, PoolIndex};
+use crate::policy::{BackendIndex, Moment, PoolIndex};
 
 use super::accepted::Accepted;
 use super::choice::TakenBack;
@@ -82,6 +82,8 @@ pub(super) struct Reloads {
     pub(super) listeners: Listeners,
     /// Addresses of backends of pools that are gone.
     gone: BTreeSet<IpAddr>,
+    /// By pool: who had a role that it is not known any more who has.
+    bereft: BTreeMap<String, (String, IpAddr)>,
     /// Not all of what runs is in the kernel: it is written once more, also if it is the same.
     pub(super) is_behind: bool,
 }
@@ -102,6 +104,7 @@ impl Reloads {
             taken_back: None,
             listeners: Listeners::default(),
             gone,
+            bereft: BTreeMap::new(),
             is_behind: false,
         }
     }
@@ -112,6 +115,23 @@ impl Reloads {
         let gone = gone.flat_map(|pool| &pool.backends).map(|backend| backend.address);
         let room = MOST_GONE.saturating_sub(self.gone.len());
         self.gone.extend(gone.take(room));
+    }
+
+    /// A pool goes on, of which this backend had the role, if anybody; `heir`: where that is now. Who had it before that was lost
+    /// out of sight.
+    pub(super) fn bereave(
+        &mut self,
+        pool: &str,
+        holder: Option<&config::Backend>,
+        heir: Option<BackendIndex>,
+    ) -> Option<&(String, IpAddr)> {
+        if let Some(holder) = holder {
+            self.bereft.remove(pool);
+            if heir.is_none() {
+                self.bereft.insert(pool.to_owned(), (holder.name.clone(), holder.address));
+            }
+        }
+        self.bereft.get(pool)
     }
 
     pub(super) const fn gone(&self) -> &BTreeSet<IpAddr> {

@@ -342,6 +342,13 @@ fn a_role_whose_holder_is_gone_is_given_to_nobody_without_its_steps() {
         life.failing.clear();
         life.run(secs(60));
         assert_eq!((life.view().state, life.view().active), (PoolState::Held, None));
+        // It is there again, and nobody was given the role.
+        let whole = PoolSettings { hooks: vec![hook.clone()], when_all_down, ..pool() };
+        let back = Kin { regains: Some(BackendIndex(P)), ..kin(&life.settings, &whole) };
+        life.policy.succeed(vec![whole.clone()], &[back], life.now);
+        life.settings = vec![whole];
+        life.run(secs(5));
+        assert_eq!((life.view().state, life.active().as_str()), (PoolState::Serving, "p"));
     }
 }
 

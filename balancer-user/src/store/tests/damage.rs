@@ -41,10 +41,10 @@ fn a_state_is_read_as_it_was_written() {
 fn the_document_has_these_keys_in_this_order() {
     let keys = "\
 format written boot_id boottime_ms last_transition last_event pools name active active_at since reason wish backends name \
-admin drain_ends_in_ms services name down_for_ms last_down_ms relapse_until_ms transition id from to to_at reason evidence \
+address admin drain_ends_in_ms services name down_for_ms last_down_ms relapse_until_ms transition id from to to_at reason evidence \
 started forced switched hooks reached held stop failed why doubtful leaving is_service slot pool ends_in_ms departed \
-ago_ms pool name active active_at since reason wish backends name admin drain_ends_in_ms services name down_for_ms \
-last_down_ms relapse_until_ms transition id from to to_at reason evidence started forced switched hooks reached held stop \
+ago_ms pool name active active_at since reason wish backends name address admin drain_ends_in_ms services name \
+down_for_ms last_down_ms relapse_until_ms transition id from to to_at reason evidence started forced switched hooks reached held stop \
 failed why doubtful confirmation ends_in_ms of before taken_back no_start hosts name addresses checksum";
     let text = written(&Place::new());
     let found: Vec<_> = text

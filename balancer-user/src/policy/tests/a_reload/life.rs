@@ -106,6 +106,7 @@ pub(super) fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
             backends: vec![None; pool.backends.len()],
             services: vec![None; pool.services.len()],
             past: None,
+            regains: None,
         };
     };
     let backend = |backend: &BackendSettings| {
@@ -120,5 +121,6 @@ pub(super) fn kin(before: &[PoolSettings], pool: &PoolSettings) -> Kin {
         backends: pool.backends.iter().map(backend).collect(),
         services: pool.services.iter().map(service).collect(),
         past: None,
+        regains: None,
     }
 }
