@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::dataplane::flows::Lifetimes;
 use crate::dataplane::slots::{self, Busy, Occupied, PoolPlan, PoolSlots};
 use crate::notify::Notifier;
-use crate::policy::BackendIndex;
+use crate::policy::{BackendIndex, PoolView};
 use crate::probe::Prober;
 
 use super::first_ways::FirstWay;
@@ -77,10 +77,10 @@ impl Daemon {
         }
         for (kin, pool) in kin.iter_mut().zip(&config.pools) {
             let Some(before) = kin.pool else { continue };
-            let holder = self.policy.snapshot(before, now).holder;
+            let PoolView { holder, transition, .. } = self.policy.snapshot(before, now);
             let heir = holder.and_then(|holder| kin.backend(holder));
             let holder = holder.map(|holder| &self.parts.config.pools[before.0].backends[holder.0]);
-            let lost = self.reloads.bereave(&pool.name, holder, heir);
+            let lost = self.reloads.bereave(&pool.name, holder, heir, transition.is_some());
             let is_back = |(name, address): &(String, IpAddr)| {
                 pool.backends.iter().position(|backend| backend.name == *name && backend.address == *address)
             };

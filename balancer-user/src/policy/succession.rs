@@ -175,7 +175,7 @@ impl Pool {
                 out,
             );
         }
-        // In doubt nothing is under way, and nobody was given the role.
+        // Nobody was given the role, or is on the way to it.
         if self.doubtful && self.active.is_none() && self.transition.is_none() && kin.regains.is_some() {
             (self.active, self.doubtful) = (kin.regains, false);
         }

@@ -3,11 +3,11 @@
 
 use super::*;
 
-/// Two servers, and a step that writes down what it was told. The configuration without the hook, and the hook.
+/// Two servers, and a step that writes down what it was told, or fails if it shall. The configuration without the hook, and the hook.
 fn with_steps(label: &str, folder: &Folder) -> Result<(Site, String, String)> {
     let programs = Programs::under_test(env!("CARGO_BIN_EXE_lab-host"))?;
     let mut site = Site::prepare(label, &Topology::two_armed(), Options::default(), &programs)?;
-    let told = "echo \"$BALANCER_FROM $BALANCER_TO $BALANCER_REASON\" >> $folder/told; sleep 0.3";
+    let told = "[ ! -e $folder/fails ] || exit 1; echo \"$BALANCER_FROM $BALANCER_TO $BALANCER_REASON\" >> $folder/told; sleep 0.3";
     let step = folder.script("step", told)?;
     let base = site.configuration(Options::default()).replace("on_backend_down = \"keep\"\n", "");
     let hook = format!("\n[[pool.hook]]\nname = \"promote\"\nwhen = \"before\"\nrun = [{step:?}]\n");
@@ -128,5 +128,23 @@ fn a_name_that_leads_elsewhere_has_not_got_the_role_with_it() -> Result<()> {
     assert_eq!(folder.lines("told"), [" server1 operator"]);
     let report = site.load(WEB, &["--connections", "20", "--expect", "server2"])?;
     assert_eq!(report["failed"], 0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_role_that_steps_were_taken_for_does_not_go_back_with_a_mistake() -> Result<()> {
+    let folder = Folder::new()?;
+    let (site, base, hook) = with_steps("taken", &folder)?;
+    let moved = base.replace("address = \"10.0.2.11\"", "address = \"10.0.2.19\"");
+    site.gateway.reload(&format!("{moved}{hook}"))?;
+    fs::write(folder.at("fails"), "")?;
+    site.gateway.verb(&["failover", POOL, "--to", "server2", "--force"])?.expect(1)?;
+    // The step that was taken is another one now, so nobody knows what it has done.
+    let other = hook.replace("\"promote\"", "\"raise\"");
+    for changed in [base.clone(), base.replace("max_fails = 1", "max_fails = 2")] {
+        site.gateway.reload(&format!("{changed}{other}"))?;
+        let status = site.gateway.status()?;
+        assert_eq!((status.active(), &status.pool()["state"]), ("", &"held".into()), "{status}");
+    }
     Ok(())
 }

@@ -117,19 +117,20 @@ impl Reloads {
         self.gone.extend(gone.take(room));
     }
 
-    /// A pool goes on, of which this backend had the role, if anybody; `heir`: where that is now. Who had it before that was lost
-    /// out of sight.
+    /// A pool goes on, of which this backend has the role, if anybody; `heir`: where that is now. Who had it before that was lost
+    /// out of sight, as long as nobody was given it, or is on the way to it.
     pub(super) fn bereave(
         &mut self,
         pool: &str,
         holder: Option<&config::Backend>,
         heir: Option<BackendIndex>,
+        is_changing: bool,
     ) -> Option<&(String, IpAddr)> {
-        if let Some(holder) = holder {
+        if holder.is_some() || is_changing {
             self.bereft.remove(pool);
-            if heir.is_none() {
-                self.bereft.insert(pool.to_owned(), (holder.name.clone(), holder.address));
-            }
+        }
+        if let Some(holder) = holder.filter(|_| heir.is_none() && !is_changing) {
+            self.bereft.insert(pool.to_owned(), (holder.name.clone(), holder.address));
         }
         self.bereft.get(pool)
     }
