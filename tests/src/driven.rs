@@ -16,6 +16,7 @@ use aya::programs::XdpMode;
 use balancer_common::abi::{ActiveWord, Interface, NextHop};
 use balancer_user::dataplane::{
     cut::CutReport,
+    cut_all::Doomed,
     flows::{FlowTable, Lifetimes},
     held::{Entrance, ReplayReport, Waiting},
     object::{self, Loaded, Wanted},
@@ -120,7 +121,8 @@ impl Driven {
     /// When the tables can't be read.
     pub fn cut(&self, backend: usize) -> Result<CutReport> {
         let slot = self.slots.backends[backend].index;
-        Ok(self.flows.cut(slot, &self.tables.exits(slot)?, None)?)
+        let doomed = Doomed { slot, name: String::new(), exits: self.tables.exits(slot)? };
+        Ok(self.flows.cut_all(&[doomed], None).pop().context("a report")??)
     }
 
     /// Packets of a backend's flows that went on so far, both ways.

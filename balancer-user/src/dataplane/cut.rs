@@ -26,7 +26,7 @@ use balancer_common::flow::{Seen, Stage, flags};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::DataplaneError;
-use super::exits::{Exits, FrameSocket, packet_socket, patience};
+use super::exits::{Exits, FrameSocket, packet_socket};
 use super::flows::{Both, Counted, FamilyTables, FlowTable, both};
 use super::held::{Syn, Syns};
 use super::lines::{MappedTable, Met, seen};
@@ -58,18 +58,8 @@ impl FlowTable {
     /// microseconds a flow: nothing for a loop to wait for.
     ///
     /// `unanswered`: where SYNs are kept that the backend has not answered, whose clients are not told then; `None`: they
-    /// are. What was kept is to come in once more when this returns, with or without an error.
-    pub fn cut(
-        &self,
-        backend: u16,
-        exits: &Exits,
-        unanswered: Option<&mut Syns>,
-    ) -> Result<CutReport, DataplaneError> {
-        self.cut_until(backend, exits, unanswered, patience())
-    }
-
-    /// The same of who has more to cut, with one end to all its waiting.
-    pub(super) fn cut_until(
+    /// are. What was kept is to come in once more when this returns, with or without an error. `until`: of [`patience`](super::exits::patience).
+    pub(super) fn cut(
         &self,
         backend: u16,
         exits: &Exits,

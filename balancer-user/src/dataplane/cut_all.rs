@@ -36,7 +36,7 @@ impl FlowTable {
     ) -> Vec<Result<CutReport, DataplaneError>> {
         let Some((first, others)) = backends.split_first() else { return Vec::new() };
         let until = patience();
-        let mut reports = vec![self.cut_until(first.slot, &first.exits, unanswered.as_deref_mut(), until)];
+        let mut reports = vec![self.cut(first.slot, &first.exits, unanswered.as_deref_mut(), until)];
         // One that failed may have waited for nothing.
         let referred = reports[0].is_ok().then(|| self.referred());
         let is_idle = |slot| referred.as_ref().is_some_and(|referred| !referred.contains(slot));
@@ -44,7 +44,7 @@ impl FlowTable {
             if is_idle(slot) {
                 Ok(CutReport::default())
             } else {
-                self.cut_until(*slot, exits, unanswered.as_deref_mut(), until)
+                self.cut(*slot, exits, unanswered.as_deref_mut(), until)
             }
         }));
         reports

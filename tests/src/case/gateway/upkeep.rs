@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use balancer_user::dataplane::cut::CutReport;
+use balancer_user::dataplane::cut_all::Doomed;
 use balancer_user::dataplane::held::{Entrance, ReplayReport, Syns, Waiting};
 use balancer_user::dataplane::rescue::{Rescuer, Rule};
 
@@ -71,7 +72,7 @@ impl Gateway {
     /// When the plan has no such backend, or the tables can't be read.
     pub fn cut(&self, member: Member) -> Result<CutReport> {
         let slot = self.slot(member).context("a backend of the plan")?;
-        Ok(self.flows.cut(slot, &self.tables.exits(slot)?, None)?)
+        self.end(slot, None)
     }
 
     /// The same, and keeps the SYNs that it has not answered.
@@ -81,7 +82,12 @@ impl Gateway {
     pub fn cut_and_keep(&self, member: Member) -> Result<(CutReport, Syns)> {
         let slot = self.slot(member).context("a backend of the plan")?;
         let mut syns = Syns::default();
-        let report = self.flows.cut(slot, &self.tables.exits(slot)?, Some(&mut syns))?;
+        let report = self.end(slot, Some(&mut syns))?;
         Ok((report, syns))
+    }
+
+    fn end(&self, slot: u16, unanswered: Option<&mut Syns>) -> Result<CutReport> {
+        let doomed = Doomed { slot, name: String::new(), exits: self.tables.exits(slot)? };
+        Ok(self.flows.cut_all(&[doomed], unanswered).pop().context("a report")??)
     }
 }
