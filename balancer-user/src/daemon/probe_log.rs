@@ -96,13 +96,14 @@ impl ProbeLog {
         is_probed: impl Fn(PoolIndex, BackendIndex) -> bool + 'a,
     ) -> impl Iterator<Item = (PoolIndex, Faulty<'a>)> + 'a {
         self.faults.iter().enumerate().filter_map(move |(pool, backends)| {
-            let probed = backends.iter().enumerate();
-            let probed = probed.filter(|(backend, _)| is_probed(PoolIndex(pool), BackendIndex(*backend)));
-            let targets = probed.flat_map(|(backend, services)| {
+            let targets = backends.iter().enumerate().flat_map(|(backend, services)| {
                 let services = services.iter().enumerate();
                 services.map(move |(service, faults)| (BackendIndex(backend), ServiceIndex(service), faults))
             });
-            let mut faulty = targets.filter(|(.., faults)| faults.in_a_row >= WORTH_TELLING);
+            // As a rule there is none, and nobody need look how its pool is.
+            let mut faulty = targets.filter(|(backend, _, faults)| {
+                faults.in_a_row >= WORTH_TELLING && is_probed(PoolIndex(pool), *backend)
+            });
             let (backend, service, faults) = faulty.next()?;
             let others = faulty.count();
             Some((PoolIndex(pool), Faulty { backend, service, problem: &faults.problem, others }))

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syn_comes_in_until_its_client_has_been_silent_for_as_long_as_a_handshake_may_be_under_way() {
+    fn a_syn_comes_in_until_its_client_has_been_silent_for_as_long_as_one_is_kept() {
         let clock = FlowClock::of_ticks_since(SECOND);
         let repeats = Repeats { clock, known: Arc::default() };
         let at = |seconds: u64| seconds * SECOND;

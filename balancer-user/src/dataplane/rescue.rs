@@ -191,18 +191,23 @@ impl Look<'_> {
             let step = Step { is_told: step.is_told && !is_settled, ..step };
             // Half a flow: in the making, or left over.
             let Some(both) = both(table, client) else { continue };
-            let syn = Syn::of(table, client);
-            let is_again = syn.as_ref().is_some_and(|syn| syn.is_again(self.repeats));
-            let due = Due { met: client, age, step, attempt: attempt(&both, is_again) };
             if both.is_answered() {
                 settled.add(client);
-            } else if both.is_refused() != is_refused {
+                continue;
+            }
+            if both.is_refused() != is_refused {
                 // It is met at its other line.
                 continue;
-            } else if !is_refused && !syn.is_some_and(|syn| syn.deserves_an_answer()) {
+            }
+            let syn = Syn::of(table, client);
+            if !is_refused && !syn.as_ref().is_some_and(Syn::deserves_an_answer) {
                 // It says nothing about its backend, and gets no better chance at another.
                 settled.add(client);
-            } else if step.goes_on {
+                continue;
+            }
+            let is_again = syn.is_some_and(|syn| syn.is_again(self.repeats));
+            let due = Due { met: client, age, step, attempt: attempt(&both, is_again) };
+            if step.goes_on {
                 waiting.push(due);
             } else {
                 settled.add(client);
